@@ -1,0 +1,65 @@
+"""The `llie-jax` command: finds the subcommand and turns mistakes into one clear line."""
+
+import argparse
+import importlib
+import os
+import sys
+
+SUBCOMMANDS = ("enhance", "score", "data", "models", "costs", "convert", "plan")
+
+
+class _Formatter(
+    argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter
+):
+    """Keeps the layout of examples, and shows defaults."""
+
+
+def guarded(function, *args, **kwargs) -> int:
+    """Calls `function`; a user's mistake becomes one line on stderr and status 2.
+
+    Set `LLIE_JAX_TRACEBACK=1` to see where an error came from.
+    """
+    try:
+        return function(*args, **kwargs) or 0
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, KeyError, OSError, ImportError) as error:
+        if os.environ.get("LLIE_JAX_TRACEBACK"):
+            raise
+        message = error.args[0] if isinstance(error, KeyError) else str(error)
+        message = " ".join(str(message).split()) or type(error).__name__
+        print(f"error: {message}", file=sys.stderr)
+        return 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser with all subcommands."""
+    top = argparse.ArgumentParser(
+        prog="llie-jax",
+        description="Low-light image enhancement in JAX.",
+        epilog="Training and evaluation: python train.py --help, python eval.py --help",
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in SUBCOMMANDS:
+        module = importlib.import_module(f"llie_jax.cli.{name}")
+        command = commands.add_parser(
+            name,
+            help=module.HELP,
+            description=module.HELP,
+            epilog="examples:\n" + module.EXAMPLES.strip("\n"),
+            formatter_class=_Formatter,
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one subcommand; returns the exit status."""
+    args = parser().parse_args(argv)
+    return guarded(args.run, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

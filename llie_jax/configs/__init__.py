@@ -1,0 +1,1 @@
+"""Experiments:  holds the schema, each other file is one experiment."""

@@ -1,0 +1,1 @@
+"""Official PyTorch checkpoints to models and variables."""

@@ -1,0 +1,1 @@
+"""Frozen feature networks behind losses and metrics."""

@@ -1,0 +1,1 @@
+"""Pure functions on image arrays, and reading and writing image files."""

@@ -1,0 +1,1 @@
+"""Using a model on images of any size."""

@@ -1,0 +1,1 @@
+"""Image quality metrics, each by the name of its definition, and protocols."""

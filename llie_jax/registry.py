@@ -1,0 +1,231 @@
+"""Parts by name: `register` them, then `build` them from plain specs.
+
+A spec is what a config file or a release file holds: a name, or a dict with a `name`
+and any of the part's fields. Fields that are left out have the part's own defaults.
+
+    build("darkir")
+    build({"name": "darkir", "width": 64, "dilations": [1]})
+    build({"name": "lfpv", "host": {"name": "darkir"}})
+"""
+
+import dataclasses
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+Spec = str | Mapping[str, Any]
+
+_PARTS: dict[str, dict[str, "Part"]] = {}
+_MODULE_INTERNALS = ("parent", "name")
+_DTYPE_FIELDS = ("dtype", "param_dtype")
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A registered part.
+
+    Attributes:
+        name: the name in specs.
+        kind: "model", "layer", "loss", ...; names are unique within a kind.
+        make: a Module class, or a function whose keyword-only parameters are its fields.
+        facts: what else the registering module wants known, e.g. `sizes` of a model.
+    """
+
+    name: str
+    kind: str
+    make: Callable[..., Any]
+    facts: Mapping[str, Any]
+
+    def fields(self) -> dict[str, Any]:
+        """Returns the fields with their defaults (`inspect.Parameter.empty`: required)."""
+        if dataclasses.is_dataclass(self.make):
+            found = {}
+            for field in dataclasses.fields(self.make):
+                if not field.init or field.name in _MODULE_INTERNALS:
+                    continue
+                if field.default is not dataclasses.MISSING:
+                    found[field.name] = field.default
+                elif field.default_factory is not dataclasses.MISSING:
+                    found[field.name] = field.default_factory()
+                else:
+                    found[field.name] = inspect.Parameter.empty
+            return found
+        return {
+            parameter.name: parameter.default
+            for parameter in inspect.signature(self.make).parameters.values()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+            and parameter.name not in self.facts.get("internal", ())
+        }
+
+
+def suggest(name: str, options: Iterable[str]) -> str:
+    """Returns " Did you mean 'x'?" for the nearest option, or "" if none is near."""
+    near = difflib.get_close_matches(str(name), list(options), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def register(name: str, *, kind: str = "model", **facts: Any) -> Callable:
+    """Registers the decorated Module class or function as `name`.
+
+    Args:
+        name: the name in specs.
+        kind: the table; "model" (built to an instance), "layer" (built to a factory),
+            or any other ("loss", "metric": looked up by the code that uses them).
+        **facts: stored with the part, read with `get(...).facts`. `internal` lists
+            keyword-only parameters that are not fields.
+
+    Raises:
+        ValueError: if the name is taken.
+    """
+
+    def add(make):
+        table = _PARTS.setdefault(kind, {})
+        if name in table and table[name].make is not make:
+            raise ValueError(f"The {kind} name {name!r} is registered twice.")
+        table[name] = Part(name, kind, make, facts)
+        return make
+
+    return add
+
+
+def names(kind: str = "model") -> list[str]:
+    """Returns the registered names of one kind, sorted."""
+    return sorted(_PARTS.get(kind, {}))
+
+
+def list_models() -> list[str]:
+    """Returns the names of all registered models."""
+    return names("model")
+
+
+def get(name: str, *, kind: str = "model") -> Part:
+    """Returns a registered part.
+
+    Raises:
+        ValueError: if there is none of that name; the message lists what there is.
+    """
+    table = _PARTS.get(kind, {})
+    if name not in table:
+        raise ValueError(
+            f"Unknown {kind} {name!r}.{suggest(name, table)} "
+            f"Registered: {', '.join(sorted(table)) or 'none'}."
+        )
+    return table[name]
+
+
+def split_spec(spec: Spec, *, kind: str = "model") -> tuple[Part, dict[str, Any]]:
+    """Returns the part that a spec names, and the fields that the spec sets.
+
+    Raises:
+        TypeError: if the spec is neither a name nor a mapping.
+        ValueError: if it has no name, an unknown name, or an unknown field.
+    """
+    if isinstance(spec, str):
+        spec = {"name": spec}
+    if not isinstance(spec, Mapping):
+        raise TypeError(
+            f"A {kind} spec is a name or a dict with a 'name', not {spec!r}."
+        )
+    if "name" not in spec:
+        raise ValueError(f"A {kind} spec needs a 'name'; got the keys {sorted(spec)}.")
+    part = get(spec["name"], kind=kind)
+    fields = part.fields()
+    given = {key: value for key, value in spec.items() if key != "name"}
+    for key in given:
+        if key not in fields:
+            raise ValueError(
+                f"{part.name!r} has no field {key!r}.{suggest(key, fields)} "
+                f"Fields: {', '.join(fields)}."
+            )
+    return part, given
+
+
+def complete_spec(spec: Spec, *, kind: str = "model") -> dict[str, Any]:
+    """Returns the spec with every plain field filled in, as JSON can hold it.
+
+    Fields without a plain form (functions, callables) are left to their defaults.
+
+    Raises:
+        ValueError: as `split_spec`, or if a required field is missing.
+    """
+    part, given = split_spec(spec, kind=kind)
+    complete = {"name": part.name}
+    for key, default in part.fields().items():
+        value = given.get(key, default)
+        if value is inspect.Parameter.empty:
+            raise ValueError(f"{part.name!r} needs a value for its field {key!r}.")
+        plain, value = _to_plain(key, value)
+        if plain:
+            complete[key] = value
+    return complete
+
+
+def default_spec(name: str, *, kind: str = "model") -> dict[str, Any]:
+    """Returns the complete spec of a part with its default fields."""
+    return complete_spec({"name": name}, kind=kind)
+
+
+def build(spec: Spec) -> nn.Module:
+    """Builds a model from its spec.
+
+    Sub-specs are built too: a model inside a model becomes an instance, a layer becomes
+    a factory (`functools.partial` of its class).
+
+    Raises:
+        ValueError, TypeError: if the spec names something unknown, see `split_spec`.
+    """
+    part, given = split_spec(spec)
+    complete_spec(spec)  # a required field that is missing is an error here
+    return part.make(**{key: _to_field(key, value) for key, value in given.items()})
+
+
+def _to_plain(key: str, value: Any) -> tuple[bool, Any]:
+    """Returns whether a field's value has a plain form, and that form."""
+    if isinstance(value, Mapping):
+        if "name" in value:
+            return True, complete_spec(value, kind=_kind_of(value["name"]))
+        return True, {k: _to_plain(k, v)[1] for k, v in value.items()}
+    if key in _DTYPE_FIELDS and value is not None:
+        return True, jnp.dtype(value).name
+    if isinstance(value, list | tuple):
+        return True, [_to_plain("", item)[1] for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return True, value
+    for part in _PARTS.get("layer", {}).values():
+        if part.make is value:
+            return True, complete_spec(part.name, kind="layer")
+    return False, None
+
+
+def _to_field(key: str, value: Any) -> Any:
+    """Returns the value that a Module's field takes for a plain value of a spec."""
+    if isinstance(value, Mapping) and "name" in value:
+        if _kind_of(value["name"]) == "model":
+            return build(value)
+        part, given = split_spec(value, kind="layer")
+        complete_spec(value, kind="layer")
+        return functools.partial(
+            part.make, **{key: _to_field(key, item) for key, item in given.items()}
+        )
+    if key in _DTYPE_FIELDS and value is not None:
+        return jnp.dtype(value)
+    if isinstance(value, list | tuple):
+        # JSON has no tuples, and Modules must stay hashable.
+        return tuple(_to_field("", item) for item in value)
+    return value
+
+
+def _kind_of(name: str) -> str:
+    """Returns the kind of a part inside a model's spec."""
+    for kind in ("model", "layer"):
+        if name in _PARTS.get(kind, {}):
+            return kind
+    known = names("model") + names("layer")
+    raise ValueError(
+        f"Unknown part {name!r}.{suggest(name, known)} Registered: {', '.join(known)}."
+    )

@@ -1,0 +1,28 @@
+"""What all tests share: one compilation cache, and the folder beside the project."""
+
+import os
+import pathlib
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+# Set before jax is imported: most of a test's time is compiling the same small programs.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The folder of goldens and real data beside the project; skips without it."""
+    folder = ROOT.parent / "shared"
+    if not (folder / "golden").is_dir():
+        pytest.skip(f"needs the reference data in {folder}, which is absent")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden() -> pathlib.Path:
+    """The golden files that belong to the project (see tests/golden/README.md)."""
+    return ROOT / "tests" / "golden"
