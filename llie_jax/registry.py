@@ -32,7 +32,7 @@ class Part:
     Attributes:
         name: the name in specs.
         kind: "model", "layer", "loss", ...; names are unique within a kind.
-        make: a Module class, or a function whose keyword-only parameters are its fields.
+        make: a Module class, or a function whose keyword-only options are its fields.
         facts: what else the registering module wants known, e.g. `sizes` of a model.
     """
 
@@ -42,7 +42,7 @@ class Part:
     facts: Mapping[str, Any]
 
     def fields(self) -> dict[str, Any]:
-        """Returns the fields with their defaults (`inspect.Parameter.empty`: required)."""
+        """Returns the defaults of all fields; `inspect.Parameter.empty` if required."""
         if dataclasses.is_dataclass(self.make):
             found = {}
             for field in dataclasses.fields(self.make):

@@ -1,1 +1,3 @@
 """Models, one file per paper; importing this package registers them."""
+
+from llie_jax.models import darkir as darkir

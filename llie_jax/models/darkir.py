@@ -1,0 +1,380 @@
+"""DarkIR: a frequency-domain encoder and a decoder with dilated attention.
+
+Source: Feijoo et al., DarkIR: Robust Low-Light Image Restoration, CVPR 2025.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from llie_jax.nn import primitives
+from llie_jax.registry import register
+from llie_jax.types import Dtype, ModuleFactory, Outputs
+
+
+def simple_gate(x: jax.Array) -> jax.Array:
+    """Returns the product of the two channel halves: [..., 2C] -> [..., C]."""
+    first, second = jnp.split(x, 2, axis=-1)
+    return first * second
+
+
+class SimplifiedChannelAttention(nn.Module):
+    """One factor per channel from the spatial mean, without any activation (SCA).
+
+    Source: Chen et al., Simple Baselines for Image Restoration, ECCV 2022, Eq. (4).
+    """
+
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns the factors [B, 1, 1, C] of features [B, H, W, C]."""
+        mean = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)
+        return primitives.Conv(
+            x.shape[-1],
+            (1, 1),
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name="project",
+        )(mean.astype(self.dtype))
+
+
+class FrequencyMLP(nn.Module):
+    """Changes the amplitude spectrum of the features and keeps their phase (FreMLP).
+
+    Always computed in float32, since the amplitudes are not normalised: the constant
+    term grows with H * W and reaches 1e5, beyond what bfloat16 resolves.
+
+    Source: DarkIR, Section 3.1; the official code where the paper is silent.
+    Differs: the phase is kept as a unit phasor and never as an angle. The values are
+    equal; the gradient is finite where an amplitude is zero.
+    """
+
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns features [B, H, W, C] in float32."""
+        channels = x.shape[-1]
+        types = dict(dtype=jnp.float32, param_dtype=self.param_dtype)
+        spectrum = jnp.fft.rfft2(x.astype(jnp.float32), axes=(1, 2))
+        amplitude = jnp.abs(spectrum)
+
+        y = primitives.Conv(2 * channels, (1, 1), name="expand", **types)(amplitude)
+        y = nn.leaky_relu(y, 0.1)
+        y = primitives.Conv(channels, (1, 1), name="contract", **types)(y)
+
+        # Below the threshold the phase is rounding noise, and the square of the
+        # amplitude in the gradient would underflow; it counts as zero, phase 0.
+        visible = amplitude > 1e-18
+        divisor = jnp.where(visible, amplitude, 1.0)
+        cosine = jnp.where(visible, spectrum.real / divisor, 1.0)
+        sine = jnp.where(visible, spectrum.imag / divisor, 0.0)
+        spectrum = jax.lax.complex(y * cosine, y * sine)
+        return jnp.fft.irfft2(spectrum, s=x.shape[1:3], axes=(1, 2))
+
+
+class SpatialAttention(nn.Module):
+    """The spatial half of both blocks: depthwise branches, gate, channel attention.
+
+    One branch of dilation 1 is SpAM; several dilations summed before the gate are
+    Di-SpAM.
+
+    Source: DarkIR, Sections 3.1 and 3.2.
+
+    Attributes:
+        dilations: one 3x3 depthwise branch for each.
+        extra: a further 3x3 convolution: "none", "depthwise" before the expansion
+            (encoder), "paired" after it, in groups of two channels (decoder).
+        dtype: computation dtype.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    dilations: tuple[int, ...] = (1,)
+    extra: str = "none"
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns features of the same shape as `x`, [B, H, W, C]."""
+        channels = x.shape[-1]
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        if self.extra == "depthwise":
+            x = primitives.DepthwiseConv((3, 3), name="extra", **types)(x)
+        x = primitives.Conv(2 * channels, (1, 1), name="expand", **types)(x)
+        if self.extra == "paired":
+            x = primitives.GroupedConv(
+                2 * channels, groups=channels, name="extra", **types
+            )(x)
+        branches = [
+            primitives.DepthwiseConv(
+                (3, 3), dilation=dilation, name=f"branch_{i}", **types
+            )(x)
+            for i, dilation in enumerate(self.dilations)
+        ]
+        x = simple_gate(sum(branches[1:], branches[0]))
+        x = x * SimplifiedChannelAttention(name="channel_attention", **types)(x)
+        return primitives.Conv(channels, (1, 1), name="project", **types)(x)
+
+
+class EncoderBlock(nn.Module):
+    """SpAM, then a gate from the frequency MLP (EBlock).
+
+    Source: DarkIR, Fig. 3 and Section 3.1.
+
+    Attributes:
+        extra_depthwise: adds the depthwise convolution before the expansion.
+        frequency_gate: False leaves the gate out (ablation).
+        dtype: computation dtype; the frequency MLP is always float32.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    extra_depthwise: bool = True
+    frequency_gate: bool = True
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns features of the same shape as `x`, [B, H, W, C]."""
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        beta = self.param("beta", nn.initializers.zeros, x.shape[-1:], self.param_dtype)
+        spatial = SpatialAttention(
+            extra="depthwise" if self.extra_depthwise else "none",
+            name="spatial",
+            **types,
+        )
+        x = x + beta.astype(x.dtype) * spatial(
+            primitives.LayerNorm(name="norm1", **types)(x)
+        )
+        if not self.frequency_gate:
+            return x
+        gamma = self.param(
+            "gamma", nn.initializers.zeros, x.shape[-1:], self.param_dtype
+        )
+        gate = FrequencyMLP(name="frequency", param_dtype=self.param_dtype)(
+            primitives.LayerNorm(name="norm2", **types)(x)
+        )
+        return x + gamma.astype(x.dtype) * (x * gate.astype(x.dtype))
+
+
+class DecoderBlock(nn.Module):
+    """Di-SpAM, then a gated feed-forward network (DBlock).
+
+    Source: DarkIR, Fig. 3 and Section 3.2.
+
+    Attributes:
+        dilations: dilations of the depthwise branches.
+        extra_depthwise: adds the 3x3 convolution after the expansion. It works on
+            pairs of channels, as in the official code, and not on single ones.
+        dtype: computation dtype.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    dilations: tuple[int, ...] = (1, 4, 9)
+    extra_depthwise: bool = True
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns features of the same shape as `x`, [B, H, W, C]."""
+        channels = x.shape[-1]
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        beta, gamma = (
+            self.param(name, nn.initializers.zeros, (channels,), self.param_dtype)
+            for name in ("beta", "gamma")
+        )
+        spatial = SpatialAttention(
+            dilations=self.dilations,
+            extra="paired" if self.extra_depthwise else "none",
+            name="spatial",
+            **types,
+        )
+        x = x + beta.astype(x.dtype) * spatial(
+            primitives.LayerNorm(name="norm1", **types)(x)
+        )
+        y = primitives.LayerNorm(name="norm2", **types)(x)
+        y = primitives.Conv(2 * channels, (1, 1), name="expand", **types)(y)
+        y = primitives.Conv(channels, (1, 1), name="contract", **types)(simple_gate(y))
+        return x + gamma.astype(x.dtype) * y
+
+
+class Stage(nn.Module):
+    """Blocks of one kind at one resolution.
+
+    Attributes:
+        block: builds a block, given its name.
+        num_blocks: how many of them; none gives the identity.
+    """
+
+    block: ModuleFactory
+    num_blocks: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns features of the same shape as `x`, [B, H, W, C]."""
+        for i in range(self.num_blocks):
+            x = self.block(name=f"block_{i}")(x)
+        return x
+
+
+class Upsample(nn.Module):
+    """Twice the size, half the channels: 1x1 convolution, then pixel shuffle."""
+
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns features [B, 2H, 2W, C / 2] of features [B, H, W, C]."""
+        x = primitives.Conv(
+            2 * x.shape[-1],
+            (1, 1),
+            use_bias=False,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name="expand",
+        )(x)
+        return primitives.pixel_shuffle(x, 2)
+
+
+@register("darkir", sizes={"m": {}, "l": {"width": 64}})
+class DarkIR(nn.Module):
+    """DarkIR, a U-shaped network; its defaults are DarkIR-m, `width=64` is DarkIR-l.
+
+    The split for wrappers lies behind the encoder of the bottleneck: the features are
+    the ones that the paper calls `x_light`, [B, H / 8, W / 8, 8 * width].
+
+    `Outputs.aux["guide"]` [B, H / 8, W / 8, 3] is the side output for the
+    low-resolution loss. Its head belongs to training only.
+
+    Source: Feijoo et al., DarkIR, CVPR 2025, Fig. 2 and Section 3.
+    Differs: the input is never padded or cropped here, see `llie_jax.inference`.
+
+    Attributes:
+        width: channels at full resolution; each level has twice as many.
+        encoder_blocks: blocks per encoder level, fine to coarse.
+        middle_encoder_blocks: encoder blocks of the bottleneck.
+        middle_decoder_blocks: decoder blocks of the bottleneck.
+        decoder_blocks: blocks per decoder level, coarse to fine.
+        dilations: branches of the decoder's attention.
+        extra_depthwise: the additional 3x3 convolution of each block.
+        frequency_gate: False leaves the frequency MLP out (ablation).
+        dtype: computation dtype. The frequency MLP, means, norms and the final sum
+            are computed in float32 whatever it is.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    width: int = 32
+    encoder_blocks: tuple[int, ...] = (1, 2, 3)
+    middle_encoder_blocks: int = 2
+    middle_decoder_blocks: int = 2
+    decoder_blocks: tuple[int, ...] = (3, 1, 1)
+    dilations: tuple[int, ...] = (1, 4, 9)
+    extra_depthwise: bool = True
+    frequency_gate: bool = True
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    pad_mode = "constant"
+    training_only = ("guide_head",)
+
+    @property
+    def multiple(self) -> int:
+        """Height and width must be divisible by it."""
+        return 2 ** len(self.encoder_blocks)
+
+    def setup(self):
+        """Builds all parts; raises ValueError if the fields do not fit together."""
+        levels = len(self.encoder_blocks)
+        if levels < 1 or len(self.decoder_blocks) != levels:
+            raise ValueError(
+                f"encoder_blocks {self.encoder_blocks} and decoder_blocks "
+                f"{self.decoder_blocks} need one number per level, the same in both."
+            )
+        if self.width < 1 or not self.dilations or min(self.dilations) < 1:
+            raise ValueError(
+                f"width={self.width} and dilations={self.dilations}: the width and "
+                "every dilation must be at least 1, with at least one dilation."
+            )
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        encoder = functools.partial(
+            EncoderBlock,
+            extra_depthwise=self.extra_depthwise,
+            frequency_gate=self.frequency_gate,
+            **types,
+        )
+        decoder = functools.partial(
+            DecoderBlock,
+            dilations=self.dilations,
+            extra_depthwise=self.extra_depthwise,
+            **types,
+        )
+        self.intro = primitives.Conv(self.width, (3, 3), **types)
+        self.encoders = [Stage(encoder, n) for n in self.encoder_blocks]
+        self.downs = [
+            primitives.Conv(
+                self.width * 2 ** (i + 1), (2, 2), strides=2, padding=0, **types
+            )
+            for i in range(levels)
+        ]
+        self.middle_encoder = Stage(encoder, self.middle_encoder_blocks)
+        self.guide_head = primitives.Conv(3, (3, 3), **types)
+        self.middle_decoder = Stage(decoder, self.middle_decoder_blocks)
+        self.ups = [Upsample(**types) for _ in range(levels)]
+        self.decoders = [Stage(decoder, n) for n in self.decoder_blocks]
+        self.ending = primitives.Conv(3, (3, 3), **types)
+
+    def encode(self, image: jax.Array, *, train: bool = False):
+        """Returns the bottleneck features and what `decode` needs besides them.
+
+        Args:
+            image: [B, H, W, 3] in [0, 1].
+            train: without effect; DarkIR computes the same in training.
+
+        Raises:
+            ValueError: if `image` has another shape, or sides that the model's
+                `multiple` does not divide.
+        """
+        del train
+        if image.ndim != 4 or image.shape[-1] != 3:
+            raise ValueError(f"image has the shape {image.shape}, not [B, H, W, 3].")
+        height, width = image.shape[1:3]
+        if height % self.multiple or width % self.multiple:
+            raise ValueError(
+                f"image is {height} x {width}; this DarkIR needs multiples of "
+                f"{self.multiple}. Use llie_jax.inference.padding.pad_to_multiple, "
+                "or llie_jax.enhance for any size."
+            )
+        x = self.intro(image.astype(self.dtype))
+        skips = []
+        for encoder, down in zip(self.encoders, self.downs, strict=True):
+            x = encoder(x)
+            skips.append(x)
+            x = down(x)
+        x = self.middle_encoder(x)
+        return x, {"image": image, "skips": skips}
+
+    def decode(self, features: jax.Array, context, *, train: bool = False) -> Outputs:
+        """Returns the outputs for features and context as `encode` gives them."""
+        del train
+        guide = self.guide_head(features).astype(jnp.float32)
+        x = self.middle_decoder(features) + features
+        skips = reversed(context["skips"])
+        for up, skip, decoder in zip(self.ups, skips, self.decoders, strict=True):
+            x = decoder(up(x) + skip)
+        image = context["image"].astype(jnp.float32)
+        return Outputs(self.ending(x).astype(jnp.float32) + image, {"guide": guide})
+
+    def __call__(
+        self, image: jax.Array, *, target: jax.Array | None = None, train: bool = False
+    ) -> Outputs:
+        """Enhances images [B, H, W, 3] in [0, 1]; `target` is not used."""
+        del target
+        features, context = self.encode(image, train=train)
+        return self.decode(features, context, train=train)
