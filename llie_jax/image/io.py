@@ -1,0 +1,150 @@
+"""Reading and writing image files as 8-bit RGB arrays."""
+
+import contextlib
+import io
+import os
+import pathlib
+import tempfile
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+"""Endings of the files that count as images, compared in lower case."""
+
+_FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".bmp": "BMP",
+    ".webp": "WEBP",
+}
+
+
+def list_images(folder: str | os.PathLike) -> list[pathlib.Path]:
+    """Returns the image files directly inside `folder`, sorted by name.
+
+    Hidden files are left out (some systems put `._photo.png` beside `photo.png`).
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        NotADirectoryError: if it is a file.
+    """
+    folder = pathlib.Path(folder)
+    if not folder.exists():
+        raise FileNotFoundError(f"There is no folder {folder}.")
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file; give the folder that holds it.")
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    )
+
+
+def decode_rgb(data: bytes, *, name: str = "the image") -> np.ndarray:
+    """Decodes the bytes of an image file to uint8 [H, W, 3].
+
+    Grey becomes three equal channels, alpha is dropped, 16-bit values keep their high
+    byte. An EXIF orientation is not applied: benchmark files are compared as stored.
+
+    Args:
+        data: the content of a PNG, JPEG, BMP or WebP file.
+        name: what an error calls the file.
+
+    Raises:
+        ValueError: if the bytes cannot be decoded.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Large photos are ordinary here; PIL's limit of 179 megapixels still holds.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as image:
+                image.load()
+                return to_rgb(image)
+    # PIL raises many kinds for a damaged file, SyntaxError and struct.error among them.
+    except Exception as error:
+        reason = f" ({error})" if "BytesIO" not in str(error) else ""
+        raise ValueError(
+            f"Cannot read {name} as an image{reason}; the file is damaged or of an "
+            "unknown kind."
+        ) from error
+
+
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """Returns a PIL image as uint8 [H, W, 3]; see `decode_rgb` for the conversions."""
+    if image.mode.startswith("I"):  # 16-bit grey; PIL's own conversion would clip it
+        grey = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=-1)
+    # From RGBA, `convert` keeps the colours and drops alpha, without a background.
+    return np.array(image.convert("RGB"))
+
+
+def read_rgb(path: str | os.PathLike) -> np.ndarray:
+    """Reads an image file as uint8 [H, W, 3]; see `decode_rgb` for the conversions.
+
+    Raises:
+        OSError: if the file is missing or cannot be opened.
+        ValueError: if it is not an image, or damaged; the message names it.
+    """
+    return decode_rgb(pathlib.Path(path).read_bytes(), name=str(path))
+
+
+@contextlib.contextmanager
+def atomic(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Gives a temporary name beside `path`, and renames it to `path` on success.
+
+    So `path` is complete or as it was before, whatever interrupts the writing.
+    """
+    path = pathlib.Path(path)
+    descriptor, name = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
+    )
+    os.close(descriptor)
+    temporary = pathlib.Path(name)
+    try:
+        # mkstemp makes private files; a result has the rights that any new file has.
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_image(
+    path: str | os.PathLike, image: np.ndarray, *, quality: int = 95
+) -> None:
+    """Writes uint8 [H, W, 3] in the format of the suffix; complete or not at all.
+
+    Args:
+        path: the file; an existing one is replaced.
+        image: RGB, uint8.
+        quality: of JPEG and WebP, 1 to 100. JPEG keeps full colour resolution.
+
+    Raises:
+        TypeError: if `image` is not uint8.
+        ValueError: if its shape is not [H, W, 3], or the suffix is unknown.
+        OSError: if the file cannot be written.
+    """
+    path = pathlib.Path(path)
+    image = np.asarray(image)
+    if image.dtype != np.uint8:
+        raise TypeError(f"An image to write is uint8, 0 to 255; got {image.dtype}.")
+    if image.ndim != 3 or image.shape[-1] != 3:
+        raise ValueError(f"An image to write is [H, W, 3]; got {list(image.shape)}.")
+    suffix = path.suffix.lower()
+    if suffix not in _FORMATS:
+        raise ValueError(
+            f"Cannot write {path.name}: unknown ending {path.suffix!r}; use one of "
+            f"{', '.join(IMAGE_SUFFIXES)}."
+        )
+    options = {
+        "JPEG": {"quality": quality, "subsampling": 0},
+        "WEBP": {"quality": quality},
+    }.get(_FORMATS[suffix], {})
+    with atomic(path) as temporary:
+        Image.fromarray(image).save(temporary, format=_FORMATS[suffix], **options)
