@@ -1,6 +1,7 @@
 """The types that models, losses, data and training share."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -37,3 +38,28 @@ class Outputs:
     image: jax.Array
     aux: dict[str, jax.Array] = struct.field(default_factory=dict)
     losses: dict[str, jax.Array] = struct.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A published checkpoint: where it is, and what its authors report for it.
+
+    Attributes:
+        spec: the model's spec; its other fields have their defaults.
+        file: name of the official file.
+        origin: the page that offers it.
+        licence: its licence, as an SPDX identifier.
+        trained_on: the training data.
+        score: the authors' scores, metric name to value.
+        protocol: how these were computed.
+        sha256: hash of the official file; None as long as nobody has recorded it.
+    """
+
+    spec: Mapping[str, Any]
+    file: str
+    origin: str
+    licence: str
+    trained_on: str
+    score: Mapping[str, float]
+    protocol: str
+    sha256: str | None = None

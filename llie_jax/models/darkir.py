@@ -4,6 +4,9 @@ Source: Feijoo et al., DarkIR: Robust Low-Light Image Restoration, CVPR 2025.
 """
 
 import functools
+import re
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +14,7 @@ from flax import linen as nn
 
 from llie_jax.nn import primitives
 from llie_jax.registry import register
-from llie_jax.types import Dtype, ModuleFactory, Outputs
+from llie_jax.types import Dtype, ModuleFactory, Outputs, Pretrained
 
 
 def simple_gate(x: jax.Array) -> jax.Array:
@@ -243,7 +246,142 @@ class Upsample(nn.Module):
         return primitives.pixel_shuffle(x, 2)
 
 
-@register("darkir", sizes={"m": {}, "l": {"width": 64}})
+_TORCH_STAGES = {
+    "encoders.{i}": "encoders_{i}",
+    "middle_blks_enc": "middle_encoder",
+    "middle_blks_dec": "middle_decoder",
+    "decoders.{i}": "decoders_{i}",
+}
+TORCH_BLOCK_KEYS = {
+    "norm1": "norm1",
+    "conv1": "spatial/expand",
+    "extra_conv": "spatial/extra",
+    "branches.{k}.branch.0": "spatial/branch_{k}",
+    "sca.1": "spatial/channel_attention/project",
+    "conv3": "spatial/project",
+    "beta": "beta",
+    "norm2": "norm2",
+    "freq.process1.0": "frequency/expand",
+    "freq.process1.2": "frequency/contract",
+    "conv4": "expand",
+    "conv5": "contract",
+    "gamma": "gamma",
+}
+"""Names of one block, as the official code has them and as they are here."""
+
+TORCH_KEYS = {
+    "intro": "intro",
+    "downs.{i}": "downs_{i}",
+    "ups.{i}.0": "ups_{i}/expand",
+    "ending": "ending",
+    "side_out": "guide_head",
+} | {
+    f"{torch_stage}.modules_list.{{j}}.{torch_part}": f"{stage}/block_{{j}}/{part}"
+    for torch_stage, stage in _TORCH_STAGES.items()
+    for torch_part, part in TORCH_BLOCK_KEYS.items()
+}
+
+_PAPER_DILATIONS = {1: (1,), 3: (1, 4, 9)}
+
+
+def infer_spec(
+    shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns the fields of DarkIR that an official checkpoint tells.
+
+    The dilations leave no trace but their number: one is taken to be 1, three are the
+    paper's 1, 4, 9.
+
+    Args:
+        shapes: official state-dict keys to shapes.
+        given: fields that are known beforehand.
+
+    Raises:
+        ValueError: if the width is not to be seen, or the dilations are neither given
+            nor the paper's.
+    """
+
+    def count(pattern):
+        found = (re.match(pattern + r"\.(\d+)\.", key) for key in shapes)
+        return 1 + max((int(match[1]) for match in found if match), default=-1)
+
+    def blocks(stage):
+        return count(re.escape(stage) + r"\.modules_list")
+
+    widths = [
+        shapes[key][axis]
+        for key, axis in (("intro.weight", 0), ("intro.bias", 0), ("ending.weight", 1))
+        if key in shapes
+    ]
+    if not widths and "width" not in given:
+        raise ValueError(
+            "The checkpoint has neither 'intro' nor 'ending', from which DarkIR's "
+            "width is read."
+        )
+    levels = count("downs")
+    fields = {
+        "encoder_blocks": tuple(blocks(f"encoders.{i}") for i in range(levels)),
+        "middle_encoder_blocks": blocks("middle_blks_enc"),
+        "middle_decoder_blocks": blocks("middle_blks_dec"),
+        "decoder_blocks": tuple(blocks(f"decoders.{i}") for i in range(levels)),
+        "extra_depthwise": any(".extra_conv." in key for key in shapes),
+        "frequency_gate": any(".freq." in key for key in shapes),
+    }
+    if widths:
+        fields["width"] = widths[0]
+    decoder = r"(?:decoders\.\d+|middle_blks_dec)\.modules_list\.\d+"
+    branches = count(decoder + r"\.branches")
+    if branches in _PAPER_DILATIONS:
+        fields["dilations"] = _PAPER_DILATIONS[branches]
+    elif branches and "dilations" not in given:
+        raise ValueError(
+            f"The decoder has {branches} branches, but tensors do not tell their "
+            f"dilations. Give them, for example {{'dilations': {[1] * branches}}}."
+        )
+    return fields
+
+
+_ORIGIN = "https://github.com/cidautai/DarkIR"
+_PROTOCOL = "official test script: rgb_float and gauss11 of the unclipped output"
+
+WEIGHTS = {
+    "lol_blur": Pretrained(
+        spec={"name": "darkir", "width": 32},
+        file="DarkIR_384.pt",
+        origin=_ORIGIN,
+        licence="MIT",
+        trained_on="LOL-Blur",
+        score={"psnr": 27.00, "ssim": 0.883},
+        protocol=_PROTOCOL,
+    ),
+    "lol_blur_l": Pretrained(
+        spec={"name": "darkir", "width": 64},
+        file="DarkIR_64width.pt",
+        origin=_ORIGIN,
+        licence="MIT",
+        trained_on="LOL-Blur",
+        score={"psnr": 27.30, "ssim": 0.898},
+        protocol=_PROTOCOL,
+    ),
+    "multi_task": Pretrained(
+        spec={"name": "darkir", "width": 32},
+        file="DarkIR_1k_cr_mt.pt",
+        origin=_ORIGIN,
+        licence="MIT",
+        trained_on="LOL-Blur, LOL-v2 real and synthetic, LSRW",
+        score={"psnr": 23.87, "ssim": 0.880},
+        protocol=_PROTOCOL + ", LOL-v2 real",
+    ),
+}
+
+
+@register(
+    "darkir",
+    sizes={"m": {}, "l": {"width": 64}},
+    torch_keys=TORCH_KEYS,
+    infer_spec=infer_spec,
+    weights=WEIGHTS,
+)
 class DarkIR(nn.Module):
     """DarkIR, a U-shaped network; its defaults are DarkIR-m, `width=64` is DarkIR-l.
 

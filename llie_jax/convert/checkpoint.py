@@ -1,0 +1,108 @@
+"""Reading checkpoint files, and finding the tensors inside them."""
+
+import pathlib
+import pickle
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+# Under which key the tensors lie, in the order of preference: averaged weights are
+# the ones that authors score.
+_NESTS = (
+    "params_ema",
+    "params",
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "network",
+)
+_DATA_PARALLEL = "module."
+
+
+def read_checkpoint(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+    """Returns the tensors of a PyTorch checkpoint file by their state-dict keys.
+
+    A pickled file (`.pth`, `.pt`, `.ckpt`) is read with `weights_only=True`, which
+    never runs code from the file; this needs the extra `torch`. `.safetensors` needs
+    nothing.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ImportError: if PyTorch is needed and absent.
+        ValueError: if the file cannot be read, or holds no tensors.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no checkpoint file {path}.")
+    if path.suffix.lower() == ".safetensors":
+        try:
+            return state_dict(safetensors.numpy.load_file(path))
+        except safetensors.SafetensorError as error:
+            raise ValueError(
+                f"{path} is not a whole safetensors file: {error}"
+            ) from None
+    try:
+        import torch
+    except ImportError:
+        raise ImportError(
+            f"Reading {path.name} needs PyTorch: pip install 'llie-jax[torch]'."
+        ) from None
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{path} holds Python objects beside its tensors (or is no checkpoint); "
+            "they are never run here. Save the tensors alone with "
+            "`torch.save(model.state_dict(), ...)` where you trust the file."
+        ) from None
+    except (RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} cannot be read as a checkpoint: {error}") from None
+    return state_dict(loaded)
+
+
+def state_dict(checkpoint: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Returns the tensors of a loaded checkpoint, by the keys of the bare model.
+
+    Looks inside `params`, `state_dict` and the like, and takes off the prefix
+    `module.` of models that were trained on several devices.
+
+    Raises:
+        ValueError: if there are no tensors.
+    """
+    if not isinstance(checkpoint, Mapping):
+        raise ValueError(
+            f"A checkpoint is a mapping from keys to tensors, not a "
+            f"{type(checkpoint).__name__}."
+        )
+    for key in _NESTS:
+        if isinstance(checkpoint.get(key), Mapping):
+            return state_dict(checkpoint[key])
+    strays = [key for key, value in checkpoint.items() if not hasattr(value, "shape")]
+    if strays or not checkpoint:
+        raise ValueError(
+            f"No tensors found: the checkpoint holds {_some(checkpoint)}, of which "
+            f"{_some(strays)} are no tensors. Expected are the tensors themselves, or "
+            f"a mapping of them under one of: {', '.join(_NESTS)}."
+        )
+    tensors = {key: _to_numpy(value) for key, value in checkpoint.items()}
+    if all(key.startswith(_DATA_PARALLEL) for key in tensors):
+        tensors = {key[len(_DATA_PARALLEL) :]: value for key, value in tensors.items()}
+    return tensors
+
+
+def _to_numpy(tensor):
+    """Returns an array; PyTorch's half formats go through float32, NumPy lacks one."""
+    if hasattr(tensor, "detach"):
+        tensor = tensor.detach().cpu()
+        if tensor.is_floating_point():
+            tensor = tensor.float()
+    return np.asarray(tensor)
+
+
+def _some(keys, limit=6):
+    shown = [repr(key) for key in list(keys)[:limit]]
+    return ", ".join(shown) + (", ..." if len(keys) > limit else "") or "nothing"

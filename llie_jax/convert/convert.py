@@ -1,0 +1,131 @@
+"""From the tensors of an official checkpoint to a model and its variables."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+
+from llie_jax import registry
+from llie_jax.convert import names
+from llie_jax.convert import tensors as layouts
+from llie_jax.convert.checkpoint import state_dict
+from llie_jax.models.shapes import variable_shapes
+
+_LISTED = 20
+
+
+def from_torch(
+    tensors: Mapping[str, Any], spec: registry.Spec | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Returns a model and its variables from an official PyTorch checkpoint.
+
+    Every tensor must be used and every variable filled.
+
+    Args:
+        tensors: official state-dict keys to arrays; also nested under `params` or
+            `state_dict`, or with the prefix `module.`.
+        spec: the model, or some of its fields. What it leaves out is found from keys
+            and shapes; what these cannot tell (see the model's `infer_spec`) has the
+            paper's value.
+
+    Returns:
+        The model, and `{collection: tree of arrays}` for its `apply`.
+
+    Raises:
+        ValueError: if the model is not recognised, or keys are unknown or missing
+            (the message lists both), or shapes differ.
+    """
+    tensors = state_dict(tensors)
+    spec = infer_spec(tensors, spec)
+    model = registry.build(spec)
+    keys = registry.get(spec["name"]).facts["torch_keys"]
+    return model, convert_tensors(tensors, variable_shapes(model), keys)
+
+
+def infer_spec(
+    tensors: Mapping[str, Any], spec: registry.Spec | None = None
+) -> dict[str, Any]:
+    """Returns the complete spec of the model that a checkpoint belongs to.
+
+    Args:
+        tensors: as in `from_torch`.
+        spec: the model, or some of its fields, which win over what is found.
+
+    Raises:
+        ValueError: if no model has such tensors, or the spec has unknown fields.
+    """
+    tensors = state_dict(tensors)
+    given = {"name": spec} if isinstance(spec, str) else dict(spec or {})
+    name = given.setdefault("name", None) or _find_model(tensors)
+    _, fields = registry.split_spec({**given, "name": name})
+    infer = registry.get(name).facts.get("infer_spec")
+    if infer is None:
+        raise ValueError(f"{name!r} has no official PyTorch checkpoints to convert.")
+    found = infer({key: np.shape(value) for key, value in tensors.items()}, fields)
+    return registry.complete_spec({**found, **fields, "name": name})
+
+
+def convert_tensors(
+    tensors: Mapping[str, np.ndarray],
+    shapes: Mapping[str, Any],
+    torch_keys: Mapping[str, str],
+) -> dict[str, Any]:
+    """Returns variables filled with tensors, all of them used and none left empty.
+
+    Args:
+        tensors: state-dict keys to arrays.
+        shapes: `{collection: tree}` of anything with a shape and a dtype.
+        torch_keys: name patterns, see `llie_jax.convert.names`.
+
+    Raises:
+        ValueError: listing the unknown keys, the missing keys and the shapes that
+            differ.
+    """
+    targets = traverse_util.flatten_dict(shapes, sep="/")
+    filled, used, missing, differing = {}, set(), [], []
+    for path, target in targets.items():
+        inside = path.partition("/")[2]
+        key = names.torch_key(inside, torch_keys) or path
+        if key not in tensors:
+            missing.append(key)
+            continue
+        used.add(key)
+        source = np.asarray(tensors[key])
+        array = layouts.to_flax(source, inside.rpartition("/")[2], target.shape)
+        if array is None:
+            differing.append(f"{key} {source.shape} for {path} {target.shape}")
+        else:
+            filled[path] = jnp.asarray(array, target.dtype)
+    unknown = [key for key in tensors if key not in used]
+    if unknown or missing or differing:
+        raise ValueError(
+            "The checkpoint does not fit the model. "
+            f"Unknown keys: {_listed(unknown)}. Missing keys: {_listed(missing)}."
+            + (f" Other shapes: {_listed(differing)}." if differing else "")
+        )
+    return traverse_util.unflatten_dict(filled, sep="/")
+
+
+def _find_model(tensors):
+    """Returns the registered model that knows most of the keys."""
+    known = {}
+    for name in registry.list_models():
+        patterns = registry.get(name).facts.get("torch_keys", {})
+        known[name] = names.count_known(tensors, patterns)
+    best = max(known, key=known.get, default=None)
+    if best is None or known[best] <= len(tensors) / 2:
+        raise ValueError(
+            f"No model recognised from the keys {_listed(list(tensors), 5)}. Models: "
+            f"{', '.join(known)}."
+        )
+    return best
+
+
+def _listed(items, limit=_LISTED):
+    shown = ", ".join(str(item) for item in items[:limit])
+    if len(items) > limit:
+        shown += f" and {len(items) - limit} more"
+    return shown or "none"

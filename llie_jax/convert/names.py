@@ -1,0 +1,56 @@
+"""Names of tensors: PyTorch state-dict keys and Flax variable paths.
+
+A model declares `TORCH_KEYS`, patterns from one to the other. A pattern names a layer
+or a single parameter; a field in braces stands for a number:
+
+    {"encoders.{i}.modules_list.{j}.conv1": "encoders_{i}/block_{j}/spatial/expand"}
+
+The last part of a layer's key is not in the pattern: `weight` is the kernel or the
+scale, `bias` the bias.
+"""
+
+import functools
+import re
+from collections.abc import Iterable, Mapping
+
+_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+
+
+def torch_key(path: str, patterns: Mapping[str, str]) -> str | None:
+    """Returns the state-dict key of a variable, None if no pattern covers it.
+
+    Args:
+        path: path inside its collection, "intro/kernel".
+        patterns: a model's `TORCH_KEYS`.
+    """
+    layer, _, leaf = path.rpartition("/")
+    for torch_pattern, pattern in patterns.items():
+        if found := _regex(pattern).fullmatch(path):
+            return torch_pattern.format(**found.groupdict())
+        if leaf in _LEAVES and (found := _regex(pattern).fullmatch(layer)):
+            return f"{torch_pattern.format(**found.groupdict())}.{_LEAVES[leaf]}"
+    return None
+
+
+def count_known(keys: Iterable[str], patterns: Mapping[str, str]) -> int:
+    """Returns how many of the state-dict keys some pattern covers."""
+    return sum(
+        any(
+            _regex(pattern).fullmatch(name)
+            for pattern in patterns
+            for name in (key, key.rpartition(".")[0])
+        )
+        for key in keys
+    )
+
+
+@functools.cache
+def _regex(pattern: str) -> re.Pattern:
+    """Compiles a pattern: `{i}` matches a number, everything else itself."""
+    pieces = re.split(r"\{(\w+)\}", pattern)
+    return re.compile(
+        "".join(
+            rf"(?P<{piece}>\d+)" if i % 2 else re.escape(piece)
+            for i, piece in enumerate(pieces)
+        )
+    )

@@ -1,0 +1,33 @@
+"""The layout of single tensors: PyTorch's to Flax's."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def to_flax(tensor: np.ndarray, name: str, shape: Sequence[int]) -> np.ndarray | None:
+    """Returns a PyTorch tensor in the layout of a Flax variable.
+
+    Args:
+        tensor: convolution weights [O, I, kh, kw] (grouped ones with I per group),
+            linear weights [O, I], or a vector, possibly as [1, C, 1, 1].
+        name: last part of the variable's path; a `kernel` has its axes turned round.
+        shape: shape of the variable: [kh, kw, I, O], [I, O] or [C]. A linear layer may
+            stand for a 1x1 convolution and the other way round.
+
+    Returns:
+        The array [*shape], or None if the tensor does not have that shape.
+    """
+    if name == "kernel":
+        # [O, I, kh, kw] -> [kh, kw, I, O], and [O, I] -> [I, O].
+        tensor = tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor.T
+    shape = tuple(shape)
+    if tensor.ndim != len(shape) and _without_ones(tensor.shape) == _without_ones(
+        shape
+    ):
+        tensor = tensor.reshape(shape)
+    return tensor if tensor.shape == shape else None
+
+
+def _without_ones(shape):
+    return tuple(size for size in shape if size != 1)
