@@ -57,13 +57,33 @@ def decode_rgb(data: bytes, *, name: str = "the image") -> np.ndarray:
     Raises:
         ValueError: if the bytes cannot be decoded.
     """
+    with _opened(data, name) as image:
+        return to_rgb(image)
+
+
+def decode_size(data: bytes, *, name: str = "the image") -> tuple[int, int]:
+    """Returns (H, W) from the header of an image file, without decoding the pixels.
+
+    Args:
+        data: the content of the file.
+        name: what an error calls the file.
+
+    Raises:
+        ValueError: if the bytes are not an image.
+    """
+    with _opened(data, name) as image:
+        return image.height, image.width
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
+    """Opens bytes as a PIL image; whatever PIL raises becomes one clear ValueError."""
     try:
         with warnings.catch_warnings():
             # Large photos are ordinary here; PIL's limit of 179 megapixels still holds.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as image:
-                image.load()
-                return to_rgb(image)
+                yield image
     # PIL raises many kinds for a damaged file, SyntaxError and struct.error among them.
     except Exception as error:
         reason = f" ({error})" if "BytesIO" not in str(error) else ""

@@ -1,0 +1,200 @@
+"""What each data set is: layout on disk, counts, size, licence, official page.
+
+Everything a set's own terms ask for is here and nowhere else, so that a moved link or
+a corrected count is one edit. No image is part of the package.
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+
+from llie_jax import registry
+
+INPUT_FOLDERS = ("low", "input")
+"""Names of the folder of low-light images, compared in lower case."""
+
+TARGET_FOLDERS = ("high", "normal", "target", "gt")
+"""Names of the folder of references, compared in lower case."""
+
+WHOLE = "all"
+"""The split of a folder that has no splits."""
+
+
+def same_name(name: str) -> str:
+    """The usual pairing rule: input and target have the same name, endings aside."""
+    return name
+
+
+def own_scene(name: str) -> str:
+    """The scene of a set that tells nothing about scenes: each image is its own."""
+    return name
+
+
+def first_part(name: str) -> str:
+    """The scene of `coffee-r0-c1-e05` is `coffee`."""
+    return name.split("-")[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """The facts of one data set.
+
+    Attributes:
+        name: as in `open_source` and the commands.
+        title: one line for lists.
+        splits: per split the names of its folder, in lower case; the first is the
+            official one.
+        counts: published number of pairs per split; empty if there is none.
+        image_size: (height, width) of all images, or None.
+        licence: as the official page states it.
+        page: the official page.
+        get: what a user does to have it.
+        wrappers: names of a folder round the splits that archives may add.
+        target_name: input name -> target name, both without ending.
+        scene: input name -> scene.
+    """
+
+    name: str
+    title: str
+    splits: Mapping[str, tuple[str, ...]]
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    image_size: tuple[int, int] | None = None
+    licence: str = "your own"
+    page: str = ""
+    get: str = ""
+    wrappers: tuple[str, ...] = ()
+    target_name: Callable[[str], str] = same_name
+    scene: Callable[[str], str] = own_scene
+
+    def layout(self) -> str:
+        """Returns the expected folders in one line."""
+        return ", ".join(f"{names[0]}/{{low,high}}" for names in self.splits.values())
+
+
+DATASETS: dict[str, Dataset] = {
+    dataset.name: dataset
+    for dataset in (
+        Dataset(
+            name="lol_v1",
+            title="LOL (v1), real pairs; Wei et al., BMVC 2018",
+            splits={"train": ("our485", "train"), "test": ("eval15", "test")},
+            counts={"train": 485, "test": 15},
+            image_size=(400, 600),
+            licence="none stated; research use, no redistribution",
+            page="https://daooshee.github.io/BMVC2018website/",
+            get="download LOLdataset.zip from the official page and unpack it",
+            wrappers=("lolv1", "loldataset", "lol"),
+        ),
+        Dataset(
+            name="lowlight_demo",
+            title="Photographs inside scikit-image, darkened by a sensor model",
+            splits={"train": ("train",), "test": ("test",)},
+            counts={"train": 72, "test": 18},
+            image_size=(192, 192),
+            licence="as the photographs: public domain or CC0 (see its README)",
+            page="https://scikit-image.org/docs/stable/api/skimage.data.html",
+            get="make it with: llie-jax data prepare lowlight_demo",
+            scene=first_part,
+        ),
+        Dataset(
+            name="paired_folder",
+            title="Your own pairs: low/ and high/ with the same file names",
+            splits={
+                "train": ("train", "training"),
+                "validation": ("val", "validation"),
+                "test": ("test", "eval", "testing"),
+            },
+            get="give the folder that holds low/ and high/, or train/ and test/ "
+            "with low/ and high/ in each",
+        ),
+    )
+}
+
+
+def get(name: str) -> Dataset:
+    """Returns the facts of a data set.
+
+    Raises:
+        ValueError: if there is none of that name.
+    """
+    if name not in DATASETS:
+        raise ValueError(
+            f"Unknown data set {name!r}.{registry.suggest(name, DATASETS)} "
+            f"Known: {', '.join(DATASETS)}; or give an existing folder of pairs."
+        )
+    return DATASETS[name]
+
+
+def default_root(name: str) -> pathlib.Path:
+    """Returns where a set is looked for: `$LLIE_JAX_DATA/<name>` or `data/<name>`."""
+    return pathlib.Path(os.environ.get("LLIE_JAX_DATA") or "data") / name
+
+
+def subfolder(folder: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path | None:
+    """Returns the child folder with one of the names, in any case; earlier names win.
+
+    Raises:
+        ValueError: if two children fit the same name (`low` and `Low`).
+    """
+    if not folder.is_dir():
+        return None
+    children = sorted(child for child in folder.iterdir() if child.is_dir())
+    for name in names:
+        fitting = [child for child in children if child.name.lower() == name]
+        if len(fitting) > 1:
+            raise ValueError(
+                f"{folder} holds {fitting[0].name}/ and {fitting[1].name}/, which mean "
+                "the same; remove or rename one."
+            )
+        if fitting:
+            return fitting[0]
+    return None
+
+
+def pair_folders(folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path] | None:
+    """Returns the folders of inputs and of targets inside `folder`, if both exist."""
+    inputs = subfolder(folder, INPUT_FOLDERS)
+    targets = subfolder(folder, TARGET_FOLDERS)
+    return (inputs, targets) if inputs and targets else None
+
+
+def locate(
+    dataset: Dataset, root: pathlib.Path
+) -> dict[str, tuple[pathlib.Path, pathlib.Path]]:
+    """Finds the splits of a data set below `root`.
+
+    Returns:
+        Per split found, its folders of inputs and of targets. A `paired_folder` with
+        `low` and `high` directly inside `root` has the one split "all".
+    """
+    if dataset.name == "paired_folder" and (found := pair_folders(root)):
+        return {WHOLE: found}
+    wrapped = [subfolder(root, (name,)) for name in dataset.wrappers]
+    for base in (root, *filter(None, wrapped)):
+        found = {}
+        for split, names in dataset.splits.items():
+            folder = subfolder(base, names)
+            if folder and (pair := pair_folders(folder)):
+                found[split] = pair
+        if found:
+            return found
+    return {}
+
+
+def recognise(folder: pathlib.Path) -> Dataset | None:
+    """Returns the data set whose layout a folder has, or None.
+
+    A folder named as a set is that set; `our485` or `eval15` inside make it LOL-v1, as
+    does a folder `LOLv1` with `Train` and `Test`; else it may hold a user's own pairs.
+    """
+    named = DATASETS.get(folder.resolve().name.lower())
+    lol = DATASETS["lol_v1"]
+    candidates = [named] if named else []
+    if (
+        folder.resolve().name.lower() in lol.wrappers
+        or subfolder(folder, ("our485", "eval15", *lol.wrappers)) is not None
+    ):
+        candidates.append(lol)
+    candidates.append(DATASETS["paired_folder"])
+    return next((known for known in candidates if locate(known, folder)), None)

@@ -1,0 +1,268 @@
+"""Low-light pairs from ordinary photographs, by a model of a camera's sensor.
+
+`darken` is the model, `darken_folder` makes pairs of anyone's own photos, and
+`write_demo` makes the embedded data set `lowlight_demo` from the photographs that
+scikit-image carries inside its package.
+"""
+
+import importlib.util
+import os
+import pathlib
+import zlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from llie_jax.image import io
+
+DEMO_PHOTOS = {
+    "astronaut": ("astronaut.png",),
+    "chelsea": ("chelsea.png",),
+    "coffee": ("coffee.png",),
+    "motorcycle": ("motorcycle_left.png", "motorcycle_right.png"),
+    "rocket": ("rocket.jpg",),
+}
+"""Scene -> its photographs in scikit-image. The two motorcycles are a stereo pair."""
+
+DEMO_TEST_SCENES = ("coffee",)
+"""Scenes of the split "test"; all tiles of the others are "train"."""
+
+DEMO_EXPOSURES = (0.03, 0.05, 0.08)
+DEMO_TILE = 192
+
+
+def darken(
+    image: np.ndarray,
+    *,
+    exposure: float = 0.05,
+    full_well: float = 5000.0,
+    read_noise: float = 3.0,
+    bits: int = 12,
+    seed: int | Sequence[int] = 0,
+) -> np.ndarray:
+    """Returns the photo that a camera would have taken with less light.
+
+    The photo is decoded to linear light E in [0, 1], which makes on average
+    `exposure * full_well * E` electrons in a pixel. The sensor counts N of them,
+
+        N ~ Poisson(exposure * full_well * E) + Normal(0, read_noise^2),
+
+    a converter with 2^bits levels up to `full_well` rounds N, and the result is
+    encoded as sRGB with 8 bits. There is no gain: the picture stays as dark as it was
+    taken, as the inputs of LOL are.
+
+    Each colour of each pixel is a sensor element of its own; a colour filter array and
+    what follows it (demosaicing, denoising, compression) are left out.
+
+    Source: the standard Poisson-Gaussian model, Foi et al., Practical
+    Poissonian-Gaussian noise modeling and fitting for single-image raw-data, TIP 2008;
+    sRGB as in IEC 61966-2-1.
+
+    Args:
+        image: a well-lit photo, uint8 [H, W, 3], sRGB.
+        exposure: factor on linear light, above 0 and at most 1; 0.05 is 4.3 stops less.
+        full_well: electrons at white. Fewer electrons make more shot noise.
+        read_noise: standard deviation of the read-out, in electrons.
+        bits: of the converter, 1 to 16.
+        seed: of the noise; equal arguments give equal results.
+
+    Returns:
+        uint8 [H, W, 3].
+
+    Raises:
+        TypeError: if `image` is not uint8.
+        ValueError: if its shape or an option is out of range.
+    """
+    image = np.asarray(image)
+    if image.dtype != np.uint8:
+        raise TypeError(f"`image` is a uint8 photo, 0 to 255; got {image.dtype}.")
+    if image.ndim != 3 or image.shape[-1] != 3:
+        raise ValueError(f"`image` is [H, W, 3]; got {list(image.shape)}.")
+    if not 0 < exposure <= 1:
+        raise ValueError(f"exposure={exposure} is not above 0 and at most 1.")
+    if not 0 < full_well < 1e12:
+        raise ValueError(f"full_well={full_well} is not a positive electron count.")
+    if not 0 <= read_noise < 1e12:
+        raise ValueError(f"read_noise={read_noise} is not zero or more electrons.")
+    if not 1 <= bits <= 16:
+        raise ValueError(f"bits={bits} is not between 1 and 16.")
+
+    rng = np.random.default_rng(seed)
+    linear = _SRGB_TO_LINEAR[image]
+    electrons = rng.poisson(exposure * full_well * linear).astype(np.float64)
+    electrons += rng.normal(0.0, read_noise, image.shape)
+    levels = 2**bits - 1
+    signal = np.round(np.clip(electrons / full_well, 0, 1) * levels) / levels
+    return np.round(255 * linear_to_srgb(signal)).astype(np.uint8)
+
+
+def srgb_to_linear(encoded: np.ndarray) -> np.ndarray:
+    """Returns linear light of sRGB values, both in [0, 1] (IEC 61966-2-1)."""
+    return np.where(
+        encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4
+    )
+
+
+def linear_to_srgb(linear: np.ndarray) -> np.ndarray:
+    """Returns sRGB values of linear light, both in [0, 1] (IEC 61966-2-1)."""
+    return np.where(
+        linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055
+    )
+
+
+_SRGB_TO_LINEAR = srgb_to_linear(np.arange(256) / 255)
+
+
+def darken_folder(
+    photos: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    exposures: Sequence[float] = (0.05,),
+    full_well: float = 5000.0,
+    read_noise: float = 3.0,
+    bits: int = 12,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda name: None,
+) -> int:
+    """Makes `out/low` and `out/high` from a folder of photos: a `paired_folder`.
+
+    The noise of a photo depends on `seed` and its name, not on the other photos. With
+    several exposures, each makes a pair; the names end in the exposure.
+
+    Args:
+        photos: the folder of well-lit photos.
+        out: the folder to write; the two inside may hold no images yet.
+        exposures: see `darken`; so are the other options.
+        full_well: electrons at white.
+        read_noise: in electrons.
+        bits: of the converter.
+        seed: of the noise.
+        progress: called with the name of each photo.
+
+    Returns:
+        The number of pairs written.
+
+    Raises:
+        ValueError: if there are no photos, two share a name, one is damaged, or `out`
+            holds other images.
+        OSError: if a folder cannot be read or written.
+    """
+    files = io.list_images(photos)
+    if not files:
+        raise ValueError(
+            f"There are no photos in {photos}; endings read: "
+            f"{', '.join(io.IMAGE_SUFFIXES)}."
+        )
+    by_stem: dict[str, pathlib.Path] = {}
+    for file in files:
+        if (other := by_stem.setdefault(file.stem, file)) is not file:
+            raise ValueError(f"{other} and {file} would make one pair; rename one.")
+    low, high = _new_folders(pathlib.Path(out))
+
+    count = 0
+    for file in files:
+        progress(file.name)
+        photo = io.read_rgb(file)
+        for exposure in exposures:
+            name = (
+                file.stem + (f"-e{exposure:g}" if len(exposures) > 1 else "") + ".png"
+            )
+            dark = darken(
+                photo,
+                exposure=exposure,
+                full_well=full_well,
+                read_noise=read_noise,
+                bits=bits,
+                seed=(seed, zlib.crc32(name.encode())),
+            )
+            io.write_image(low / name, dark)
+            io.write_image(high / name, photo)
+            count += 1
+    return count
+
+
+def write_demo(root: str | os.PathLike, *, seed: int = 0) -> dict[str, int]:
+    """Writes the data set `lowlight_demo`: `root/{train,test}/{low,high}/*.png`.
+
+    Each photograph is cut into tiles without overlap, and each tile is darkened by
+    every exposure. The tests are the tiles of a photograph that is nowhere in the
+    training part. A name tells photograph, tile and exposure: `coffee-r0-c1-e05`.
+
+    Args:
+        root: the folder to write.
+        seed: of the noise.
+
+    Returns:
+        The number of pairs per split.
+
+    Raises:
+        ModuleNotFoundError: if scikit-image is not installed.
+        FileNotFoundError: if its package lacks a photograph.
+        ValueError: if `root` holds other images.
+    """
+    spec = importlib.util.find_spec("skimage")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(
+            "lowlight_demo is made from the photographs in scikit-image, which is not "
+            "installed: pip install scikit-image"
+        )
+    # Read as files: `skimage.data` would try to download what it does not find.
+    photos = pathlib.Path(spec.origin).parent / "data"
+    root = pathlib.Path(root)
+    folders = {split: _new_folders(root / split) for split in ("train", "test")}
+    counts = dict.fromkeys(folders, 0)
+    for scene, files in DEMO_PHOTOS.items():
+        split = "test" if scene in DEMO_TEST_SCENES else "train"
+        low, high = folders[split]
+        for view, file in enumerate(files):
+            if not (photos / file).is_file():
+                raise FileNotFoundError(
+                    f"The installed scikit-image does not contain {file}; install a "
+                    "release that does, such as 0.26."
+                )
+            prefix = scene if len(files) == 1 else f"{scene}-v{view}"
+            for place, tile in _tiles(io.read_rgb(photos / file), DEMO_TILE):
+                for exposure in DEMO_EXPOSURES:
+                    name = f"{prefix}-{place}-e{round(100 * exposure):02d}.png"
+                    noise = (seed, zlib.crc32(name.encode()))
+                    dark = darken(tile, exposure=exposure, seed=noise)
+                    io.write_image(low / name, dark)
+                    io.write_image(high / name, tile)
+                    counts[split] += 1
+    return counts
+
+
+def _tiles(image: np.ndarray, size: int) -> list[tuple[str, np.ndarray]]:
+    """Returns the (place, tile) of a centred grid of square tiles."""
+    rows, columns = image.shape[0] // size, image.shape[1] // size
+    top = (image.shape[0] - rows * size) // 2
+    left = (image.shape[1] - columns * size) // 2
+    return [
+        (
+            f"r{row}-c{column}",
+            image[
+                top + row * size : top + (row + 1) * size,
+                left + column * size : left + (column + 1) * size,
+            ],
+        )
+        for row in range(rows)
+        for column in range(columns)
+    ]
+
+
+def _new_folders(folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    """Makes `low` and `high` in a folder.
+
+    Raises:
+        ValueError: if one of them holds images: new pairs among old ones would be a
+            data set that nobody meant.
+    """
+    made = folder / "low", folder / "high"
+    for each in made:
+        each.mkdir(parents=True, exist_ok=True)
+        if present := io.list_images(each):
+            raise ValueError(
+                f"{each} already holds images ({present[0].name}, ...); give a new "
+                "folder, or remove them."
+            )
+    return made
