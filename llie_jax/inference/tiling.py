@@ -1,0 +1,179 @@
+"""Large photos in overlapping tiles of one size, blended smoothly.
+
+Memory is then bounded by the tile and the model compiles once, whatever the size of the
+photo. A model with global statistics or global attention sees only the tile, so that
+its result differs from the untiled one; the blending spreads what neighbouring tiles
+disagree about over their whole overlap.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """Where the tiles of a photo lie.
+
+    Attributes:
+        tile: (height, width) of every tile, in pixels.
+        rows: the first row of each row of tiles, ascending.
+        columns: the first column of each column of tiles, ascending.
+    """
+
+    tile: tuple[int, int]
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """Returns the number of tiles."""
+        return len(self.rows) * len(self.columns)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the photo that the tiles cover."""
+        return self.rows[-1] + self.tile[0], self.columns[-1] + self.tile[1]
+
+
+def plan(size: tuple[int, int], *, tile: int, overlap: int, multiple: int = 1) -> Grid:
+    """Spreads the fewest tiles evenly over a photo.
+
+    No tile reaches beyond the photo, so none is padded. Tiles start at multiples of
+    `multiple`: a network with strides then samples the same pixels as without tiles.
+
+    Args:
+        size: (height, width) of the photo, both multiples of `multiple`.
+        tile: side of a tile; rounded up to a multiple of `multiple`, and cut to the
+            photo where that is smaller.
+        overlap: the least number of pixels that neighbouring tiles share; rounded up
+            likewise. The blending takes all that they share.
+        multiple: the model's `multiple`.
+
+    Raises:
+        ValueError: if `overlap` does not leave room in the tile, or `size` does not
+            divide by `multiple`.
+    """
+    if size[0] % multiple or size[1] % multiple:
+        raise ValueError(
+            f"The photo is {size[0]} x {size[1]}; tiles of this model need multiples "
+            f"of {multiple}. Use llie_jax.inference.pad_to_multiple."
+        )
+    units, shared = math.ceil(tile / multiple), math.ceil(overlap / multiple)
+    if overlap < 0 or shared >= units:
+        raise ValueError(
+            f"An overlap of {overlap} pixels does not fit tiles of {tile}; "
+            f"it must be at least 0 and, in steps of {multiple}, less than the tile."
+        )
+    axes = [_starts(length // multiple, units, shared) for length in size]
+    rows, columns = (tuple(start * multiple for start in starts) for starts in axes)
+    side = units * multiple
+    return Grid((min(side, size[0]), min(side, size[1])), rows, columns)
+
+
+def _starts(length: int, tile: int, overlap: int) -> list[int]:
+    """Returns evenly spread starts; neighbours share at least `overlap`."""
+    room = length - tile
+    if room <= 0:
+        return [0]
+    steps = math.ceil(room / (tile - overlap))
+    return [step * room // steps for step in range(steps + 1)]
+
+
+def weights(starts: tuple[int, ...], tile: int) -> np.ndarray:
+    """Returns the blending weights along one axis, float32 [number of tiles, tile].
+
+    Over each overlap the weight passes from one tile to the next along a raised cosine.
+    At every pixel the weights of all tiles sum to 1, also where more than two meet: a
+    tile's weight is the difference of two such passages, so the sum telescopes.
+    """
+    pixel = np.arange(starts[-1] + tile) + 0.5
+    passages = [np.ones_like(pixel)]
+    for before, start in itertools.pairwise(starts):
+        overlap = before + tile - start
+        phase = (pixel - start) / overlap if overlap else pixel > start
+        passages.append(0.5 - 0.5 * np.cos(np.pi * np.clip(phase, 0, 1)))
+    passages.append(np.zeros_like(pixel))
+    return np.stack(
+        [
+            (entered - left)[start : start + tile]
+            for start, (entered, left) in zip(
+                starts, itertools.pairwise(passages), strict=True
+            )
+        ]
+    ).astype(np.float32)
+
+
+def apply(
+    function: Callable[[np.ndarray], np.ndarray],
+    image: np.ndarray,
+    grid: Grid,
+    *,
+    progress: Callable[[], None] | None = None,
+) -> np.ndarray:
+    """Applies `function` to each tile and blends the results.
+
+    Args:
+        function: [h, w, C] to [h, w, C]; called with tiles of one shape only.
+        image: [H, W, C], the size of the grid.
+        grid: from `plan`.
+        progress: called after each tile.
+
+    Returns:
+        float32 [H, W, C].
+
+    Raises:
+        ValueError: if the image does not have the size of the grid.
+    """
+    if image.shape[:2] != grid.size:
+        raise ValueError(
+            f"The image is {image.shape[0]} x {image.shape[1]}, "
+            f"the grid is for {grid.size[0]} x {grid.size[1]}."
+        )
+    height, width = grid.tile
+    vertical, horizontal = weights(grid.rows, height), weights(grid.columns, width)
+    result = np.zeros(image.shape, np.float32)
+    for row, down in zip(grid.rows, vertical, strict=True):
+        for column, across in zip(grid.columns, horizontal, strict=True):
+            window = np.s_[row : row + height, column : column + width]
+            weight = down[:, None, None] * across[:, None]
+            result[window] += weight * np.asarray(function(image[window]))
+            if progress is not None:
+                progress()
+    return result
+
+
+def seam_ratio(image: np.ndarray, grid: Grid, *, neighbours: int = 8) -> float:
+    """Returns how much stronger steps are across tile borders than beside them.
+
+    A step is the absolute difference of two adjacent lines, averaged over their length
+    and channels; the ratio is the mean step where a tile begins or ends over the mean
+    step of the `neighbours` lines on either side. About 1: no seam; 1.1 is invisible.
+
+    Args:
+        image: [H, W, C], the size of the grid.
+        grid: from `plan`, with more than one tile.
+        neighbours: lines to compare with, on each side of a border.
+
+    Raises:
+        ValueError: if the grid has a single tile, hence no border.
+    """
+    across, beside = [], []
+    for axis, starts in enumerate((grid.rows, grid.columns)):
+        lines = np.moveaxis(image, axis, 0).astype(np.float32)
+        steps = np.abs(np.diff(lines, axis=0)).mean(axis=(1, 2))
+        ends = [start + grid.tile[axis] for start in starts[:-1]]
+        borders = [border - 1 for border in (*starts[1:], *ends)]
+        for border in borders:
+            near = range(border - neighbours, border + neighbours + 1)
+            across.append(steps[border])
+            beside.extend(
+                steps[line]
+                for line in near
+                if 0 <= line < len(steps) and line not in borders
+            )
+    if not across:
+        raise ValueError("The grid is a single tile: it has no border.")
+    return float(np.mean(across) / np.mean(beside))
