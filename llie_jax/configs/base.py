@@ -1,0 +1,235 @@
+"""The schema of all experiments, with defaults that train on a laptop or a pod.
+
+An experiment file starts from `get_config()`, which is locked: only known keys can be
+set. It returns `check(config)`, which looks up every named part, fills in the part's
+own defaults, and locks the whole again.
+"""
+
+import importlib.util
+import json
+import os
+import pathlib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+import llie_jax.models  # noqa: F401  registers what specs name
+from llie_jax import registry
+from llie_jax.losses import weighted
+
+MAPPINGS = ("shard_map", "pmap")
+NONFINITE = ("stop", "skip")
+RESIDENCES = ("auto", "device", "host")
+
+OPEN_TABLES = ("config.model", "config.stages", "config.loss.terms")
+"""Tables whose keys a user chooses; their entries are checked one by one."""
+
+
+def spec(name: str, **fields: Any) -> ConfigDict:
+    """Returns the complete spec of a model, a layer or a loss term.
+
+    Args:
+        name: the registered name.
+        **fields: values that differ from the part's defaults. A loss term also takes
+            `on`, `weight` and `resize`, see `llie_jax.losses.weighted`.
+
+    Raises:
+        ValueError: for an unknown name or field, naming the nearest known one.
+    """
+    given = {"name": name, **fields}
+    if name in registry.names("loss"):
+        return ConfigDict(weighted.complete_term(given))
+    kind = "layer" if name in registry.names("layer") else "model"
+    return ConfigDict(registry.complete_spec(given, kind=kind))
+
+
+def get_config() -> ConfigDict:
+    """Returns the schema with its defaults, locked."""
+    config = ConfigDict(
+        dict(
+            seed=0,
+            model=spec("darkir"),
+            # Weights to begin with, whatever `llie_jax.load` reads; "": a fresh start.
+            init_from="",
+            data=dict(
+                train=dict(name="lowlight_demo", root="", split="train"),
+                # Held out of the training split, whole scenes at a time.
+                validation=dict(fraction=0.1, seed=0),
+                augment=dict(flip_horizontal=True, flip_vertical=True, rotate=False),
+                # Where decoded images live: on the "device", on the "host", or "auto":
+                # on the device if they take at most `device_limit_mb`.
+                residence="auto",
+                device_limit_mb=1024,
+                workers=2,
+            ),
+            # Run one after the other; each compiles once. batch_size is the global one.
+            stages=dict(s0=dict(steps=1000, patch_size=128, batch_size=8)),
+            loss=dict(terms=dict(pixel=spec("l1"))),
+            optimizer=dict(
+                name="adamw",
+                learning_rate=5e-4,
+                b1=0.9,
+                b2=0.9,
+                eps=1e-8,
+                weight_decay=1e-3,
+                # Largest global norm of the gradient; 0.0 does not clip.
+                clip_norm=0.0,
+            ),
+            # The rate falls to `final_rate` over all steps; it changes every
+            # `hold_steps` steps (papers that schedule by epoch: steps per epoch).
+            schedule=dict(name="cosine", warmup_steps=0, final_rate=1e-6, hold_steps=1),
+            # Decay of the averaged weights, the ones evaluated and released; 0.0: none.
+            ema=dict(decay=0.0),
+            parallel="shard_map",
+            # A loss that is not finite: "stop" the run, or "skip" the step, at most
+            # `max_skipped` times.
+            nonfinite="stop",
+            max_skipped=20,
+            log=dict(every_steps=20),
+            evaluate=dict(every_steps=500, strip_images=3),
+            checkpoint=dict(every_steps=500),
+        )
+    )
+    config.lock()
+    return config
+
+
+def _replace(config: ConfigDict, key: str, value) -> None:
+    """Replaces a sub-dict of a locked config whole."""
+    with config.unlocked():
+        config[key] = ConfigDict(value)
+
+
+def check(config: ConfigDict) -> ConfigDict:
+    """Completes all specs, checks what can be checked without data, and locks.
+
+    Raises:
+        ValueError: naming the key, its value, and what is accepted.
+    """
+    _replace(config, "model", registry.complete_spec(config.model.to_dict()))
+    terms = {
+        name: weighted.complete_term(term)
+        for name, term in config.loss.terms.to_dict().items()
+    }
+    if not terms:
+        raise ValueError("config.loss.terms is empty; give at least one loss term.")
+    _replace(config.loss, "terms", terms)
+
+    _check_keys(config, get_config())
+    if not config.stages:
+        raise ValueError("config.stages is empty; give at least a stage s0.")
+    for name, stage in config.stages.items():
+        _check_keys(stage, get_config().stages.s0, f"config.stages.{name}")
+        for key, value in stage.items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"config.stages.{name}.{key} is {value!r}; give a whole number "
+                    "of at least 1."
+                )
+    for key, options in (
+        ("parallel", MAPPINGS),
+        ("nonfinite", NONFINITE),
+        ("data.residence", RESIDENCES),
+    ):
+        value = _at(config, key)
+        if value not in options:
+            raise ValueError(
+                f"config.{key} is {value!r}.{registry.suggest(value, options)} "
+                f"Accepted: {', '.join(options)}."
+            )
+    for key, low, high in (
+        ("ema.decay", 0.0, 1.0),
+        ("data.validation.fraction", 0.0, 1.0),
+    ):
+        if not low <= _at(config, key) < high:
+            raise ValueError(
+                f"config.{key} is {_at(config, key)}; give {low} or more, below {high}."
+            )
+    for key in ("log", "evaluate", "checkpoint"):
+        if config[key].every_steps < 1:
+            raise ValueError(
+                f"config.{key}.every_steps is {config[key].every_steps}; give at "
+                "least 1."
+            )
+    config.lock()
+    return config
+
+
+def total_steps(config: ConfigDict) -> int:
+    """Returns the steps of all stages together."""
+    return sum(stage.steps for stage in config.stages.values())
+
+
+def load(path: str | os.PathLike) -> ConfigDict:
+    """Returns the checked config of an experiment file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a Python file with a `get_config` function.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        known = sorted(
+            file.name
+            for file in pathlib.Path(__file__).parent.glob("*.py")
+            if file.stem not in ("__init__", "base")
+        )
+        raise FileNotFoundError(
+            f"There is no config file {path}.{registry.suggest(path.name, known)} "
+            f"llie_jax/configs has: {', '.join(known)}."
+        )
+    module_spec = importlib.util.spec_from_file_location("experiment_config", path)
+    if module_spec is None:
+        raise ValueError(f"{path} is not a Python file; configs are Python files.")
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"{path} has no function get_config().")
+    return check(module.get_config())
+
+
+def from_json(text: str) -> ConfigDict:
+    """Returns the checked config that `to_json` wrote."""
+    config = get_config()
+    with config.unlocked():
+        for key, value in json.loads(text).items():
+            config[key] = ConfigDict(value) if isinstance(value, dict) else value
+    return check(config)
+
+
+def to_json(config: ConfigDict) -> str:
+    """Returns the complete config as JSON text."""
+    return json.dumps(config.to_dict(), indent=2) + "\n"
+
+
+def flatten(config: ConfigDict) -> dict[str, Any]:
+    """Returns all values by their dotted keys."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat.update({f"{key}.{k}": v for k, v in flatten(value).items()})
+        else:
+            flat[key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _at(config: ConfigDict, key: str) -> Any:
+    for part in key.split("."):
+        config = config[part]
+    return config
+
+
+def _check_keys(config, schema, where: str = "config") -> None:
+    """Raises ValueError if a key is missing from the schema, or from the config."""
+    for key in config:
+        if key not in schema:
+            raise ValueError(
+                f"Unknown key {where}.{key}.{registry.suggest(key, schema)} "
+                f"Known: {', '.join(schema)}."
+            )
+    for key, value in schema.items():
+        if key not in config:
+            raise ValueError(f"{where}.{key} is missing.")
+        path = f"{where}.{key}"
+        if isinstance(value, ConfigDict) and path not in OPEN_TABLES:
+            _check_keys(config[key], value, path)

@@ -1,0 +1,186 @@
+"""Saving and restoring the state of a run with Orbax.
+
+A checkpoint is one Orbax item `state`, the `TrainState`. The position in the data and
+all random draws follow from the step and the seed, so nothing else needs saving.
+"""
+
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from llie_jax.training.state import TrainState
+
+METRIC = "psnr"
+_ITEM = "state"
+
+
+class Checkpoints:
+    """The checkpoints of one run: the latest, and the best by validation PSNR.
+
+    Args:
+        folder: where they are kept, made if it is missing.
+
+    Raises:
+        OSError: if the folder cannot be made or written to.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = pathlib.Path(folder).resolve()
+        make_writable(self.folder)
+        policy = preservation_policy.AnyPreservationPolicy(
+            [
+                preservation_policy.LatestN(1),
+                preservation_policy.BestN(
+                    get_metric_fn=lambda metrics: metrics[METRIC],
+                    n=1,
+                    # Else every checkpoint between two validations would be kept.
+                    keep_checkpoints_without_metrics=False,
+                ),
+            ]
+        )
+        # Orbax warns of each settled default on every start.
+        logging.set_verbosity(logging.ERROR)
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policy,
+                cleanup_tmp_directories=True,
+                create=True,
+            ),
+            item_names=(_ITEM,),
+        )
+
+    def latest(self) -> int | None:
+        """Returns the newest step saved, or None."""
+        return self._manager.latest_step()
+
+    def steps(self) -> list[int]:
+        """Returns the steps saved, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, state: TrainState, *, step: int, psnr: float | None = None) -> None:
+        """Begins to save a state; the work goes on in the background.
+
+        Args:
+            state: the state; the arrays may be given up right after.
+            step: the state's step, known on the host.
+            psnr: its validation PSNR in dB, where it was measured.
+
+        Raises:
+            OSError: if this or the previous save failed, saying what is still there.
+        """
+        metrics = None if psnr is None else {METRIC: float(psnr)}
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)}),
+                metrics=metrics,
+                force=True,
+            )
+        except Exception as error:
+            raise self._failed(step, error) from error
+
+    def wait(self) -> None:
+        """Returns when everything is on disk.
+
+        Raises:
+            OSError: if a save failed, saying what is still there.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._failed(None, error) from error
+
+    def restore(self, template: Any) -> tuple[TrainState, int, list[str]] | None:
+        """Returns the newest state that can be read, its step, and notes.
+
+        Args:
+            template: the state's shapes, dtypes and shardings, as arrays or
+                `jax.ShapeDtypeStruct`s.
+
+        Returns:
+            None if nothing was saved. The notes name each damaged checkpoint that was
+            passed over; it is moved to `<step>.damaged` beside `checkpoints/`.
+
+        Raises:
+            ValueError: if there are checkpoints and none can be read.
+        """
+        damaged, notes, first = [], [], None
+        for step in reversed(self.steps()):
+            try:
+                restored = self._manager.restore(
+                    step,
+                    args=ocp.args.Composite(
+                        **{_ITEM: ocp.args.StandardRestore(template)}
+                    ),
+                )
+                state = jax.block_until_ready(restored[_ITEM])
+            except Exception as error:
+                first = first or error
+                damaged.append(step)
+                notes.append(f"checkpoint {step} cannot be read ({_first_line(error)})")
+            else:
+                # Its place is needed when the run reaches that step again.
+                for other in damaged:
+                    self._set_aside(other)
+                return state, step, notes
+        if notes:
+            raise ValueError(
+                f"No checkpoint in {self.folder} can be read: {'; '.join(notes)}. "
+                "Use another --workdir to start again."
+            ) from first
+        return None
+
+    def close(self) -> None:
+        """Waits for the last save and stops the background threads."""
+        self._manager.close()
+
+    def _set_aside(self, step: int) -> None:
+        if jax.process_index() == 0:
+            source = self.folder / str(step)
+            target = self.folder.parent / f"{step}.damaged"
+            shutil.rmtree(target, ignore_errors=True)
+            if source.is_dir():
+                os.replace(source, target)
+        self._manager.reload()
+
+    def _failed(self, step: int | None, error: Exception) -> OSError:
+        what = "a checkpoint" if step is None else f"the checkpoint of step {step}"
+        free = shutil.disk_usage(self.folder).free / 2**20
+        # An unfinished save is not listed, so what is listed is complete.
+        self._manager.reload()
+        steps = self.steps()
+        rest = f"step {steps[-1]} is complete" if steps else "none is complete yet"
+        return OSError(
+            f"Cannot save {what} in {self.folder} ({_first_line(error)}); "
+            f"{free:.0f} MiB are free there. Of the saved ones {rest}: make room and "
+            "run the same command again."
+        )
+
+
+def make_writable(folder: pathlib.Path) -> None:
+    """Makes a folder and checks that files can be written there.
+
+    Raises:
+        OSError: if not, naming the folder.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-test-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f"Cannot write to {folder} ({error.strerror}); choose another --workdir."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__)[:200]

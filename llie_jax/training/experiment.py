@@ -1,0 +1,85 @@
+"""The parts of a run that its config alone decides: model, loss, optimizer, step.
+
+The training loop, `llie-jax plan` and the tests all build the same step here.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from flax import linen as nn
+
+from llie_jax import registry
+from llie_jax.configs import base
+from llie_jax.losses.weighted import WeightedLoss
+from llie_jax.training import optimizer
+from llie_jax.training.state import TrainState, create_train_state
+from llie_jax.training.step import make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything about a run but its data and its devices.
+
+    Attributes:
+        config: the checked config.
+        model: the model.
+        loss: the weighted loss.
+        tx: the optax chain.
+        schedule: the learning rate by step.
+    """
+
+    config: Any
+    model: nn.Module
+    loss: WeightedLoss
+    tx: optax.GradientTransformation
+    schedule: optax.Schedule
+
+    @classmethod
+    def from_config(cls, config) -> "Experiment":
+        """Builds the parts; raises ValueError where the config does not fit together.
+
+        No weights are loaded and nothing is compiled.
+        """
+        model = registry.build(config.model.to_dict())
+        for name, stage in config.stages.items():
+            if stage.patch_size % model.multiple:
+                raise ValueError(
+                    f"config.stages.{name}.patch_size is {stage.patch_size}; "
+                    f"{config.model.name} needs multiples of {model.multiple}."
+                )
+        steps = base.total_steps(config)
+        schedule = optimizer.make_schedule(
+            config.schedule, peak=config.optimizer.learning_rate, steps=steps
+        )
+        return cls(
+            config=config,
+            model=model,
+            loss=WeightedLoss(config.loss.terms.to_dict()),
+            tx=optimizer.make_optimizer(config.optimizer, schedule),
+            schedule=schedule,
+        )
+
+    def init(self, variables: dict[str, Any] | None = None) -> TrainState:
+        """Returns the state at step 0, from `variables` where they are given."""
+        return create_train_state(
+            self.model,
+            self.tx,
+            jax.random.key(self.config.seed),
+            average=self.config.ema.decay > 0,
+            variables=variables,
+        )
+
+    def train_step(self, expand: Callable, axis_name: str | None) -> Callable:
+        """Returns the training step for one device, see `step.make_train_step`."""
+        return make_train_step(
+            self.model,
+            self.loss,
+            self.tx,
+            expand=expand,
+            schedule=self.schedule,
+            ema_decay=self.config.ema.decay,
+            axis_name=axis_name,
+        )

@@ -1,0 +1,73 @@
+"""What changes from step to step, and nothing else."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+
+CACHE = "cache"
+"""The collection of values derived from parameters; it is never part of the state."""
+
+
+@struct.dataclass
+class TrainState:
+    """The state of a training run.
+
+    Attributes:
+        step: steps done, int32 scalar.
+        params: the parameters.
+        collections: whatever else the model's `init` made (`batch_stats`, ...).
+        opt_state: state of the optax chain.
+        ema_params: averaged parameters, or None without averaging.
+        skipped: steps left out because a value was not finite, int32 scalar.
+    """
+
+    step: jax.Array
+    params: Any
+    collections: dict[str, Any]
+    opt_state: optax.OptState
+    ema_params: Any
+    skipped: jax.Array
+
+    def variables(self, *, averaged: bool = True) -> dict[str, Any]:
+        """Returns what `model.apply` takes; averaged parameters where there are any."""
+        params = self.params
+        if averaged and self.ema_params is not None:
+            params = self.ema_params
+        return {"params": params, **self.collections}
+
+
+def create_train_state(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    rng: jax.Array,
+    *,
+    average: bool = False,
+    variables: dict[str, Any] | None = None,
+) -> TrainState:
+    """Returns the state at step 0; can be jitted or only evaluated for shapes.
+
+    Args:
+        model: the model.
+        tx: the optax chain.
+        rng: random key of the initial parameters.
+        average: keeps averaged parameters.
+        variables: begin with these instead of the model's own initial values.
+    """
+    if variables is None:
+        side = 2 * model.multiple
+        variables = model.init(rng, jnp.zeros((1, side, side, 3)))
+    variables = dict(variables)
+    params = variables.pop("params")
+    variables.pop(CACHE, None)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        collections=variables,
+        opt_state=tx.init(params),
+        ema_params=jax.tree.map(jnp.copy, params) if average else None,
+        skipped=jnp.zeros((), jnp.int32),
+    )

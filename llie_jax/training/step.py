@@ -1,0 +1,171 @@
+"""The training step and the validation step, both written for one device.
+
+`training.parallel` maps them over all devices. Without a mesh axis they are ordinary
+functions, which tests run under `jax.jit`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from llie_jax.metrics import in_training
+from llie_jax.training.state import TrainState
+from llie_jax.types import Batch
+
+Terms = dict[str, jax.Array]
+
+
+def sync(tree: Any, axis_name: str | None) -> Any:
+    """Averages floating leaves over the mesh axis; the identity without an axis."""
+    if axis_name is None:
+        return tree
+    return jax.tree.map(
+        lambda leaf: (
+            jax.lax.pmean(leaf, axis_name)
+            if jnp.issubdtype(leaf.dtype, jnp.floating)
+            else leaf
+        ),
+        tree,
+    )
+
+
+def streams(rng: jax.Array, step: jax.Array, axis_name: str | None) -> dict:
+    """Returns the random keys of one step.
+
+    `dropout` and `noise` differ between devices, `lfpv` is the same on all of them:
+    what it draws becomes state, which must stay equal everywhere.
+    """
+    common = jax.random.fold_in(rng, step)
+    device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
+    return {
+        "lfpv": jax.random.fold_in(common, 0),
+        "dropout": jax.random.fold_in(jax.random.fold_in(common, 1), device),
+        "noise": jax.random.fold_in(jax.random.fold_in(common, 2), device),
+    }
+
+
+def as_images(batch: Batch) -> Batch:
+    """Returns the batch with 8-bit images as float32 in [0, 1]."""
+    return {
+        key: value.astype(jnp.float32) / 255.0 if value.dtype == jnp.uint8 else value
+        for key, value in batch.items()
+    }
+
+
+def with_axis(model: nn.Module, axis_name: str | None) -> nn.Module:
+    """Tells a model that has collectives of its own the axis to use."""
+    fields = {field.name for field in dataclasses.fields(model)}
+    return model.clone(axis_name=axis_name) if "axis_name" in fields else model
+
+
+def make_train_step(
+    model: nn.Module,
+    loss: Callable[..., tuple[jax.Array, Terms]],
+    tx: optax.GradientTransformation,
+    *,
+    expand: Callable[[Any, Any], Batch] = lambda resident, batch: batch,
+    schedule: optax.Schedule | None = None,
+    ema_decay: float = 0.0,
+    axis_name: str | None = None,
+) -> Callable:
+    """Returns `train_step(state, frozen, batch, rng) -> (state, terms)`.
+
+    `frozen` holds what never changes and is too large to be a constant of the program:
+    `frozen["loss"]`, weights of networks behind losses, and `frozen["data"]`, the data
+    set where it lives on the device. `terms` are scalars: each loss term, `loss`,
+    `psnr` of the 8-bit output in dB, `gradient_norm`, `update_norm`, `rate`, and
+    `finite`, 0 where the loss or the gradient was not finite. Such a step changes
+    nothing but the counters.
+
+    Args:
+        model: the model.
+        loss: `(outputs, batch, frozen, step) -> (total, terms)`.
+        tx: the optax chain.
+        expand: makes a `Batch` of what the loader delivers, `(data, batch) -> Batch`.
+        schedule: the learning rate, for `terms["rate"]` only.
+        ema_decay: decay of the averaged parameters; in the first steps it is lower,
+            (1 + step) / (10 + step), so that the start is forgotten.
+        axis_name: the mesh axis over which the step is mapped, or None.
+    """
+    model = with_axis(model, axis_name)
+
+    def train_step(state: TrainState, frozen, batch, rng) -> tuple[TrainState, Terms]:
+        batch = as_images(expand(frozen["data"], batch))
+        rngs = streams(rng, state.step, axis_name)
+
+        def objective(params):
+            outputs, updated = model.apply(
+                {"params": params, **state.collections},
+                batch["image"],
+                target=batch["target"],
+                train=True,
+                rngs=rngs,
+                mutable=list(state.collections),
+            )
+            total, terms = loss(outputs, batch, frozen["loss"], state.step)
+            psnr = jnp.mean(in_training.psnr(outputs.image, batch["target"]))
+            return total, (updated, {**terms, "loss": total, "psnr": psnr})
+
+        gradient = jax.value_and_grad(objective, has_aux=True)
+        (_, (collections, terms)), grads = gradient(state.params)
+        grads, terms = sync((grads, terms), axis_name)
+
+        gradient_norm = optax.global_norm(grads)
+        finite = jnp.isfinite(terms["loss"]) & jnp.isfinite(gradient_norm)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema_params = state.ema_params
+        if ema_params is not None:
+            step = state.step.astype(jnp.float32)
+            decay = jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
+            ema_params = optax.incremental_update(params, ema_params, 1.0 - decay)
+
+        new = state.replace(
+            params=params,
+            collections=dict(collections),
+            opt_state=opt_state,
+            ema_params=ema_params,
+        )
+        kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+        terms["gradient_norm"] = gradient_norm
+        terms["update_norm"] = optax.global_norm(updates)
+        if schedule is not None:
+            terms["rate"] = schedule(state.step)
+        terms["finite"] = finite.astype(jnp.float32)
+        state = kept.replace(
+            step=state.step + 1,
+            skipped=state.skipped + 1 - finite.astype(jnp.int32),
+        )
+        return state, terms
+
+    return train_step
+
+
+def make_eval_step(model: nn.Module, *, size: tuple[int, int]) -> Callable:
+    """Returns `eval_step(variables, batch) -> {"psnr": [B], "ssim": [B]}`.
+
+    The values are those of the 8-bit output, one per image: means are taken on the
+    host, so that padding and an uneven last batch cannot bias them.
+
+    Args:
+        model: the model.
+        size: height and width of the unpadded images; the batch is padded to the
+            model's multiple at the bottom and on the right.
+    """
+    height, width = size
+
+    def eval_step(variables, batch) -> Terms:
+        batch = as_images(batch)
+        output = model.apply(variables, batch["image"]).image[:, :height, :width]
+        target = batch["target"][:, :height, :width]
+        return {
+            "psnr": in_training.psnr(output, target),
+            "ssim": in_training.ssim(output, target),
+        }
+
+    return eval_step
