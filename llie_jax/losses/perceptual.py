@@ -1,0 +1,100 @@
+"""The distance of images as a network trained on photographs sees them."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from llie_jax.features import vgg
+from llie_jax.losses.pixel import as_float, check_shapes, l1
+from llie_jax.registry import register
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@register("vgg19", kind="loss")
+@dataclasses.dataclass(frozen=True)
+class VGGPerceptual:
+    """Weighted L1 distance of VGG19 features.
+
+    The network's weights are frozen and passed in, see `load_frozen`; the target's
+    features carry no gradient.
+
+    Source: Johnson et al., ECCV 2016; layers and factors as in SNR-Net (Xu et al., CVPR
+    2022) and the authors' code of DarkIR (Feijoo et al., CVPR 2025), where the term's
+    weight is 0.01.
+
+    Attributes:
+        weights: file of the network's weights; None looks in the usual places, see
+            `llie_jax.features.vgg.load`.
+        layers: layers to compare; "conv..." is before the ReLU, "relu..." after it.
+        factors: how much each layer counts.
+        normalize: whether images are normalised by ImageNet's mean and deviation, which
+            the weights were trained with. Off, as in those authors' code.
+        reduce: "mean" or "sum" over the pixels and channels of each layer.
+    """
+
+    weights: str | None = None
+    layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+    factors: tuple[float, ...] = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+    normalize: bool = False
+    reduce: str = "mean"
+
+    def __post_init__(self):
+        vgg.needed_layers(self.layers)  # known layers, or its error
+        if len(self.layers) != len(self.factors):
+            raise ValueError(
+                f"vgg19 has {len(self.layers)} layers but {len(self.factors)} factors; "
+                "give one factor per layer."
+            )
+
+    @property
+    def frozen_key(self) -> str:
+        """Names the frozen weights: losses with equal keys share them."""
+        return f"vgg19:{self.weights or ''}:{vgg.needed_layers(self.layers)[-1]}"
+
+    def load_frozen(self) -> dict:
+        """Returns the network's parameters up to the last layer, from its file.
+
+        Raises:
+            FileNotFoundError, ImportError, ValueError: see `vgg.load`.
+        """
+        return vgg.load(self.weights, taps=self.layers)
+
+    def frozen_shapes(self) -> dict:
+        """Returns the shapes of `load_frozen` for the published network, without it."""
+        trunk = vgg.VGG(taps=tuple(self.layers))
+        image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+        return jax.eval_shape(trunk.init, jax.random.key(0), image)["params"]
+
+    def __call__(
+        self, prediction: jax.Array, target: jax.Array, frozen: dict
+    ) -> jax.Array:
+        """Returns the distance per image, [B].
+
+        Args:
+            prediction: images [B, H, W, 3] in [0, 1], not necessarily clipped.
+            target: images of the same shape.
+            frozen: the network's parameters.
+
+        Raises:
+            ValueError: if the shapes differ or the images are too small (16 x 16 for
+                relu5_1).
+        """
+        check_shapes(prediction, target)
+        width = frozen["conv1_1"]["kernel"].shape[-1]
+        trunk = vgg.VGG(taps=tuple(self.layers), width=width)
+
+        def features(image):
+            image = as_float(image)
+            if self.normalize:
+                image = (image - jnp.array(_IMAGENET_MEAN)) / jnp.array(_IMAGENET_STD)
+            return trunk.apply({"params": frozen}, image)
+
+        predicted = features(prediction)
+        wanted = features(jax.lax.stop_gradient(target))
+        return sum(
+            factor * l1(predicted[layer], wanted[layer], reduce=self.reduce)
+            for layer, factor in zip(self.layers, self.factors, strict=True)
+        )

@@ -1,0 +1,34 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from llie_jax.image.resize import area_downsample, nearest_upsample
+
+
+def test_area_downsample_averages_cells():
+    x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    expected = [[2.5, 4.5], [10.5, 12.5]]
+    np.testing.assert_allclose(area_downsample(x, 2)[0, :, :, 0], expected)
+
+
+def test_nearest_upsample_repeats_pixels():
+    x = jnp.arange(4.0).reshape(1, 2, 2, 1)
+    expected = [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
+    np.testing.assert_array_equal(nearest_upsample(x, 2)[0, :, :, 0], expected)
+
+
+def test_down_undoes_up():
+    x = jnp.asarray(np.random.default_rng(0).random((2, 3, 5, 3), np.float32))
+    np.testing.assert_allclose(area_downsample(nearest_upsample(x, 8), 8), x, rtol=1e-6)
+
+
+@pytest.mark.parametrize("resize", [area_downsample, nearest_upsample])
+@pytest.mark.parametrize("factor", [0, -2, 2.0])
+def test_factor_is_a_positive_integer(resize, factor):
+    with pytest.raises(ValueError, match="integer"):
+        resize(jnp.zeros((1, 4, 4, 1)), factor)
+
+
+def test_area_downsample_needs_whole_cells():
+    with pytest.raises(ValueError, match=r"9 x 12 .* 4 x 4; crop to 8 x 12"):
+        area_downsample(jnp.zeros((1, 9, 12, 3)), 4)

@@ -1,0 +1,118 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from llie_jax import losses, registry
+from llie_jax.losses.frequency import laplacian_residue
+
+BASIC = [losses.l1, losses.mse, losses.charbonnier, losses.edge]
+BASIC += [losses.amplitude_spectrum]
+
+
+def nhwc(array):
+    return jnp.asarray(array.transpose(0, 2, 3, 1))
+
+
+def relative_error(value, expected):
+    return np.max(np.abs(value - expected)) / np.max(np.abs(expected))
+
+
+@pytest.fixture(scope="module")
+def data(golden):
+    return np.load(golden / "darkir_losses.npz")
+
+
+def test_golden_values(data):
+    prediction, target = nhwc(data["pred"]), nhwc(data["target"])
+    values = {
+        "l1_loss": losses.l1(prediction, target),
+        "charbonnier_loss": losses.charbonnier(prediction, target, eps=1e-12),
+        "edge_loss_w50": 50 * losses.edge(prediction, target),
+        "frequency_l2_mean": losses.amplitude_spectrum(prediction, target),
+    }
+    for key, value in values.items():
+        assert value.shape == (2,)
+        assert relative_error(value.mean(), data[key]) < 1e-5, key
+
+
+def test_golden_laplacian_and_gradient(data):
+    prediction, target = nhwc(data["pred"]), nhwc(data["target"])
+    residue = laplacian_residue(prediction)
+    assert relative_error(residue, nhwc(data["laplacian_pred"])) < 1e-5
+    grad = jax.grad(lambda p: 50 * losses.edge(p, target).mean())(prediction)
+    assert relative_error(grad, nhwc(data["edge_grad_pred"])) < 1e-5
+
+
+def test_laplacian_residue_at_odd_sizes_matches_the_definition():
+    image = np.random.default_rng(0).random((1, 5, 7, 1))
+    kernel = np.outer(*[[0.05, 0.25, 0.4, 0.25, 0.05]] * 2)
+
+    def blur(u):
+        padded = np.pad(u, 2, mode="edge")
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5))
+        return np.einsum("hwij,ij->hw", windows, kernel)
+
+    sparse = np.zeros((5, 7))
+    sparse[::2, ::2] = 4 * blur(image[0, :, :, 0])[::2, ::2]
+    expected = image[0, :, :, 0] - blur(sparse)
+    result = laplacian_residue(jnp.asarray(image, jnp.float32))[0, :, :, 0]
+    np.testing.assert_allclose(result, expected, atol=1e-6)
+
+
+def test_hand_computed_values():
+    white, black = jnp.ones((2, 4, 4, 3)), jnp.zeros((2, 4, 4, 3))
+    half = white.at[1].set(0.5)
+    np.testing.assert_allclose(losses.l1(half, black), [1, 0.5])
+    np.testing.assert_allclose(losses.mse(half, black), [1, 0.25])
+    np.testing.assert_allclose(losses.l1(half, black, reduce="sum"), [48, 24])
+    np.testing.assert_allclose(losses.charbonnier(black, black), 1e-3, rtol=1e-6)
+    np.testing.assert_allclose(
+        losses.charbonnier(half, black, eps=0.75), np.sqrt([1.75, 1.0]), rtol=1e-6
+    )
+    # Only the mean differs: one amplitude of 16 (or 8) among 4 x 3 bins.
+    np.testing.assert_allclose(
+        losses.amplitude_spectrum(half, black), [256 / 12, 64 / 12], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("loss", BASIC, ids=lambda loss: loss.__name__)
+def test_gradients_are_finite_on_flat_images(loss):
+    black = jnp.zeros((1, 6, 5, 3))
+    flat = [black, black + 0.3, black + 1, black + jnp.array([0.2, 0, 1])]
+    grads = jax.jit(jax.grad(lambda p, t: loss(p, t).sum(), argnums=(0, 1)))
+    for prediction in flat:
+        for target in flat:
+            for grad in grads(prediction, target):
+                assert np.isfinite(grad).all()
+
+
+@pytest.mark.parametrize("loss", BASIC, ids=lambda loss: loss.__name__)
+def test_reduced_in_float32(loss):
+    rng = np.random.default_rng(1)
+    prediction, target = (
+        jnp.asarray(rng.random((2, 8, 8, 3)), jnp.bfloat16) for _ in range(2)
+    )
+    value = loss(prediction, target)
+    assert value.dtype == jnp.float32
+    exact = loss(prediction.astype(jnp.float32), target.astype(jnp.float32))
+    np.testing.assert_array_equal(value, exact)
+
+
+@pytest.mark.parametrize("loss", BASIC, ids=lambda loss: loss.__name__)
+def test_shapes_must_agree(loss):
+    with pytest.raises(ValueError, match=r"\(1, 4, 4, 3\).*\(1, 4, 4, 1\)"):
+        loss(jnp.zeros((1, 4, 4, 3)), jnp.zeros((1, 4, 4, 1)))
+
+
+def test_bad_options():
+    image = jnp.zeros((1, 4, 4, 3))
+    with pytest.raises(ValueError, match="'mean' or 'sum', not 'avg'"):
+        losses.l1(image, image, reduce="avg")
+    with pytest.raises(ValueError, match="eps > 0"):
+        losses.charbonnier(image, image, eps=0.0)
+
+
+def test_registered():
+    for loss in BASIC:
+        assert registry.get(loss.__name__, kind="loss").make is loss

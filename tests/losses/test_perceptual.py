@@ -1,0 +1,98 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from llie_jax.features import vgg
+from llie_jax.losses import VGGPerceptual, WeightedLoss
+from llie_jax.types import Outputs
+from tests.features.test_vgg import golden_tensors, save
+from tests.losses.test_basic import nhwc
+
+
+@pytest.fixture(scope="module")
+def data(golden):
+    data = np.load(golden / "darkir_vggloss_tiny.npz")
+    images = ("pred", "target", "grad_pred")
+    return {key: nhwc(data[key]) for key in images} | {"loss": data["loss_w001"]}
+
+
+@pytest.fixture(scope="module")
+def params(golden):
+    return vgg.from_torch(golden_tensors(golden), taps=("relu5_1",))
+
+
+def test_golden_loss_and_gradient(data, params, tmp_path):
+    path = save(tmp_path / "tiny.safetensors", params)
+    spec = {"name": "vgg19", "weight": 0.01, "weights": str(path)}
+    loss = WeightedLoss({"perceptual": spec})
+    frozen = loss.load_frozen()
+    batch = {"image": data["pred"], "target": data["target"]}
+
+    def objective(prediction):
+        return loss(Outputs(prediction), batch, frozen, 0)[0]
+
+    with jax.default_matmul_precision("highest"):
+        value, grad = jax.jit(jax.value_and_grad(objective))(data["pred"])
+    assert abs(value - data["loss"]) / data["loss"] < 1e-5
+    worst = np.max(np.abs(data["grad_pred"]))
+    assert np.max(np.abs(grad - data["grad_pred"])) / worst < 1e-4
+
+
+def test_target_has_no_gradient_and_equal_images_score_zero(data, params):
+    loss = VGGPerceptual(layers=("relu1_1", "conv2_1"), factors=(1.0, 0.5))
+    value, grad = jax.value_and_grad(
+        lambda target: loss(data["pred"], target, params).sum()
+    )(data["target"])
+    assert value > 0
+    assert not grad.any()
+    np.testing.assert_array_equal(loss(data["pred"], data["pred"], params), [0.0])
+
+
+def test_normalize_and_sum(data, params):
+    layer = {"layers": ("relu1_1",), "factors": (1.0,)}
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    by_hand = VGGPerceptual(**layer)(
+        (data["pred"] - mean) / std, (data["target"] - mean) / std, params
+    )
+    normalized = VGGPerceptual(**layer, normalize=True)
+    value = normalized(data["pred"], data["target"], params)
+    np.testing.assert_allclose(value, by_hand, rtol=1e-5)
+    total = VGGPerceptual(**layer, normalize=True, reduce="sum")
+    np.testing.assert_allclose(
+        total(data["pred"], data["target"], params), value * 32 * 48 * 4, rtol=1e-5
+    )
+
+
+def test_gradient_is_finite_on_black(params):
+    black = jnp.zeros((1, 16, 16, 3))
+    loss = VGGPerceptual()
+    grad = jax.jit(jax.grad(lambda p: loss(p, black, params).sum()))(black)
+    assert np.isfinite(grad).all()
+
+
+def test_terms_share_one_file(params, tmp_path):
+    path = str(save(tmp_path / "tiny.safetensors", params))
+    spec = {"name": "vgg19", "weights": path}
+    loss = WeightedLoss({"image": spec, "guide": {**spec, "on": "aux.guide"}})
+    assert len(loss.load_frozen()) == 1
+
+
+def test_shapes_without_a_file():
+    loss = WeightedLoss({"perceptual": "vgg19"})
+    (shapes,) = loss.frozen_shapes().values()
+    assert shapes["conv5_1"]["kernel"].shape == (3, 3, 512, 512)
+    assert len(shapes) == 13
+
+
+def test_user_mistakes(params):
+    with pytest.raises(ValueError, match="5 layers but 1 factors"):
+        VGGPerceptual(factors=(1.0,))
+    with pytest.raises(ValueError, match="no layer 'relu1-1'"):
+        VGGPerceptual(layers=("relu1-1",), factors=(1.0,))
+    with pytest.raises(ValueError, match="equal shapes"):
+        VGGPerceptual()(jnp.zeros((1, 16, 16, 3)), jnp.zeros((1, 16, 17, 3)), params)
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.safetensors"):
+        WeightedLoss(
+            {"p": {"name": "vgg19", "weights": "nowhere.safetensors"}}
+        ).load_frozen()

@@ -1,0 +1,256 @@
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+
+from llie_jax import registry
+from llie_jax.losses import WeightedLoss, complete_term
+from llie_jax.types import Outputs
+from tests.losses.test_basic import nhwc
+
+
+@pytest.fixture
+def outputs():
+    image = jnp.full((2, 16, 16, 3), 0.5)
+    aux = {"guide": jnp.full((2, 2, 2, 3), 0.25)}
+    return Outputs(image, aux=aux, losses={"nll": jnp.float32(3.0)})
+
+
+@pytest.fixture
+def batch():
+    return {"image": jnp.zeros((2, 16, 16, 3)), "target": jnp.ones((2, 16, 16, 3))}
+
+
+def test_total_is_the_sum_of_the_weighted_terms(outputs, batch):
+    loss = WeightedLoss(
+        {
+            "pixel": "l1",
+            "square": {"name": "mse", "weight": 2},
+            "flow": {"name": "model_loss", "on": "losses.nll", "weight": 0.1},
+            "off": {"name": "edge", "weight": 0.0},
+        }
+    )
+    assert loss.load_frozen() == {}
+    total, terms = jax.jit(loss)(outputs, batch, {}, 0)
+    expected = {"pixel": 0.5, "square": 0.5, "flow": 0.3}
+    assert set(terms) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(terms[name], value, rtol=1e-6)
+    np.testing.assert_allclose(total, 1.3, rtol=1e-6)
+
+
+def test_guide_in_both_readings(golden):
+    data = np.load(golden / "darkir_losses.npz")
+    side, target = nhwc(data["side"]), nhwc(data["target"])
+    guide = {"name": "l1", "on": "aux.guide"}
+    loss = WeightedLoss(
+        {
+            "paper": {**guide, "resize": "target_area"},
+            "code": {**guide, "resize": "prediction_nearest", "weight": 0.8},
+        }
+    )
+    outputs = Outputs(nhwc(data["pred"]), aux={"guide": side})
+    _, terms = loss(outputs, {"image": target, "target": target}, {}, 0)
+    for name, key in (("paper", "side_l1_down8_area"), ("code", "side_l1_up8_w08")):
+        assert abs(terms[name] - data[key]) / data[key] < 1e-5
+
+
+@pytest.mark.parametrize("resize", ["target_area", "prediction_nearest"])
+def test_guide_of_a_padded_input_covers_the_target_only(resize):
+    target = jnp.asarray(np.random.default_rng(0).random((1, 19, 24, 3), np.float32))
+    guide = jnp.asarray(np.random.default_rng(1).random((1, 3, 4, 3), np.float32))
+    loss = WeightedLoss({"guide": {"name": "l1", "on": "aux.guide", "resize": resize}})
+    batch = {"image": jnp.zeros((1, 24, 32, 3)), "target": target}
+    outputs = Outputs(batch["image"], aux={"guide": guide})
+    value, _ = loss(outputs, batch, {}, 0)
+    if resize == "target_area":
+        small = target[:, :16].reshape(1, 2, 8, 3, 8, 3).mean((2, 4))
+        expected = jnp.abs(guide[:, :2, :3] - small).mean()
+    else:
+        large = jnp.kron(guide, jnp.ones((1, 8, 8, 1)))[:, :19, :24]
+        expected = jnp.abs(large - target).mean()
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+
+
+def test_padding_images_do_not_count(outputs, batch):
+    image = outputs.image.at[1].set(0.9)
+    loss = WeightedLoss({"pixel": "l1"})
+
+    def value(weight):
+        weighted = {**batch, "weight": jnp.asarray(weight)}
+        return loss(Outputs(image), weighted, {}, 0)[0]
+
+    np.testing.assert_allclose(value([1.0, 0.0]), 0.5, rtol=1e-6)
+    np.testing.assert_allclose(value([0.0, 1.0]), 0.1, rtol=1e-5)
+    np.testing.assert_allclose(value([1.0, 1.0]), 0.3, rtol=1e-6)
+    assert value([0.0, 0.0]) == 0
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (
+            {
+                "name": "linear",
+                "init_value": 0.0,
+                "end_value": 2.0,
+                "transition_steps": 10,
+            },
+            {0: 0.0, 5: 1.0, 10: 2.0, 99: 2.0},
+        ),
+        (
+            {"name": "cosine", "init_value": 2.0, "decay_steps": 10, "alpha": 0.1},
+            {0: 2.0, 5: 1.1, 10: 0.2, 99: 0.2},
+        ),
+        (
+            {
+                "name": "piecewise_constant",
+                "values": [1.0, 0.5, 0.0],
+                "boundaries": [3, 6],
+            },
+            {0: 1.0, 2: 1.0, 3: 0.5, 5: 0.5, 6: 0.0},
+        ),
+    ],
+    ids=lambda value: value.get("name"),
+)
+def test_weight_schedules(outputs, batch, schedule, expected):
+    loss = WeightedLoss({"pixel": {"name": "l1", "weight": schedule}})
+    step = jax.jit(lambda step: loss(outputs, batch, {}, step)[0])
+    for at, weight in expected.items():
+        np.testing.assert_allclose(step(at), 0.5 * weight, atol=1e-6)
+
+
+def test_terms_of_a_config(outputs, batch):
+    terms = {"pixel": complete_term("charbonnier"), "edge": {"name": "edge"}}
+    terms["edge"]["weight"] = complete_term(
+        {
+            "name": "l1",
+            "weight": {
+                "name": "linear",
+                "init_value": 0,
+                "end_value": 1,
+                "transition_steps": 2,
+            },
+        }
+    )["weight"]
+    config = ml_collections.ConfigDict({"terms": terms}).lock()
+    loss = WeightedLoss(config.terms)
+    assert loss.terms["pixel"] == {
+        "name": "charbonnier",
+        "eps": 1e-6,
+        "reduce": "mean",
+        "on": "image",
+        "weight": 1.0,
+        "resize": None,
+    }
+    assert loss.terms["edge"]["weight"]["transition_begin"] == 0
+    assert WeightedLoss(loss.terms).terms == loss.terms
+    assert np.isfinite(loss(outputs, batch, {}, 1)[0])
+
+
+def test_whole_output_losses(outputs, batch, monkeypatch):
+    def whole(outputs, batch, *, scale: float = 1.0):
+        return scale * jnp.abs(outputs.aux["guide"]).mean((1, 2, 3))
+
+    part = registry.Part("whole_for_test", "loss", whole, {"whole_output": True})
+    monkeypatch.setitem(registry._PARTS["loss"], part.name, part)
+    loss = WeightedLoss({"whole": {"name": "whole_for_test", "scale": 2.0}})
+    np.testing.assert_allclose(loss(outputs, batch, {}, 0)[0], 0.5)
+    with pytest.raises(ValueError, match="leave out 'on'"):
+        complete_term({"name": "whole_for_test", "on": "aux.guide"})
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "message"),
+    [
+        ("ll1", ValueError, "Unknown loss 'll1'. Did you mean 'l1'?"),
+        ({"weight": 1.0}, ValueError, "needs a 'name'"),
+        (
+            {"name": "l1", "wieght": 1.0},
+            ValueError,
+            "no option 'wieght'. Did you mean 'weight'?",
+        ),
+        ({"name": "charbonnier", "epz": 1.0}, ValueError, "Did you mean 'eps'?"),
+        ({"name": "l1", "on": "guide"}, ValueError, "'aux.NAME' or 'losses.NAME'"),
+        ({"name": "l1", "on": "aux."}, ValueError, "not 'aux.'"),
+        ({"name": "l1", "on": "losses.nll"}, ValueError, "'model_loss', not 'l1'"),
+        (
+            {"name": "l1", "resize": "target_aera"},
+            ValueError,
+            "Did you mean 'target_area'?",
+        ),
+        ({"name": "l1", "weight": "high"}, TypeError, "not 'high'"),
+        ({"name": "l1", "weight": True}, TypeError, "not True"),
+        (
+            {"name": "l1", "weight": {"name": "liner"}},
+            ValueError,
+            "Did you mean 'linear'?",
+        ),
+        (
+            {"name": "l1", "weight": {"name": "linear", "init_value": 0.0}},
+            ValueError,
+            "'linear' needs a value for its field 'end_value'",
+        ),
+        (
+            {
+                "name": "l1",
+                "weight": {
+                    "name": "piecewise_constant",
+                    "values": [1.0],
+                    "boundaries": [5],
+                },
+            },
+            ValueError,
+            "one value more than boundaries",
+        ),
+    ],
+)
+def test_mistakes_in_a_spec(spec, error, message):
+    with pytest.raises(error) as raised:
+        WeightedLoss({"term": spec})
+    assert message in str(raised.value)
+
+
+def test_no_terms():
+    for terms in ({}, {"pixel": {"name": "l1", "weight": 0.0}}):
+        with pytest.raises(ValueError, match="at least one term"):
+            WeightedLoss(terms)
+
+
+def test_absent_path_lists_what_there_is(outputs, batch):
+    loss = WeightedLoss({"guide": {"name": "l1", "on": "aux.guid"}})
+    with pytest.raises(ValueError, match="guide") as error:
+        loss(outputs, batch, {}, 0)
+    assert "Did you mean 'aux.guide'?" in str(error.value)
+    assert "It gives: image, aux.guide, losses.nll." in str(error.value)
+
+
+def test_sizes_must_agree(outputs, batch):
+    loss = WeightedLoss({"low": {"name": "l1", "on": "aux.guide"}})
+    with pytest.raises(ValueError, match="'low'") as error:
+        loss(outputs, batch, {}, 0)
+    for part in ("(2, 2, 2, 3)", "(2, 16, 16, 3)", "target_area", "prediction_nearest"):
+        assert part in str(error.value)
+    uneven = Outputs(outputs.image, aux={"guide": jnp.zeros((2, 3, 2, 3))})
+    loss = WeightedLoss(
+        {"low": {"name": "l1", "on": "aux.guide", "resize": "target_area"}}
+    )
+    with pytest.raises(ValueError, match="whole factor"):
+        loss(uneven, batch, {}, 0)
+    scalar = Outputs(outputs.image, aux={"guide": jnp.float32(1)})
+    with pytest.raises(ValueError, match="compares images"):
+        loss(scalar, batch, {}, 0)
+
+
+def test_gradient_reaches_every_prediction(batch):
+    guide = {"name": "l1", "on": "aux.guide", "resize": "target_area"}
+    loss = WeightedLoss({"pixel": "l1", "guide": guide})
+
+    def objective(image, guide):
+        return loss(Outputs(image, aux={"guide": guide}), batch, {}, 0)[0]
+
+    image, guide = jnp.zeros((2, 16, 16, 3)), jnp.zeros((2, 2, 2, 3))
+    grads = jax.grad(objective, argnums=(0, 1))(image, guide)
+    np.testing.assert_allclose(grads[0], -1 / image.size, rtol=1e-5)
+    np.testing.assert_allclose(grads[1], -1 / guide.size, rtol=1e-5)
