@@ -1,0 +1,160 @@
+"""Parameters and multiply-accumulates (MACs) of a model, counted from shapes.
+
+The model is traced, never run or compiled, so that any size is counted in about a
+second. XLA's own estimate is no substitute: it is wrong for padded convolutions, for
+FFTs and for loops.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+from llie_jax import registry
+from llie_jax.models.shapes import variable_shapes
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """What one image costs.
+
+    Attributes:
+        size: (height, width) of the image in pixels, divisible by the model's
+            `multiple`.
+        params: number of parameters.
+        inference_params: of these, the ones that the enhanced image depends on; heads
+            that serve only the training loss are left out.
+        macs: multiply-accumulates of convolutions, linear layers and matrix products
+            that the enhanced image depends on. Activations, norms, biases, resizes and
+            FFTs are not counted. 10^9 of them are the papers' "G".
+    """
+
+    size: tuple[int, int]
+    params: int
+    inference_params: int
+    macs: int
+
+
+def count(spec: registry.Spec, size: Sequence[int] = (256, 256)) -> Costs:
+    """Returns the costs of a model for one image.
+
+    Args:
+        spec: the model.
+        size: (height, width) in pixels. What the model's `multiple` does not divide is
+            rounded up, as inference pads it.
+
+    Raises:
+        ValueError: if the spec is unknown or a side is less than 1.
+    """
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"size is {tuple(size)}; give (height, width) in pixels.")
+    model = registry.build(spec)
+    height, width = (-(-side // model.multiple) * model.multiple for side in size)
+    variables = variable_shapes(model)
+    image = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+
+    # `params` come first among the inputs of the traced function.
+    def enhance(params, rest, image):
+        return model.apply({**rest, "params": params}, image).image
+
+    params = variables.pop("params")
+    jaxpr = jax.make_jaxpr(enhance)(params, variables, image).jaxpr
+    needed, used = _needed(jaxpr)
+    sizes = [leaf.size for leaf in jax.tree.leaves(params)]
+    return Costs(
+        size=(height, width),
+        params=sum(sizes),
+        inference_params=sum(
+            size
+            for size, variable in zip(sizes, jaxpr.invars, strict=False)
+            if variable in used
+        ),
+        macs=sum(_macs(equation) for equation in needed),
+    )
+
+
+def count_macs(function: Callable, *args: Any) -> int:
+    """Returns the MACs of all convolutions and matrix products in a function.
+
+    Args:
+        function: any function that JAX can trace.
+        *args: its arguments, arrays or `jax.ShapeDtypeStruct`s. Inside `shard_map`
+            the count is that of one device.
+
+    Raises:
+        ValueError: if there are some in a loop of unknown length.
+    """
+    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+    return sum(_macs(equation) for equation in _needed(jaxpr)[0])
+
+
+def _needed(jaxpr: core.Jaxpr) -> tuple[list, set]:
+    """Returns the equations that the outputs depend on, and the variables used."""
+    used = {v for v in jaxpr.outvars if isinstance(v, core.Var)}
+    needed = []
+    for equation in reversed(jaxpr.eqns):
+        if equation.effects or not used.isdisjoint(equation.outvars):
+            needed.append(equation)
+            used.update(v for v in equation.invars if isinstance(v, core.Var))
+    return needed, used
+
+
+def _macs(equation: core.JaxprEqn) -> int:
+    """Returns the MACs of one equation and of what it calls."""
+    name, parameters = equation.primitive.name, equation.params
+    if name == "conv_general_dilated":
+        return _convolution_macs(equation)
+    if name == "dot_general":
+        (contracted, _), _ = parameters["dimension_numbers"]
+        left = equation.invars[0].aval.shape
+        return equation.outvars[0].aval.size * math.prod(left[i] for i in contracted)
+
+    inner = [
+        sum(_macs(inner) for inner in _needed(jaxpr)[0])
+        for value in parameters.values()
+        for jaxpr in _jaxprs(value)
+    ]
+    if name == "cond":
+        # Branches are implementations of one thing: each backend takes one of them,
+        # and only the plain one has its products in one primitive.
+        return max(inner)
+    if name == "scan":
+        return parameters["length"] * sum(inner)
+    if name == "while" and any(inner):
+        raise ValueError(
+            "There are convolutions or matrix products in a loop of unknown length, "
+            "whose MACs cannot be counted; use lax.scan or a fixed number of turns."
+        )
+    return sum(inner)
+
+
+def _convolution_macs(equation: core.JaxprEqn) -> int:
+    """Returns weights times positions; zero padding counts, as the papers count it."""
+    parameters = equation.params
+    numbers = parameters["dimension_numbers"]
+    image, kernel = (variable.aval.shape for variable in equation.invars)
+    # A transposed convolution multiplies each weight once per position of its input.
+    transposed = max(parameters["lhs_dilation"]) > 1
+    shape, axes = (
+        (image, numbers.lhs_spec)
+        if transposed
+        else (equation.outvars[0].aval.shape, numbers.out_spec)
+    )
+    positions = math.prod(shape[axis] for axis in axes[2:])
+    batch = image[numbers.lhs_spec[0]] // parameters["batch_group_count"]
+    return batch * positions * math.prod(kernel)
+
+
+def _jaxprs(value: Any) -> list[core.Jaxpr]:
+    """Returns the jaxprs in one parameter of an equation."""
+    if isinstance(value, core.ClosedJaxpr):
+        return [value.jaxpr]
+    if isinstance(value, core.Jaxpr):
+        return [value]
+    if isinstance(value, list | tuple):
+        return [jaxpr for item in value for jaxpr in _jaxprs(item)]
+    return []
