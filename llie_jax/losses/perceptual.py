@@ -26,7 +26,7 @@ class VGGPerceptual:
     weight is 0.01.
 
     Attributes:
-        weights: file of the network's weights; None looks in the usual places, see
+        weights: file of the network's weights; "" looks in the usual places, see
             `llie_jax.features.vgg.load`.
         layers: layers to compare; "conv..." is before the ReLU, "relu..." after it.
         factors: how much each layer counts.
@@ -35,7 +35,7 @@ class VGGPerceptual:
         reduce: "mean" or "sum" over the pixels and channels of each layer.
     """
 
-    weights: str | None = None
+    weights: str = ""
     layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
     factors: tuple[float, ...] = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
     normalize: bool = False
@@ -52,7 +52,7 @@ class VGGPerceptual:
     @property
     def frozen_key(self) -> str:
         """Names the frozen weights: losses with equal keys share them."""
-        return f"vgg19:{self.weights or ''}:{vgg.needed_layers(self.layers)[-1]}"
+        return f"vgg19:{self.weights}:{vgg.needed_layers(self.layers)[-1]}"
 
     def load_frozen(self) -> dict:
         """Returns the network's parameters up to the last layer, from its file.
@@ -60,7 +60,7 @@ class VGGPerceptual:
         Raises:
             FileNotFoundError, ImportError, ValueError: see `vgg.load`.
         """
-        return vgg.load(self.weights, taps=self.layers)
+        return vgg.load(self.weights or None, taps=self.layers)
 
     def frozen_shapes(self) -> dict:
         """Returns the shapes of `load_frozen` for the published network, without it."""

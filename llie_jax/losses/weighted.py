@@ -26,7 +26,8 @@ from llie_jax.registry import register
 from llie_jax.types import Batch, Outputs
 
 RESIZES = ("target_area", "prediction_nearest")
-_DEFAULTS = {"on": "image", "weight": 1.0, "resize": None}
+# "" and not None for no resize: a config's flag needs a value with a type.
+_DEFAULTS = {"on": "image", "weight": 1.0, "resize": ""}
 
 
 @register("model_loss", kind="loss", needs_target=False)
@@ -77,7 +78,7 @@ def complete_term(spec: registry.Spec) -> dict[str, Any]:
     Args:
         spec: name of a loss, or a dict of `name`, and as wanted `on` ("image",
             "aux.NAME", "losses.NAME"), `weight` (a number or a schedule's spec; 0 turns
-            the term off), `resize` (None or one of `RESIZES`) and the loss's options.
+            the term off), `resize` ("" or one of `RESIZES`) and the loss's options.
 
     Raises:
         TypeError: if the spec or its weight has the wrong type.
@@ -109,10 +110,11 @@ def complete_term(spec: registry.Spec) -> dict[str, Any]:
             f"{term['on']!r} is a loss already; its name is 'model_loss', "
             f"not {part.name!r}."
         )
-    if term["resize"] not in (None, *RESIZES):
+    term["resize"] = term["resize"] or ""
+    if term["resize"] not in ("", *RESIZES):
         raise ValueError(
             f"Unknown resize {term['resize']!r}."
-            f"{registry.suggest(term['resize'], RESIZES)} Use None or one of {RESIZES}."
+            f"{registry.suggest(term['resize'], RESIZES)} Use '' or one of {RESIZES}."
         )
     return {**registry.complete_spec(spec, kind="loss"), **term}
 
@@ -226,7 +228,7 @@ class _Term:
                 f"The loss term {self.name!r} compares images [B, H, W, C], but "
                 f"{self.on} is {prediction.shape} and the target {target.shape}."
             )
-        if self.resize is None:
+        if not self.resize:
             raise ValueError(
                 f"The loss term {self.name!r} compares {self.on} {prediction.shape} "
                 f"with the target {target.shape}; set its 'resize' to 'target_area' "

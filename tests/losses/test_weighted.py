@@ -142,7 +142,7 @@ def test_terms_of_a_config(outputs, batch):
         "reduce": "mean",
         "on": "image",
         "weight": 1.0,
-        "resize": None,
+        "resize": "",
     }
     assert loss.terms["edge"]["weight"]["transition_begin"] == 0
     assert WeightedLoss(loss.terms).terms == loss.terms
