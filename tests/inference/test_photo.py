@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 
 from llie_jax.inference import photo
 from tests.inference import toys
@@ -108,13 +108,13 @@ def test_the_thumbnail_of_the_dark_photo_is_dropped(tmp_path):
     data = b"Exif\x00\x00" + bytes(tiff)
     source = Image.Exif()
     source.load(data)
-    assert source.get_ifd(1) == {259: 6}
+    assert source.get_ifd(ExifTags.IFD.IFD1) == {259: 6}
     Image.fromarray(gradient()).save(tmp_path / "a.jpg", exif=data)
     read = photo.read(tmp_path / "a.jpg")
     kept = Image.Exif()
     kept.load(read.exif)
     assert kept[ARTIST] == "Ada"
-    assert not kept.get_ifd(1)
+    assert not kept.get_ifd(ExifTags.IFD.IFD1)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tiff", ".PNG", ".Bmp"])
