@@ -125,6 +125,10 @@ class FolderSource(PairedSource):
         path = self.files[index][key == "target"]
         return path.read_bytes(), str(path)
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Returns (H, W) of a pair's image; reads only the header of the file."""
+        return io.read_size(self.files[index][0])
+
 
 class SubsetSource(PairedSource):
     """Some pairs of another source, in the same order.

@@ -5,11 +5,11 @@ import io
 import os
 import pathlib
 import tempfile
-import warnings
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 """Endings of the files that count as images, compared in lower case."""
@@ -57,7 +57,7 @@ def decode_rgb(data: bytes, *, name: str = "the image") -> np.ndarray:
     Raises:
         ValueError: if the bytes cannot be decoded.
     """
-    with _opened(data, name) as image:
+    with _opened(io.BytesIO(data), name) as image:
         return to_rgb(image)
 
 
@@ -71,22 +71,30 @@ def decode_size(data: bytes, *, name: str = "the image") -> tuple[int, int]:
     Raises:
         ValueError: if the bytes are not an image.
     """
-    with _opened(data, name) as image:
+    with _opened(io.BytesIO(data), name) as image:
+        return image.height, image.width
+
+
+def read_size(path: str | os.PathLike) -> tuple[int, int]:
+    """Returns (H, W) of an image file; reads only its header.
+
+    Raises:
+        OSError: if the file is missing or cannot be opened.
+        ValueError: if it is not an image; the message names it.
+    """
+    with open(path, "rb") as file, _opened(file, str(path)) as image:
         return image.height, image.width
 
 
 @contextlib.contextmanager
-def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
-    """Opens bytes as a PIL image; whatever PIL raises becomes one clear ValueError."""
+def _opened(file: BinaryIO, name: str) -> Iterator[Image.Image]:
+    """Opens a file as a PIL image; whatever PIL raises becomes one clear ValueError."""
     try:
-        with warnings.catch_warnings():
-            # Large photos are ordinary here; PIL's limit of 179 megapixels still holds.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
-                yield image
+        with Image.open(file) as image:
+            yield image
     # PIL raises many kinds for a damaged file, SyntaxError and struct.error among them.
     except Exception as error:
-        reason = f" ({error})" if "BytesIO" not in str(error) else ""
+        reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
         raise ValueError(
             f"Cannot read {name} as an image{reason}; the file is damaged or of an "
             "unknown kind."

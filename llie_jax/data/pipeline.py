@@ -1,0 +1,248 @@
+"""Batches for training, from one of two loaders that give the same ones.
+
+On-device: all images lie in device memory as uint8, a batch is a few numbers per pair,
+and crops are cut inside the compiled step. For sets up to a size limit. Host: images
+are decoded and cropped by grain's threads, ahead of the step that needs them.
+
+    pipeline = make_pipeline(source, stages, seed=0)
+    for batch in pipeline.batches(first_step=100):
+        ...  # in the compiled step: pipeline.expand(pipeline.resident, batch) -> Batch
+
+There is no state to save: the position in the data is the number of the step.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+
+from llie_jax import registry, types
+from llie_jax.data import sources, transforms
+
+RESIDENCES = ("auto", "device", "host")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pipeline:
+    """The batches of one process.
+
+    Attributes:
+        residence: "device" or "host", where the decoded images are.
+        plan: what every batch is made of.
+        resident: arrays that `expand` needs on every device; {} for the host loader.
+        expand: `(resident, batch) -> Batch` with uint8 `image` and `target`
+            [b, P, P, 3], `weight` and `index` [b]; pure, for use inside `jit`.
+    """
+
+    residence: str
+    plan: transforms.Plan
+    resident: dict[str, np.ndarray]
+    expand: Callable[[Any, Any], types.Batch]
+    _source: sources.PairedSource
+    _process: tuple[int, int]
+    _workers: int
+
+    @property
+    def steps(self) -> int:
+        """The number of steps of all stages."""
+        return self.plan.steps
+
+    def batches(
+        self, first_step: int = 0, last_step: int | None = None
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Yields this process's part of the batches from `first_step` on.
+
+        Args:
+            first_step: the first step, counted over all stages from 0.
+            last_step: where to stop, exclusive; by default after the last stage.
+
+        Raises:
+            ValueError: while iterating, if an image file is damaged; it is named.
+        """
+        steps = range(first_step, self.steps if last_step is None else last_step)
+        if self.residence == "device":
+            for step in steps:
+                yield self._part(step)
+            return
+        loader = (
+            grain.MapDataset.range(steps.start, max(steps.start, steps.stop))
+            .map(self._load)
+            .to_iter_dataset(
+                grain.ReadOptions(
+                    num_threads=self._workers, prefetch_buffer_size=2 * self._workers
+                )
+            )
+        )
+        iterator = iter(loader)
+        try:
+            yield from iterator
+        finally:
+            iterator.close()
+
+    def _part(self, step: int) -> dict[str, np.ndarray]:
+        """Returns this process's part of the plan."""
+        index, count = self._process
+        size = self.plan.locate(step)[0].batch_size // count
+        return self.plan.batch(step, slice(index * size, (index + 1) * size))
+
+    def _load(self, step: int) -> dict[str, np.ndarray]:
+        """Returns this process's part of a batch, with the pixels."""
+        part = self._part(step)
+        shape = (*part["rows"].shape, part["rows"].shape[1], 3)
+        batch = {
+            "image": np.empty(shape, np.uint8),
+            "target": np.empty(shape, np.uint8),
+            "weight": part["weight"],
+            "index": part["index"],
+        }
+        for place, index in enumerate(part["index"]):
+            record = self._source[int(index)]
+            where = (part[key][place] for key in ("rows", "columns", "transpose"))
+            rows, columns, transpose = where
+            for key in ("image", "target"):
+                batch[key][place] = transforms.crop(
+                    record[key], rows, columns, transpose
+                )
+        return batch
+
+
+def make_pipeline(
+    source: sources.PairedSource,
+    stages: Sequence[transforms.Stage | Mapping[str, int]],
+    *,
+    seed: int = 0,
+    augment: transforms.Augment | Mapping[str, bool] | None = None,
+    residence: str = "auto",
+    device_limit_bytes: int = 2**30,
+    host_cache_bytes: int = 2**30,
+    process_index: int = 0,
+    process_count: int = 1,
+    workers: int = 4,
+) -> Pipeline:
+    """Makes the pipeline of one training run.
+
+    Args:
+        source: the training pairs.
+        stages: `Stage`s, or dicts of their fields.
+        seed: of order, crops, flips and rotations.
+        augment: an `Augment`, a dict of its fields, or None for the defaults.
+        residence: "device", "host", or "auto": on the device if the decoded images take
+            at most `device_limit_bytes`.
+        device_limit_bytes: see `residence`.
+        host_cache_bytes: the host loader keeps decoded pairs up to this size.
+        process_index: which part of each batch this process delivers.
+        process_count: number of processes.
+        workers: threads of the host loader.
+
+    Raises:
+        ValueError: if an option is out of range, a crop does not fit into an image, or
+            a batch cannot be divided by the processes.
+    """
+    stages = tuple(_fields(transforms.Stage, stage) for stage in stages)
+    augment = _fields(transforms.Augment, augment or {})
+    if residence not in RESIDENCES:
+        raise ValueError(
+            f"Unknown residence {residence!r}. Accepted: {', '.join(RESIDENCES)}."
+            f"{registry.suggest(residence, RESIDENCES)}"
+        )
+    if not stages:
+        raise ValueError("There are no stages; give at least one.")
+    for stage in stages:
+        if min(stage) < 1:
+            raise ValueError(f"{stage} has a value below 1.")
+        if stage.batch_size % process_count:
+            raise ValueError(
+                f"batch_size={stage.batch_size} cannot be divided by "
+                f"{process_count} processes; make it a multiple."
+            )
+    if workers < 1:
+        raise ValueError(f"workers={workers}; the host loader needs at least 1.")
+
+    sizes = source.sizes()
+    transforms.check_patches(sizes, source.names, stages)
+    shape = (len(source), *sizes.max(axis=0).tolist(), 3)
+    if residence == "auto":
+        fits = 2 * np.prod(shape, dtype=np.int64) <= device_limit_bytes
+        residence = "device" if fits else "host"
+    on_device = residence == "device"
+    return Pipeline(
+        residence=residence,
+        plan=transforms.Plan(sizes, stages, augment, seed),
+        resident=_load_resident(source, shape) if on_device else {},
+        expand=_expand_crops if on_device else _expand_images,
+        _source=_Cached(source, host_cache_bytes),
+        _process=(process_index, process_count),
+        _workers=workers,
+    )
+
+
+def _expand_crops(resident: dict[str, jax.Array], batch: dict) -> types.Batch:
+    """Cuts the crops out of the resident images."""
+    return {
+        "image": transforms.crop_batch(resident["image"], batch),
+        "target": transforms.crop_batch(resident["target"], batch),
+        "weight": batch["weight"],
+        "index": batch["index"],
+    }
+
+
+def _expand_images(resident: dict, batch: dict) -> types.Batch:
+    """Returns the batch, which the host has cropped already."""
+    del resident
+    return dict(batch)
+
+
+def _load_resident(
+    source: sources.PairedSource, shape: tuple[int, ...]
+) -> dict[str, np.ndarray]:
+    """Decodes all pairs into two arrays [N, H, W, 3]; smaller images are padded."""
+    resident = {key: np.zeros(shape, np.uint8) for key in ("image", "target")}
+
+    def load(index: int) -> None:
+        record = source[index]
+        height, width = record["image"].shape[:2]
+        for key, images in resident.items():
+            images[index, :height, :width] = record[key]
+
+    sources.parallel_map(load, range(len(source)))
+    return resident
+
+
+class _Cached:
+    """Keeps the decoded pairs of a source in memory, up to a limit."""
+
+    def __init__(self, source: sources.PairedSource, limit_bytes: int):
+        self._source = source
+        self._room = limit_bytes
+        self._kept: dict[int, sources.Record] = {}
+
+    def __getitem__(self, index: int) -> sources.Record:
+        record = self._kept.get(index)
+        if record is None:
+            record = self._source[index]
+            size = 2 * record["image"].nbytes
+            if size <= self._room:
+                self._room -= size
+                self._kept[index] = record
+        return record
+
+
+def _fields(cls, value):
+    """Returns `value` as an instance of `cls`, made from a dict if it is one.
+
+    Raises:
+        ValueError: if the dict has an unknown or missing field.
+    """
+    if isinstance(value, cls):
+        return value
+    known = getattr(cls, "_fields", None) or tuple(cls.__dataclass_fields__)
+    for key in value:
+        if key not in known:
+            raise ValueError(
+                f"{cls.__name__} has no field {key!r}.{registry.suggest(key, known)} "
+                f"Fields: {', '.join(known)}."
+            )
+    return cls(**value)
