@@ -116,8 +116,7 @@ def save(
         raise ValueError(f"A release file ends in .safetensors, not {path.name!r}.")
     spec = registry.complete_spec(spec)
     tensors = {name: np.asarray(value) for name, value in _flat(variables).items()}
-    expected = _flat(variable_shapes(registry.build(spec)))
-    _check(_shapes(tensors), _shapes(expected), "The variables")
+    check_fit(variables, registry.build(spec), "The variables")
     facts = {
         "spec": spec,
         "llie_jax_version": __version__,
@@ -128,6 +127,21 @@ def save(
         **metadata,
     }
     write_safetensors(path, tensors, facts)
+
+
+def check_fit(variables: Mapping[str, Any], model: nn.Module, where: str) -> None:
+    """Checks that variables are those of a model.
+
+    Args:
+        variables: `{collection: tree of arrays}`.
+        model: the model.
+        where: what the variables are, to begin the message with.
+
+    Raises:
+        ValueError: listing all names and shapes that differ.
+    """
+    expected = _flat(variable_shapes(model))
+    _check(_shapes(_flat(variables)), _shapes(expected), where)
 
 
 def write_safetensors(

@@ -70,6 +70,25 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     )
 
 
+def replicate_key(rng: jax.Array, mesh: Mesh) -> jax.Array:
+    """Puts a random key on every device."""
+    data = replicate(jax.random.key_data(rng), mesh)
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(rng))
+
+
+def any_process(flag: bool) -> bool:
+    """Returns whether the flag is set in any process; a barrier between them."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
+
+
+def own_part(values: np.ndarray) -> np.ndarray:
+    """Returns the part of a global batch that this process loads."""
+    share = len(values) // jax.process_count()
+    return values[jax.process_index() * share :][:share]
+
+
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
     """Makes a global batch of the part that this process loaded."""
     sharding = split(mesh)

@@ -147,25 +147,26 @@ def make_train_step(
 
 
 def make_eval_step(model: nn.Module, *, size: tuple[int, int]) -> Callable:
-    """Returns `eval_step(variables, batch) -> {"psnr": [B], "ssim": [B]}`.
+    """Returns `eval_step(variables, batch) -> {"psnr", "ssim": [B], "image"}`.
 
-    The values are those of the 8-bit output, one per image: means are taken on the
-    host, so that padding and an uneven last batch cannot bias them.
+    The scores are one per image: means are taken on the host, so that padding and an
+    uneven last batch cannot bias them. `image` is the 8-bit output, cropped to `size`.
 
     Args:
         model: the model.
-        size: height and width of the unpadded images; the batch is padded to the
-            model's multiple at the bottom and on the right.
+        size: height and width of the targets; `batch["image"]` is padded to the model's
+            multiple at the bottom and on the right.
     """
     height, width = size
 
     def eval_step(variables, batch) -> Terms:
         batch = as_images(batch)
         output = model.apply(variables, batch["image"]).image[:, :height, :width]
-        target = batch["target"][:, :height, :width]
+        output = jnp.clip(output, 0.0, 1.0)
         return {
-            "psnr": in_training.psnr(output, target),
-            "ssim": in_training.ssim(output, target),
+            "psnr": in_training.psnr(output, batch["target"]),
+            "ssim": in_training.ssim(output, batch["target"]),
+            "image": jnp.round(255.0 * output).astype(jnp.uint8),
         }
 
     return eval_step

@@ -1,0 +1,153 @@
+"""What a run says: a progress line, `log.jsonl`, TensorBoard events, picture strips."""
+
+import json
+import os
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from tensorboardX import SummaryWriter
+
+from llie_jax.image import io
+
+
+class RunLog:
+    """Writes the numbers of a run; only the first process should have one.
+
+    Args:
+        workdir: the run's folder.
+        step: the step at which the run goes on. Lines of later steps, written by a run
+            that was broken before it could save, are removed: they will come again.
+    """
+
+    def __init__(self, workdir: pathlib.Path, *, step: int):
+        self.path = workdir / "log.jsonl"
+        if self.path.exists():
+            kept = [line for line in read_log(self.path) if line["step"] <= step]
+            temporary = self.path.with_suffix(".tmp")
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            os.replace(temporary, self.path)
+        self._file = self.path.open("a")
+        self._events = SummaryWriter(
+            str(workdir / "events"), purge_step=step + 1, flush_secs=30
+        )
+
+    def write(self, step: int, values: Mapping[str, float | str]) -> None:
+        """Writes one line; numbers also go to TensorBoard."""
+        line = {"step": step, **values, "time": round(time.time(), 3)}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        for key, value in values.items():
+            if isinstance(value, int | float):
+                self._events.add_scalar(key, value, step)
+
+    def picture(self, step: int, name: str, image: np.ndarray) -> None:
+        """Sends a uint8 picture [H, W, 3] to TensorBoard."""
+        self._events.add_image(name, image, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._file.close()
+        self._events.close()
+
+
+def read_log(path: pathlib.Path) -> list[dict]:
+    """Returns the complete lines of a `log.jsonl`; a torn last line is left out."""
+    lines = []
+    for line in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
+def write_strip(path: pathlib.Path, rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """Writes a picture of rows of equally large uint8 images; returns it."""
+    gap = 6
+    lines = []
+    for row in rows:
+        spaced = [row[0]]
+        for image in row[1:]:
+            spaced += [np.full((image.shape[0], gap, 3), 255, np.uint8), image]
+        lines.append(np.concatenate(spaced, axis=1))
+    picture = lines[0]
+    for line in lines[1:]:
+        border = np.full((gap, picture.shape[1], 3), 255, np.uint8)
+        picture = np.concatenate([picture, border, line], axis=0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    io.write_image(path, picture)
+    return picture
+
+
+class ProgressLine:
+    """Shows how a run goes, on standard error: a bar in a terminal, else lines.
+
+    Args:
+        first: the step at which the run goes on.
+        total: all steps of the run.
+        shown: False shows nothing (processes other than the first).
+    """
+
+    def __init__(self, *, first: int, total: int, shown: bool = True):
+        self._console = Console(stderr=True, quiet=not shown)
+        self._first, self._total = first, total
+        self._step = first
+        self._bar = None
+        if self._console.is_terminal and shown:
+            self._bar = Progress(
+                TextColumn("training"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[text]}"),
+                console=self._console,
+                transient=False,
+            )
+            self._task = self._bar.add_task(
+                "", completed=first, total=total, text="compiling"
+            )
+            self._bar.start()
+
+    def note(self, text: str) -> None:
+        """Prints one line above the bar."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def advance(self, step: int) -> None:
+        """Moves the bar."""
+        if self._bar:
+            self._bar.update(self._task, completed=step)
+
+    def update(self, step: int, values: Mapping[str, float]) -> None:
+        """Shows the numbers of the last interval.
+
+        Args:
+            step: steps done.
+            values: `loss`, `psnr`, `images_per_second`, `data_wait` (share of the
+                time) and `seconds_per_step`.
+        """
+        left = (self._total - step) * values["seconds_per_step"]
+        text = (
+            f"loss {values['loss']:.4f}  PSNR {values['psnr']:.2f} dB  "
+            f"{values['images_per_second']:.1f} images/s  "
+            f"wait {100 * values['data_wait']:.1f} %  left {_clock(left)}"
+        )
+        if self._bar:
+            self._bar.update(self._task, completed=step, text=text)
+        else:
+            self.note(f"step {step}/{self._total}  {text}")
+
+    def close(self) -> None:
+        """Leaves the last state of the bar on the screen."""
+        if self._bar:
+            self._bar.stop()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+    )
