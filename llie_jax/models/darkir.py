@@ -381,6 +381,7 @@ WEIGHTS = {
     torch_keys=TORCH_KEYS,
     infer_spec=infer_spec,
     weights=WEIGHTS,
+    parity="official code, random weights: 1e-5",
 )
 class DarkIR(nn.Module):
     """DarkIR, a U-shaped network; its defaults are DarkIR-m, `width=64` is DarkIR-l.

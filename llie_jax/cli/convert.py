@@ -1,0 +1,110 @@
+"""`llie-jax convert`: official checkpoints and finished runs to release files."""
+
+import argparse
+import pathlib
+
+HELP = "Official PyTorch checkpoint, or a finished run, to a release file."
+EXAMPLES = """
+  llie-jax convert DarkIR_384.pt darkir.safetensors --trained-on LOL-Blur
+  llie-jax convert CHECKPOINT.pt OUT.safetensors --spec '{"dilations": [1, 2, 3, 4]}'
+  llie-jax convert vgg19-dcbb9e9d.pth vgg19.safetensors
+  llie-jax convert runs/demo darkir_demo.safetensors
+
+Reading .pt and .pth files needs PyTorch: pip install 'llie-jax[torch]'.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this subcommand."""
+    parser.add_argument(
+        "checkpoint",
+        help="official checkpoint of a model, torchvision's VGG, or a run's workdir",
+    )
+    parser.add_argument("out", help="the release file, .safetensors")
+    parser.add_argument(
+        "--spec",
+        metavar="JSON",
+        help="model or fields that the tensors do not tell; found from them by default",
+    )
+    parser.add_argument("--trained-on", default="", help="stored: the training data")
+    parser.add_argument("--licence", default="", help="stored: licence of the weights")
+    parser.add_argument(
+        "--score", metavar="JSON", help="stored: scores, metric to value"
+    )
+    parser.add_argument("--protocol", default="", help="stored: how they were computed")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Converts and prints what was found."""
+    from llie_jax.cli import output
+
+    source, out = pathlib.Path(args.checkpoint), pathlib.Path(args.out)
+    if out.suffix != ".safetensors":
+        raise ValueError(
+            f"The release file must end in .safetensors, not {out.name!r}."
+        )
+    facts = {
+        "trained_on": args.trained_on,
+        "licence": args.licence,
+        "protocol": args.protocol,
+        "score": output.read_json_argument(args.score, "--score") if args.score else {},
+    }
+    given = output.read_json_argument(args.spec, "--spec") if args.spec else None
+
+    from llie_jax import convert, weights
+
+    if source.is_dir():
+        if given:
+            raise ValueError(f"--spec is not for runs; {source} knows its model.")
+        known = weights.describe(source)
+        _, variables = weights.load(source, step=known["step"])
+        facts["step"] = known["step"]
+        _save(out, known["spec"], variables, facts)
+        return
+
+    tensors = convert.read_checkpoint(source)
+    facts["source"] = source.name
+    facts["source_sha256"] = weights.file_sha256(source)
+    if "features.0.weight" in tensors:
+        _save_vgg(out, tensors, facts)
+        return
+    spec = convert.infer_spec(tensors, given)
+    _, variables = convert.from_torch(tensors, spec)
+    _save(out, spec, variables, facts)
+
+
+def _save(out, spec, variables, facts) -> None:
+    import jax
+
+    from llie_jax import weights
+
+    weights.save(out, spec, variables, **facts)
+    fields = ", ".join(f"{k}={v}" for k, v in spec.items() if k != "name")
+    size = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    print(f"{spec['name']}: {fields}")
+    print(f"{size:,} parameters, SHA-256 {weights.file_sha256(out)}")
+    print(out)
+
+
+def _save_vgg(out, tensors, facts) -> None:
+    """Writes torchvision's VGG, which the perceptual loss reads."""
+    from flax import traverse_util
+
+    from llie_jax import __version__, weights
+    from llie_jax.features import vgg
+
+    layouts = {
+        sum(vgg.VGG16): ("vgg16", vgg.VGG16),
+        sum(vgg.VGG19): ("vgg19", vgg.VGG19),
+    }
+    convolutions = sum(
+        key.startswith("features.") and value.ndim == 4
+        for key, value in tensors.items()
+    )
+    name, layout = layouts.get(convolutions, ("vgg19", vgg.VGG19))
+    params = vgg.from_torch(tensors, convolutions=layout)
+    flat = traverse_util.flatten_dict({"params": params}, sep="/")
+    metadata = {"spec": {"name": name}, "llie_jax_version": __version__, **facts}
+    weights.write_safetensors(out, flat, metadata)
+    print(f"{name}: {len(flat)} tensors, SHA-256 {weights.file_sha256(out)}")
+    print(out)

@@ -1,0 +1,84 @@
+"""`llie-jax costs`: parameters and MACs of a model."""
+
+import argparse
+import dataclasses
+
+HELP = "Parameters and multiply-accumulates of a model."
+EXAMPLES = """
+  llie-jax costs darkir
+  llie-jax costs darkir-l --size 400x600
+  llie-jax costs '{"name": "darkir", "dilations": [1]}' --json costs.json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this subcommand."""
+    parser.add_argument(
+        "model", help="a model, a model and its size (darkir-l), or a spec as JSON"
+    )
+    parser.add_argument(
+        "--size",
+        default="256x256",
+        help="HEIGHTxWIDTH of the image in pixels",
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write the numbers there")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints the costs."""
+    size = _parse_size(args.size)
+
+    import llie_jax
+    from llie_jax import costs
+    from llie_jax.cli import output
+
+    spec = _parse_model(args.model)
+    found = costs.count(spec, size)
+    if args.json:
+        output.write_json(
+            args.json,
+            {
+                "model": llie_jax.registry.complete_spec(spec),
+                **dataclasses.asdict(found),
+            },
+        )
+    height, width = found.size
+    print(f"{args.model}, image of {height} x {width}")
+    print(f"  parameters    {found.params:>17,}  {found.params / 1e6:9.2f} x 10^6")
+    print(
+        f"    inference   {found.inference_params:>17,}"
+        f"  {found.inference_params / 1e6:9.2f} x 10^6"
+    )
+    print(
+        f"  MACs          {found.macs:>17,}  {found.macs / 1e9:9.2f} x 10^9"
+        f"  {found.macs / 2**30:9.2f} x 2^30"
+    )
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    try:
+        height, width = (int(side) for side in text.lower().split("x"))
+    except ValueError:
+        raise ValueError(
+            f"--size is {text!r}; give HEIGHTxWIDTH in pixels, for example 256x256."
+        ) from None
+    return height, width
+
+
+def _parse_model(text: str):
+    """Returns the spec of `darkir`, `darkir-l` or `{"name": "darkir", ...}`."""
+    from llie_jax import registry
+    from llie_jax.cli import output
+
+    if text.lstrip().startswith("{"):
+        return output.read_json_argument(text, "The model")
+    name, _, size = text.partition("-")
+    if not size:
+        return name
+    sizes = registry.get(name).facts.get("sizes", {})
+    if size not in sizes:
+        raise ValueError(
+            f"{name!r} has no size {size!r}.{registry.suggest(size, sizes)} "
+            f"Sizes: {', '.join(sizes) or 'none'}."
+        )
+    return {"name": name, **sizes[size]}

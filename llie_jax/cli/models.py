@@ -1,0 +1,133 @@
+"""`llie-jax models`: what there is, and how far each of it has been checked."""
+
+import argparse
+
+HELP = "Models, their sizes, published weights, and the status of each."
+EXAMPLES = """
+  llie-jax models
+  llie-jax models 'darkir*'
+  llie-jax models --json models.json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this subcommand."""
+    parser.add_argument(
+        "pattern",
+        nargs="?",
+        default="*",
+        help="part of a name, or a pattern with * and ?",
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write the table there")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints the tables of models and of weights."""
+    from llie_jax.cli import output
+
+    found = list_models(args.pattern)
+    if args.json:
+        output.write_json(args.json, found)
+    _show(output.console(), found)
+
+
+def list_models(pattern: str = "*") -> dict:
+    """Returns the models and published weights whose name matches.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    import fnmatch
+
+    from llie_jax import costs, registry, weights
+
+    glob = pattern if set(pattern) & set("*?[") else f"*{pattern}*"
+    models, published = {}, {}
+    for name in registry.list_models():
+        facts = registry.get(name).facts
+        records = {
+            key: record
+            for key, record in weights.published().items()
+            if key.startswith(f"{name}.")
+        }
+        matching = [key for key in records if fnmatch.fnmatch(key, glob)]
+        if fnmatch.fnmatch(name, glob):
+            matching = list(records)
+        elif not matching:
+            continue
+        sizes = facts.get("sizes") or {"": {}}
+        models[name] = {
+            "sizes": {
+                size: _costs(costs.count({"name": name, **fields}))
+                for size, fields in sizes.items()
+            },
+            "parity_tested": facts.get("parity", ""),
+            "trained": facts.get("trained", ""),
+        }
+        for key in matching:
+            path = weights.locate(key)
+            published[key] = {
+                "spec": dict(records[key].spec),
+                "trained_on": records[key].trained_on,
+                "published_score": dict(records[key].score),
+                "protocol": records[key].protocol,
+                "licence": records[key].licence,
+                "file": records[key].file,
+                "origin": records[key].origin,
+                "path": str(path) if path else None,
+            }
+    if not models:
+        known = registry.list_models() + list(weights.published())
+        raise ValueError(
+            f"No model matches {pattern!r}.{registry.suggest(pattern, known)} "
+            f"Models: {', '.join(registry.list_models())}."
+        )
+    return {"models": models, "weights": published}
+
+
+def _costs(costs) -> dict[str, int]:
+    return {
+        "params": costs.params,
+        "inference_params": costs.inference_params,
+        "macs_256": costs.macs,
+    }
+
+
+def _show(console, found: dict) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE)
+    table.add_column("model")
+    for header in ("parameters", "at inference", "10^9 MACs at 256x256"):
+        table.add_column(header, justify="right")
+    table.add_column("parity tested")
+    table.add_column("trained here")
+    for name, model in found["models"].items():
+        for size, costs in model["sizes"].items():
+            table.add_row(
+                f"{name}-{size}" if size else name,
+                f"{costs['params']:,}",
+                f"{costs['inference_params']:,}",
+                f"{costs['macs_256'] / 1e9:.2f}",
+                model["parity_tested"] or "no",
+                model["trained"] or "no",
+            )
+    console.print(table)
+
+    table = Table(box=box.SIMPLE)
+    headers = ("trained on", "published score", "licence", "official file", "here")
+    for header in ("published weights", *headers):
+        table.add_column(header)
+    for name, record in found["weights"].items():
+        score = record["published_score"].items()
+        table.add_row(
+            name,
+            record["trained_on"],
+            ", ".join(f"{metric} {value:#.4g}" for metric, value in score),
+            record["licence"],
+            record["file"],
+            record["path"] or "no",
+        )
+    if found["weights"]:
+        console.print(table)

@@ -1,0 +1,43 @@
+"""What subcommands share to show and to write their results."""
+
+import json
+import os
+import pathlib
+import sys
+from typing import Any
+
+from rich.console import Console
+
+_PIPE_WIDTH = 160
+
+
+def console() -> Console:
+    """Returns a console for results; wide where there is no terminal to wrap for."""
+    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Writes a JSON file; it is complete or absent."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(json.dumps(value, indent=2) + "\n")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_json_argument(text: str, option: str) -> dict[str, Any]:
+    """Returns the JSON object given for an option.
+
+    Raises:
+        ValueError: if it is no JSON object.
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{option} is not JSON ({error}): {text}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f'{option} needs a JSON object like {{"width": 64}}: {text}')
+    return value
