@@ -1,0 +1,349 @@
+"""`llie-jax enhance`: photos in, brightened photos out."""
+
+import argparse
+import dataclasses
+import glob
+import os
+import pathlib
+import sys
+import tempfile
+
+HELP = "Brightens photos: files, folders or patterns."
+
+EXAMPLES = """
+  llie-jax enhance night.jpg --out bright.png --weights runs/demo
+  llie-jax enhance photos/ --out enhanced/ --weights darkir.safetensors --compare
+  llie-jax enhance "photos/*.JPG" old/ --out enhanced/ --format png --overwrite
+
+An image ending in --out names a file, anything else a folder. Greyscale, transparency,
+EXIF data and colour profile are kept where the output format holds them; photos are
+turned upright; 16-bit files are read in full and written with 8 bits. Paths of the
+results go to standard output. Exit status: 0 done, 1 some photos failed, 2 none done.
+"""
+
+DEMO = pathlib.Path("runs/demo")
+FORMATS = ("png", "jpg", "webp", "bmp", "tif")
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One photo to enhance.
+
+    Attributes:
+        source: the photo.
+        target: where the result goes.
+        compare: where the picture of both goes, if it is wanted.
+    """
+
+    source: pathlib.Path
+    target: pathlib.Path
+    compare: pathlib.Path | None = None
+
+    @property
+    def targets(self) -> list[pathlib.Path]:
+        """All files that are written."""
+        return [self.target] + ([self.compare] if self.compare else [])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the subcommand."""
+    parser.add_argument(
+        "input", nargs="+", help="photos, folders of photos, or quoted patterns"
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="DIR_OR_FILE", help="where the results go"
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="W",
+        help="a run's workdir, a .safetensors file, or a name that `llie-jax models` "
+        f"lists; left out, {DEMO} if `make demo` has made it",
+    )
+    parser.add_argument(
+        "--format", choices=FORMATS, help="format of the results; left out, the photo's"
+    )
+    parser.add_argument(
+        "--suffix", default="", help="put behind each name, such as _bright"
+    )
+    parser.add_argument(
+        "--recursive", action="store_true", help="folders with their subfolders"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace results that exist"
+    )
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="also write NAME_compare, the photo beside the result",
+    )
+    parser.add_argument(
+        "--tile",
+        type=_positive,
+        default=1024,
+        metavar="PIXELS",
+        help="side of the overlapping tiles of large photos; less needs less memory",
+    )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        metavar="MEGAPIXELS",
+        help="larger photos are enhanced in tiles; left out, the size of one tile",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Enhances the photos; returns the exit status."""
+    from rich.console import Console
+
+    from llie_jax.inference import photo
+
+    console = Console(stderr=True)
+    jobs = _jobs(args)
+    _check_targets(jobs, overwrite=args.overwrite)
+    sizes = {}
+    for job in jobs:
+        try:
+            sizes[job] = photo.peek_size(job.source)
+            photo.check_suffix(job.target)
+        except (ValueError, OSError) as error:
+            sizes.pop(job, None)
+            _say(console, f"error: {error}")
+    if not sizes:
+        return 2
+    for folder in {job.target.parent for job in sizes}:
+        _check_folder(folder)
+
+    weights = args.weights
+    if weights is None:
+        weights = _demo_weights()
+        _say(console, f"No --weights given: using those of the demo, {weights}.")
+    import llie_jax.weights
+
+    model, variables = llie_jax.weights.load(weights)
+    done = _enhance_all(args, console, model, variables, sizes)
+    if done < len(jobs):
+        _say(console, f"{len(jobs) - done} of {len(jobs)} photos failed.")
+    return 0 if done == len(jobs) else 1 if done else 2
+
+
+def _enhance_all(args, console, model, variables, sizes) -> int:
+    """Enhances the photos of `sizes`, {job: (height, width)}; returns how many."""
+    import jax
+    from rich import progress
+
+    from llie_jax.inference import enhance
+
+    options = {"tile": args.tile}
+    if args.limit is not None:
+        options["limit"] = args.limit * 1e6
+    tiles = {
+        job: len(enhance.plan(model, size, **options)) for job, size in sizes.items()
+    }
+    if tiled := [job for job in tiles if tiles[job] > 1]:
+        which = tiled[0].source if len(tiled) == 1 else f"{len(tiled)} photos"
+        _say(
+            console,
+            f"In overlapping tiles of {args.tile} pixels, because of the size: {which} "
+            f"({sum(tiles[job] for job in tiled)} tiles; see --limit).",
+        )
+    done = finished = 0
+    bar = progress.Progress(
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TimeRemainingColumn(),
+        console=console,
+        # Redirected, `print` would write to standard error, for rich draws there.
+        redirect_stdout=sys.stdout.isatty(),
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("", total=sum(tiles.values()))
+        for number, job in enumerate(sizes, 1):
+            bar.update(task, description=f"{number}/{len(sizes)} {job.source.name}")
+            try:
+                lost = _enhance_one(
+                    job, model, variables, progress=lambda: bar.advance(task), **options
+                )
+            except (ValueError, OSError) as error:
+                _say(console, f"error: {_named(error, job.source)}")
+            except (MemoryError, jax.errors.JaxRuntimeError) as error:
+                reason = str(error).partition("\n")[0] or "out of memory"
+                _say(console, f"error: {job.source}: {reason} (try a smaller --tile)")
+            else:
+                done += 1
+                print(*job.targets, sep="\n", flush=True)
+                if lost:
+                    _say(console, f"{job.target}: without {' and '.join(lost)}.")
+            finished += tiles[job]
+            bar.update(task, completed=finished)
+    return done
+
+
+def _enhance_one(job, model, variables, **options) -> tuple[str, ...]:
+    """Enhances one photo; returns what of it the output format cannot hold."""
+    import numpy as np
+
+    from llie_jax.inference import enhance, photo
+
+    source = photo.read(job.source)
+    result = enhance.enhance(model, variables, source.image, **options)
+    lost = photo.write(job.target, result, source)
+    if job.compare:
+        both = np.concatenate([source.image, result], axis=1)
+        photo.write(job.compare, both, dataclasses.replace(source, alpha=None))
+    return lost
+
+
+def _jobs(args: argparse.Namespace) -> list[Job]:
+    """Returns what to do, each photo once."""
+    from llie_jax.inference import photo
+
+    out = pathlib.Path(args.out).expanduser()
+    sources = {}
+    for text in args.input:
+        for path, relative in _find(text, args.recursive, out):
+            sources.setdefault(path.resolve(), (path, relative))
+    named = not out.is_dir() and not args.out.endswith(("/", os.sep))
+    named = named and out.suffix.lower() in photo.SUFFIXES
+    if named and len(sources) > 1:
+        raise ValueError(
+            f"--out {out} names one file, but there are {len(sources)} photos; "
+            "give a folder."
+        )
+    if named and (args.format or args.suffix):
+        raise ValueError(
+            f"--out {out} names the file; --format and --suffix are for folders."
+        )
+    jobs = []
+    for path, relative in sources.values():
+        ending = f".{args.format}" if args.format else path.suffix
+        target = (
+            out if named else out / relative.parent / (path.stem + args.suffix + ending)
+        )
+        compare = None
+        if args.compare:
+            compare = target.with_name(f"{target.stem}_compare{target.suffix}")
+        jobs.append(Job(path, target, compare))
+    return jobs
+
+
+def _find(
+    text: str, recursive: bool, out: pathlib.Path
+) -> list[tuple[pathlib.Path, pathlib.Path]]:
+    """Returns the photos that an argument stands for, and their places in a folder.
+
+    An output folder inside the input folder holds results of an earlier run: left out.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    from llie_jax.inference import photo
+
+    def chosen(path):
+        known = path.suffix.lower() in photo.SUFFIXES
+        return known and not path.name.startswith(".") and path.is_file()
+
+    path = pathlib.Path(text).expanduser()
+    if path.is_dir():
+        folder, inner = path.resolve(), out.resolve()
+        found = [
+            (file, file.relative_to(path))
+            for file in sorted(path.rglob("*") if recursive else path.iterdir())
+            if chosen(file)
+            and not (inner != folder and file.resolve().is_relative_to(inner))
+        ]
+        if not found:
+            deeper = "" if recursive else " (--recursive looks into its subfolders)"
+            raise FileNotFoundError(
+                f"The folder {path} holds no photo{deeper}; known endings are "
+                f"{', '.join(photo.SUFFIXES)}."
+            )
+        return found
+    if path.exists():
+        return [(path, pathlib.Path(path.name))]
+    if glob.has_magic(text):
+        matches = map(pathlib.Path, sorted(glob.glob(str(path), recursive=True)))
+        found = [(file, pathlib.Path(file.name)) for file in matches if chosen(file)]
+        if not found:
+            raise FileNotFoundError(f"No photo matches {text!r}.")
+        return found
+    raise FileNotFoundError(f"There is no file or folder {text}.")
+
+
+def _check_targets(jobs: list[Job], *, overwrite: bool) -> None:
+    """Raises if a result would replace a photo, another result, or an existing file."""
+    sources = {_identity(job.source): job.source for job in jobs}
+    origins, existing = {}, []
+    for job in jobs:
+        for target in job.targets:
+            other = origins.setdefault(target, job.source)
+            if other != job.source:
+                raise ValueError(
+                    f"{other} and {job.source} would both become {target}; enhance "
+                    "them into separate folders."
+                )
+            if target.exists():
+                existing.append(target)
+                if _identity(target) in sources:
+                    raise ValueError(
+                        f"{target} is one of the photos and would be replaced; choose "
+                        "another --out, or a --suffix."
+                    )
+    if existing and not overwrite:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise FileExistsError(
+            f"{existing[0]}{more} exist already; --overwrite replaces them."
+        )
+
+
+def _identity(path: pathlib.Path) -> tuple[int, int]:
+    """Returns what two names of one file have in common."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _check_folder(folder: pathlib.Path) -> None:
+    """Makes the folder; raises OSError if nothing can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"Cannot write into the folder {folder}: {error.strerror}."
+        ) from error
+
+
+def _demo_weights() -> pathlib.Path:
+    """Returns the run of the demo, for users who name no weights.
+
+    Raises:
+        FileNotFoundError: if there is none; the message says how to get weights.
+    """
+    if not (DEMO / "checkpoints").is_dir():
+        raise FileNotFoundError(
+            "No --weights given, and no weights come with the package. Train a small "
+            f"model with `make demo` (it makes {DEMO}), or import an official "
+            "checkpoint with `llie-jax convert CHECKPOINT OUT.safetensors`."
+        )
+    return DEMO
+
+
+def _named(error: Exception, source: pathlib.Path) -> str:
+    """Returns the message, with the photo's path where it is not in it."""
+    message = str(error)
+    return message if str(source) in message else f"{source}: {message}"
+
+
+def _positive(text: str) -> int:
+    """Returns the number; argparse reports the error."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not a number of pixels")
+    return number
+
+
+def _say(console, text: str) -> None:
+    """Writes a note as one unchanged line."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
