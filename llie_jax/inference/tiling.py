@@ -153,7 +153,7 @@ def seam_ratio(image: np.ndarray, grid: Grid, *, neighbours: int = 8) -> float:
     step of the `neighbours` lines on either side. About 1: no seam; 1.1 is invisible.
 
     Args:
-        image: [H, W, C], the size of the grid.
+        image: [H, W, C], the size of the grid, or cropped from it.
         grid: from `plan`, with more than one tile.
         neighbours: lines to compare with, on each side of a border.
 
@@ -165,7 +165,7 @@ def seam_ratio(image: np.ndarray, grid: Grid, *, neighbours: int = 8) -> float:
         lines = np.moveaxis(image, axis, 0).astype(np.float32)
         steps = np.abs(np.diff(lines, axis=0)).mean(axis=(1, 2))
         ends = [start + grid.tile[axis] for start in starts[:-1]]
-        borders = [border - 1 for border in (*starts[1:], *ends)]
+        borders = {line - 1 for line in (*starts[1:], *ends) if line <= len(steps)}
         for border in borders:
             near = range(border - neighbours, border + neighbours + 1)
             across.append(steps[border])

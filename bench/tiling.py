@@ -1,0 +1,98 @@
+"""What tiles cost and change: memory, time, seams, difference to the untiled result.
+
+python bench/tiling.py --weights runs/darkir_m
+python bench/tiling.py --weights W --photo night.jpg --tile 768 --megapixels 24
+
+First a large photo through the defaults of `llie_jax.enhance`, with the peak memory of
+the process; then a 2-megapixel one with tiles and without, which needs more memory.
+Prints JSON. A seam ratio is the mean step across tile borders over the mean step across
+the lines beside them (`llie_jax.inference.tiling.seam_ratio`); that of the untiled
+result tells what the picture itself contributes.
+"""
+
+import argparse
+import json
+import resource
+import time
+
+import numpy as np
+from PIL import Image
+
+import llie_jax.weights
+from llie_jax.image.io import atomic
+from llie_jax.inference import enhance, photo, tiling
+
+
+def make_photo(path: str | None, megapixels: float) -> np.ndarray:
+    """Returns a 4:3 photo of about that size, uint8: `path`, or a darkened picture."""
+    if path is None:
+        from skimage import data
+
+        picture = Image.fromarray((data.astronaut() // 8).astype(np.uint8))
+    else:
+        picture = Image.fromarray(photo.read(path).image)
+    height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
+    image = np.asarray(picture.resize((height * 4 // 3, height), Image.LANCZOS))
+    # Enlarged, it has lost its grain, and steps beside a seam would be too small.
+    noise = np.random.default_rng(0).normal(0, 1.5, image.shape).astype(np.float32)
+    return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
+
+
+def peak_memory() -> float:
+    """Returns the highest memory of this process so far, GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--photo", help="instead of scikit-image's astronaut, darkened")
+    parser.add_argument("--megapixels", type=float, default=24)
+    parser.add_argument("--tile", type=int, default=enhance.TILE)
+    parser.add_argument("--overlap", type=int)
+    parser.add_argument("--out", help="write the JSON here too")
+    parser.add_argument("--skip-large", action="store_true")
+    args = parser.parse_args()
+    model, variables = llie_jax.weights.load(args.weights)
+    options = {"tile": args.tile, "overlap": args.overlap}
+    figures = {"weights": args.weights, **options}
+
+    if not args.skip_large:
+        image = make_photo(args.photo, args.megapixels)
+        grid = enhance.plan(model, image.shape[:2], **options)
+        start = time.perf_counter()
+        result = enhance.enhance(model, variables, image, **options)
+        figures["large"] = {
+            "size": image.shape[:2],
+            "tiles": len(grid),
+            "seconds": round(time.perf_counter() - start, 1),
+            "peak_memory_gb": round(peak_memory(), 2),
+            "seam_ratio": round(tiling.seam_ratio(result, grid), 3),
+        }
+        del image, result
+
+    image = make_photo(args.photo, 2)
+    grid = enhance.plan(model, image.shape[:2], **options)
+    tiled = enhance.enhance(model, variables, image / np.float32(255), **options)
+    whole = enhance.enhance(
+        model, variables, image / np.float32(255), limit=float("inf")
+    )
+    difference = np.abs(tiled - whole) * 255
+    figures["two_megapixels"] = {
+        "size": image.shape[:2],
+        "tiles": len(grid),
+        "mean_difference": round(float(difference.mean()), 3),
+        "largest_difference": round(float(difference.max()), 3),
+        "seam_ratio": round(tiling.seam_ratio(tiled, grid), 3),
+        "seam_ratio_untiled": round(tiling.seam_ratio(whole, grid), 3),
+        "unit": "8-bit levels",
+    }
+    text = json.dumps(figures, indent=1)
+    print(text)
+    if args.out:
+        with atomic(args.out) as temporary:
+            temporary.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
