@@ -92,7 +92,7 @@ DATASETS: dict[str, Dataset] = {
             splits={"train": ("train",), "test": ("test",)},
             counts={"train": 72, "test": 18},
             image_size=(192, 192),
-            licence="as the photographs: public domain or CC0 (see its README)",
+            licence="of the photographs: public domain, CC0, Middlebury benchmark 2014",
             page="https://scikit-image.org/docs/stable/api/skimage.data.html",
             get="make it with: llie-jax data prepare lowlight_demo",
             scene=first_part,
@@ -180,6 +180,17 @@ def locate(
         if found:
             return found
     return {}
+
+
+def prepared(folder: pathlib.Path) -> pathlib.Path | None:
+    """Returns the TFDS data set at `folder`, or its newest version below, or None."""
+    found = [file.parent for file in folder.glob("dataset_info.json")]
+    found += [file.parent for file in folder.glob("*/dataset_info.json")]
+
+    def version(path: pathlib.Path) -> list[int]:
+        return [int(part) for part in path.name.split(".") if part.isdigit()]
+
+    return max(found, key=version, default=None)
 
 
 def recognise(folder: pathlib.Path) -> Dataset | None:

@@ -223,28 +223,22 @@ def open_folders(
     inputs: str | os.PathLike,
     targets: str | os.PathLike,
     *,
-    name: str = "paired_folder",
+    dataset: catalogue.Dataset = catalogue.DATASETS["paired_folder"],
     split: str = catalogue.WHOLE,
-    target_name: Callable[[str], str] = catalogue.same_name,
-    scene: Callable[[str], str] = catalogue.own_scene,
-    expected_counts: Mapping[str, int] | None = None,
 ) -> FolderSource:
     """Opens the pairs of two folders.
 
     Args:
         inputs: the folder of low-light images.
         targets: the folder of references.
-        name: the data set.
+        dataset: what they belong to; its `target_name` says what pairs with what.
         split: the split.
-        target_name: input name -> target name, both without ending.
-        scene: input name -> scene.
-        expected_counts: published number of pairs per split.
 
     Raises:
         ValueError: if there is no image, or a file has no partner; the files are named.
         OSError: if a folder cannot be read.
     """
-    scan = scan_folders(inputs, targets, target_name=target_name)
+    scan = scan_folders(inputs, targets, target_name=dataset.target_name)
     if problems := scan.problems():
         raise ValueError(
             f"{inputs} and {targets} do not pair: {'; '.join(problems)}. Input and "
@@ -255,13 +249,18 @@ def open_folders(
             f"There are no images in {inputs} and {targets}; endings read: "
             f"{', '.join(io.IMAGE_SUFFIXES)}."
         )
+    return folder_source(scan, dataset, split)
+
+
+def folder_source(scan: Scan, dataset: catalogue.Dataset, split: str) -> FolderSource:
+    """Returns the pairs that a scan found as a source."""
     return FolderSource(
-        name=name,
+        name=dataset.name,
         split=split,
         names=tuple(scan.pairs),
-        scenes=tuple(scene(each) for each in scan.pairs),
+        scenes=tuple(map(dataset.scene, scan.pairs)),
         files=tuple(scan.pairs.values()),
-        expected_counts=dict(expected_counts or {}),
+        expected_counts=dataset.counts,
     )
 
 
@@ -290,23 +289,13 @@ def open_source(
     dataset, root = resolve(name_or_folder, root=root)
     found = catalogue.locate(dataset, root) if dataset else {}
     if not found:
+        directory = find_prepared(dataset, root)
+        # Imported late: TFDS takes a second, and folders do not need it.
         from llie_jax.data import prepared
 
-        directory = prepared.find(root)
-        if directory is not None:
-            return prepared.open_prepared(directory, split=split)
-        raise FileNotFoundError(_missing(dataset, root))
+        return prepared.open_prepared(directory, split=split)
     split = choose_split(split, list(found), where=str(root))
-    inputs, targets = found[split]
-    return open_folders(
-        inputs,
-        targets,
-        name=dataset.name,
-        split=split,
-        target_name=dataset.target_name,
-        scene=dataset.scene,
-        expected_counts=dataset.counts,
-    )
+    return open_folders(*found[split], dataset=dataset, split=split)
 
 
 def resolve(
@@ -320,6 +309,7 @@ def resolve(
         ValueError: if it is neither a known name nor a folder.
     """
     name = os.fspath(name_or_folder)
+    root = root or None  # a config says "" for the default place
     if name in catalogue.DATASETS:
         if root is None and name == "paired_folder":
             raise ValueError(
@@ -335,6 +325,20 @@ def resolve(
             f"{name} is a folder and root={os.fspath(root)!r} another; give one."
         )
     return catalogue.recognise(folder), folder
+
+
+def find_prepared(
+    dataset: catalogue.Dataset | None, root: pathlib.Path
+) -> pathlib.Path:
+    """Returns the prepared data set at `root`, or its newest version below `root`.
+
+    Raises:
+        FileNotFoundError: if there is none; the message says what was expected.
+    """
+    directory = catalogue.prepared(root)
+    if directory is None:
+        raise FileNotFoundError(missing(dataset, root))
+    return directory
 
 
 def choose_split(split: str | None, available: list[str], *, where: str) -> str:
@@ -460,7 +464,7 @@ def _some(items: Sequence, *, limit: int = 5) -> str:
     return shown + (f" and {more} more" if more > 0 else "")
 
 
-def _missing(dataset: catalogue.Dataset | None, root: pathlib.Path) -> str:
+def missing(dataset: catalogue.Dataset | None, root: pathlib.Path) -> str:
     """Returns why nothing was found in `root`, and what to do."""
     if dataset is None:
         return (

@@ -5,11 +5,13 @@
 scikit-image carries inside its package.
 """
 
+import contextlib
 import importlib.util
 import os
 import pathlib
+import tempfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -131,7 +133,7 @@ def darken_folder(
 
     Args:
         photos: the folder of well-lit photos.
-        out: the folder to write; the two inside may hold no images yet.
+        out: the folder to write; complete or not at all.
         exposures: see `darken`; so are the other options.
         full_well: electrons at white.
         read_noise: in electrons.
@@ -157,27 +159,25 @@ def darken_folder(
     for file in files:
         if (other := by_stem.setdefault(file.stem, file)) is not file:
             raise ValueError(f"{other} and {file} would make one pair; rename one.")
-    low, high = _new_folders(pathlib.Path(out))
-
     count = 0
-    for file in files:
-        progress(file.name)
-        photo = io.read_rgb(file)
-        for exposure in exposures:
-            name = (
-                file.stem + (f"-e{exposure:g}" if len(exposures) > 1 else "") + ".png"
-            )
-            dark = darken(
-                photo,
-                exposure=exposure,
-                full_well=full_well,
-                read_noise=read_noise,
-                bits=bits,
-                seed=(seed, zlib.crc32(name.encode())),
-            )
-            io.write_image(low / name, dark)
-            io.write_image(high / name, photo)
-            count += 1
+    with _new_pairs(pathlib.Path(out)) as (low, high):
+        for file in files:
+            progress(file.name)
+            photo = io.read_rgb(file, upright=True)
+            for exposure in exposures:
+                ending = f"-e{exposure:g}" if len(exposures) > 1 else ""
+                name = f"{file.stem}{ending}.png"
+                dark = darken(
+                    photo,
+                    exposure=exposure,
+                    full_well=full_well,
+                    read_noise=read_noise,
+                    bits=bits,
+                    seed=(seed, zlib.crc32(name.encode())),
+                )
+                io.write_image(low / name, dark)
+                io.write_image(high / name, photo)
+                count += 1
     return count
 
 
@@ -185,8 +185,8 @@ def write_demo(root: str | os.PathLike, *, seed: int = 0) -> dict[str, int]:
     """Writes the data set `lowlight_demo`: `root/{train,test}/{low,high}/*.png`.
 
     Each photograph is cut into tiles without overlap, and each tile is darkened by
-    every exposure. The tests are the tiles of a photograph that is nowhere in the
-    training part. A name tells photograph, tile and exposure: `coffee-r0-c1-e05`.
+    every exposure. The test split is a photograph that is nowhere in the training part.
+    A name tells photograph, tile and exposure: `coffee-r0-c1-e05`.
 
     Args:
         root: the folder to write.
@@ -208,28 +208,40 @@ def write_demo(root: str | os.PathLike, *, seed: int = 0) -> dict[str, int]:
         )
     # Read as files: `skimage.data` would try to download what it does not find.
     photos = pathlib.Path(spec.origin).parent / "data"
-    root = pathlib.Path(root)
-    folders = {split: _new_folders(root / split) for split in ("train", "test")}
-    counts = dict.fromkeys(folders, 0)
-    for scene, files in DEMO_PHOTOS.items():
-        split = "test" if scene in DEMO_TEST_SCENES else "train"
-        low, high = folders[split]
-        for view, file in enumerate(files):
-            if not (photos / file).is_file():
-                raise FileNotFoundError(
-                    f"The installed scikit-image does not contain {file}; install a "
-                    "release that does, such as 0.26."
-                )
-            prefix = scene if len(files) == 1 else f"{scene}-v{view}"
-            for place, tile in _tiles(io.read_rgb(photos / file), DEMO_TILE):
-                for exposure in DEMO_EXPOSURES:
-                    name = f"{prefix}-{place}-e{round(100 * exposure):02d}.png"
+    counts = {}
+    for split in ("train", "test"):
+        counts[split] = 0
+        with _new_pairs(pathlib.Path(root) / split) as (low, high):
+            for scene, files in DEMO_PHOTOS.items():
+                if (scene in DEMO_TEST_SCENES) != (split == "test"):
+                    continue
+                for name, tile, exposure in _demo_pairs(scene, files, photos):
                     noise = (seed, zlib.crc32(name.encode()))
                     dark = darken(tile, exposure=exposure, seed=noise)
                     io.write_image(low / name, dark)
                     io.write_image(high / name, tile)
                     counts[split] += 1
     return counts
+
+
+def _demo_pairs(
+    scene: str, files: Sequence[str], folder: pathlib.Path
+) -> Iterator[tuple[str, np.ndarray, float]]:
+    """Yields (file name, tile, exposure) of all pairs of one scene."""
+    for view, file in enumerate(files):
+        if not (folder / file).is_file():
+            raise FileNotFoundError(
+                f"The installed scikit-image does not contain {file}; install a "
+                "release that does, such as 0.26."
+            )
+        prefix = scene if len(files) == 1 else f"{scene}-v{view}"
+        for place, tile in _tiles(io.read_rgb(folder / file), DEMO_TILE):
+            for exposure in DEMO_EXPOSURES:
+                yield (
+                    f"{prefix}-{place}-e{round(100 * exposure):02d}.png",
+                    tile,
+                    exposure,
+                )
 
 
 def _tiles(image: np.ndarray, size: int) -> list[tuple[str, np.ndarray]]:
@@ -250,19 +262,27 @@ def _tiles(image: np.ndarray, size: int) -> list[tuple[str, np.ndarray]]:
     ]
 
 
-def _new_folders(folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-    """Makes `low` and `high` in a folder.
+@contextlib.contextmanager
+def _new_pairs(
+    folder: pathlib.Path,
+) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
+    """Gives temporary folders that become `folder/low` and `folder/high` on success.
 
     Raises:
-        ValueError: if one of them holds images: new pairs among old ones would be a
+        ValueError: if one of them holds files: new pairs among old ones would be a
             data set that nobody meant.
     """
-    made = folder / "low", folder / "high"
-    for each in made:
-        each.mkdir(parents=True, exist_ok=True)
-        if present := io.list_images(each):
+    final = folder / "low", folder / "high"
+    for path in final:
+        if path.exists() and any(path.iterdir()):
             raise ValueError(
-                f"{each} already holds images ({present[0].name}, ...); give a new "
-                "folder, or remove them."
+                f"{path} already holds files; give a new folder, or remove them."
             )
-    return made
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".making-") as temporary:
+        made = pathlib.Path(temporary, "low"), pathlib.Path(temporary, "high")
+        for path in made:
+            path.mkdir()
+        yield made
+        for path, place in zip(made, final, strict=True):
+            os.replace(path, place)  # an empty folder may be replaced

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 """Endings of the files that count as images, compared in lower case."""
@@ -44,21 +44,25 @@ def list_images(folder: str | os.PathLike) -> list[pathlib.Path]:
     )
 
 
-def decode_rgb(data: bytes, *, name: str = "the image") -> np.ndarray:
+def decode_rgb(
+    data: bytes, *, name: str = "the image", upright: bool = False
+) -> np.ndarray:
     """Decodes the bytes of an image file to uint8 [H, W, 3].
 
     Grey becomes three equal channels, alpha is dropped, 16-bit values keep their high
-    byte. An EXIF orientation is not applied: benchmark files are compared as stored.
+    byte.
 
     Args:
         data: the content of a PNG, JPEG, BMP or WebP file.
         name: what an error calls the file.
+        upright: whether an EXIF orientation is applied. It is wanted for photos, and
+            not for benchmark files, which are compared as stored.
 
     Raises:
         ValueError: if the bytes cannot be decoded.
     """
     with _opened(io.BytesIO(data), name) as image:
-        return to_rgb(image)
+        return to_rgb(ImageOps.exif_transpose(image) if upright else image)
 
 
 def decode_size(data: bytes, *, name: str = "the image") -> tuple[int, int]:
@@ -110,14 +114,15 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def read_rgb(path: str | os.PathLike) -> np.ndarray:
-    """Reads an image file as uint8 [H, W, 3]; see `decode_rgb` for the conversions.
+def read_rgb(path: str | os.PathLike, *, upright: bool = False) -> np.ndarray:
+    """Reads an image file as uint8 [H, W, 3]; see `decode_rgb`.
 
     Raises:
         OSError: if the file is missing or cannot be opened.
         ValueError: if it is not an image, or damaged; the message names it.
     """
-    return decode_rgb(pathlib.Path(path).read_bytes(), name=str(path))
+    data = pathlib.Path(path).read_bytes()
+    return decode_rgb(data, name=str(path), upright=upright)
 
 
 @contextlib.contextmanager

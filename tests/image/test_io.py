@@ -41,11 +41,14 @@ def test_conversions_to_rgb(tmp_path):
     np.testing.assert_array_equal(io.read_rgb(tmp_path / "alpha.png"), COLOURS)
 
 
-def test_exif_orientation_is_not_applied(tmp_path):
+def test_exif_orientation_is_applied_on_request_only(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # "rotate by 90 degrees to show"
     Image.fromarray(COLOURS).save(tmp_path / "a.jpg", exif=exif)
-    assert io.read_rgb(tmp_path / "a.jpg").shape == (4, 5, 3)
+    stored = io.read_rgb(tmp_path / "a.jpg")
+    assert stored.shape == (4, 5, 3)
+    upright = io.read_rgb(tmp_path / "a.jpg", upright=True)
+    np.testing.assert_array_equal(upright, np.rot90(stored, -1))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "empty"])

@@ -1,0 +1,191 @@
+"""`llie-jax data`: which data sets there are, whether one is complete, preparation."""
+
+import argparse
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Mapping
+
+HELP = "Lists, checks and prepares data sets; makes pairs from your own photos."
+
+EXAMPLES = """
+  llie-jax data list
+  llie-jax data check lol_v1 /disk/LOLdataset
+  llie-jax data check my_pairs            # my_pairs/low and my_pairs/high
+  llie-jax data prepare lowlight_demo
+  llie-jax data prepare lol_v1 /disk/LOLdataset --data-dir data
+  llie-jax data darken my_photos my_pairs --exposure 0.03 0.08
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommands and their arguments."""
+    commands = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def add(name, text):
+        return commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+
+    add("list", "known data sets, their size, licence, page, and whether they are here")
+
+    check = add("check", "counts, partners, sizes and damage of a data set")
+    check.add_argument("name", metavar="NAME", help="a data set, or a folder")
+    check.add_argument(
+        "root",
+        metavar="ROOT",
+        nargs="?",
+        help="its folder; default: NAME in $LLIE_JAX_DATA, or in data/",
+    )
+    check.add_argument(
+        "--complete", action="store_true", help="fail if any published pair is missing"
+    )
+    check.add_argument("--json", metavar="FILE", help="also write the result here")
+
+    prepare = add("prepare", "write a data set in the TFDS format (array_record)")
+    prepare.add_argument("name", metavar="NAME", help="a data set")
+    prepare.add_argument(
+        "root",
+        metavar="ROOT",
+        nargs="?",
+        help="its folder; default: NAME in $LLIE_JAX_DATA, or in data/. "
+        "lowlight_demo is made there if it is missing",
+    )
+    prepare.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="where NAME/VERSION is written; default: $LLIE_JAX_DATA, or data",
+    )
+
+    darken = add("darken", "make low/ and high/ from photos, by a model of a sensor")
+    darken.add_argument("photos", metavar="PHOTO_FOLDER", help="well-lit photos")
+    darken.add_argument("out", metavar="OUT_FOLDER", help="gets low/ and high/")
+    darken.add_argument(
+        "--exposure",
+        type=float,
+        nargs="+",
+        default=[0.05],
+        metavar="E",
+        help="factors on linear light; each makes a pair of every photo",
+    )
+    darken.add_argument(
+        "--full-well", type=float, default=5000.0, help="electrons at white"
+    )
+    darken.add_argument(
+        "--read-noise", type=float, default=3.0, help="electrons, standard deviation"
+    )
+    darken.add_argument("--bits", type=int, default=12, help="of the converter")
+    darken.add_argument("--seed", type=int, default=0, help="of the noise")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the chosen action; returns the exit status."""
+    actions = {"list": _list, "check": _check, "prepare": _prepare, "darken": _darken}
+    return actions[args.action](args)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {split}" for split, count in counts.items())
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _list(args: argparse.Namespace) -> int:
+    from llie_jax.data import catalogue
+
+    for dataset in catalogue.DATASETS.values():
+        counts = ", ".join(
+            f"{count} {split}" for split, count in dataset.counts.items()
+        )
+        print(f"{dataset.name}: {dataset.title}")
+        print(f"  pairs    {counts or 'any number'}")
+        if dataset.image_size:
+            print("  size     {} x {} (height x width)".format(*dataset.image_size))
+        print(f"  licence  {dataset.licence}")
+        if dataset.page:
+            print(f"  page     {dataset.page}")
+        print(f"  layout   {dataset.layout()}")
+        print(f"  to have  {dataset.get}")
+        if dataset.name != "paired_folder":
+            root = catalogue.default_root(dataset.name)
+            there = catalogue.locate(dataset, root) or list(
+                root.glob("*/dataset_info*")
+            )
+            print(f"  here     {root if there else f'no ({root})'}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from llie_jax.cli import output
+    from llie_jax.data import checking
+
+    checks = checking.check(args.name, root=args.root)
+    for each in checks:
+        print(f"{args.name} {each.split}: {each.state}")
+        print(
+            f"  pairs    {each.count}" + (f" of {each.expected}" * bool(each.expected))
+        )
+        if each.count:
+            sizes = ", ".join(f"{size} ({n})" for size, n in each.sizes.items())
+            print(f"  sizes    {sizes}, height x width")
+            print(f"  names    {each.fingerprint}")
+        for note in each.notes:
+            print(f"  note     {note}")
+        for problem in each.problems:
+            print(f"  problem  {problem}")
+    if args.json:
+        report = [{**dataclasses.asdict(each), "state": each.state} for each in checks]
+        output.write_json(args.json, report)
+
+    problems = sum(len(each.problems) for each in checks)
+    if problems:
+        raise ValueError(f"{args.name} has {problems} problems, listed above.")
+    if args.complete and not all(each.complete for each in checks):
+        states = "; ".join(
+            f"{each.split}: {each.state}" for each in checks if not each.complete
+        )
+        raise ValueError(f"{args.name} is not complete ({states}).")
+    return 0
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    from llie_jax.data import catalogue, checking, prepared, synthetic
+
+    dataset = catalogue.get(args.name)
+    root = pathlib.Path(args.root or catalogue.default_root(args.name))
+    data_dir = args.data_dir or catalogue.default_root(args.name).parent
+    if args.name == "lowlight_demo" and not catalogue.locate(dataset, root):
+        counts = synthetic.write_demo(root)
+        _note(f"Made {_counts(counts)} pairs in {root}.")
+    for each in checking.check(args.name, root=root):
+        if each.problems:
+            raise ValueError(f"{args.name} {each.split}: {each.problems[0]}")
+        if not each.complete:
+            _note(f"{args.name} {each.split}: {each.state}.")
+    try:
+        print(prepared.prepare(args.name, root=root, data_dir=data_dir))
+    except FileExistsError as error:
+        _note(str(error))
+    return 0
+
+
+def _darken(args: argparse.Namespace) -> int:
+    from llie_jax.data import synthetic
+
+    count = synthetic.darken_folder(
+        args.photos,
+        args.out,
+        exposures=args.exposure,
+        full_well=args.full_well,
+        read_noise=args.read_noise,
+        bits=args.bits,
+        seed=args.seed,
+        progress=_note,
+    )
+    print(f"{count} pairs in {args.out}")
+    return 0

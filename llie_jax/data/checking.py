@@ -1,0 +1,121 @@
+"""Is a data set complete and whole? Reads every file once."""
+
+import collections
+import dataclasses
+import os
+from collections.abc import Mapping
+
+from llie_jax.data import catalogue, sources
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitCheck:
+    """What was found out about one split.
+
+    Attributes:
+        split: its name.
+        count: number of pairs that are whole.
+        expected: published number of pairs, or None.
+        fingerprint: of the names, see `PairedSource.fingerprint`; "" without pairs.
+        sizes: image size "height x width" -> number of pairs.
+        notes: what is unusual but no fault.
+        problems: faults; each names files.
+    """
+
+    split: str
+    count: int
+    expected: int | None
+    fingerprint: str = ""
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def state(self) -> str:
+        """One phrase: complete, subset, absent, or faulty."""
+        if self.problems:
+            return "faulty"
+        if not self.count:
+            return "absent"
+        if self.expected is None:
+            return "no published count"
+        if self.count == self.expected:
+            return "complete"
+        kind = "subset" if self.count < self.expected else "more than published"
+        return f"{kind}: {self.count} of {self.expected}"
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing or wrong, as far as is known."""
+        return self.state in ("complete", "no published count")
+
+
+def check(
+    name_or_folder: str | os.PathLike, *, root: str | os.PathLike | None = None
+) -> list[SplitCheck]:
+    """Checks all splits of a data set: counts, partners, sizes, damaged files.
+
+    Args:
+        name_or_folder: as in `open_source`.
+        root: as in `open_source`.
+
+    Returns:
+        One entry per split; published splits that are not there have count 0.
+
+    Raises:
+        FileNotFoundError, ValueError: as `open_source`, if there is nothing to check.
+    """
+    dataset, folder = sources.resolve(name_or_folder, root=root)
+    found = catalogue.locate(dataset, folder) if dataset else {}
+    checks = []
+    if found:
+        for split, (inputs, targets) in found.items():
+            scan = sources.scan_folders(
+                inputs, targets, target_name=dataset.target_name
+            )
+            source = sources.folder_source(scan, dataset, split)
+            checks.append(_check_pairs(source, scan.problems()))
+    else:
+        from llie_jax.data import prepared
+
+        for split in prepared.splits(sources.find_prepared(dataset, folder)):
+            source = sources.open_source(folder, split=split)
+            checks.append(_check_pairs(source, []))
+            dataset = catalogue.DATASETS.get(source.name)
+    present = [each.split for each in checks]
+    for split, expected in (dataset.counts if dataset else {}).items():
+        if split not in present:
+            checks.append(SplitCheck(split, count=0, expected=expected))
+    return checks
+
+
+def _check_pairs(source: sources.PairedSource, problems: list[str]) -> SplitCheck:
+    """Reads every pair of a source."""
+
+    def read(index: int) -> tuple[str, str]:
+        try:
+            return sources.describe_size(source[index]["image"]), ""
+        except (ValueError, OSError) as error:
+            return "", str(error)
+
+    results = sources.parallel_map(read, range(len(source)))
+    sizes = collections.Counter(size for size, _ in results if size)
+    faults = [fault for _, fault in results if fault]
+    if not results and not problems:
+        problems = ["there are no images"]
+
+    notes = []
+    dataset = catalogue.DATASETS.get(source.name)
+    if dataset and dataset.image_size:
+        published = "{} x {}".format(*dataset.image_size)
+        if other := sum(sizes.values()) - sizes[published]:
+            notes.append(f"{other} pairs are not of the published size {published}")
+    return SplitCheck(
+        split=source.split,
+        count=sum(sizes.values()),
+        expected=source.expected_counts.get(source.split),
+        fingerprint=source.fingerprint() if len(source) else "",
+        sizes=dict(sizes.most_common()),
+        notes=tuple(notes),
+        problems=(*problems, *faults),
+    )

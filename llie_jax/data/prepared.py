@@ -1,0 +1,225 @@
+"""Data sets in the TFDS format: written once, read anywhere, without TensorFlow.
+
+A prepared set is a folder of array_record files that holds the image files' own bytes,
+so reading it gives the same pixels as reading the folders. `prepare` writes it, and
+`sources.open_source` reads it. The builders here are also reachable through TFDS: each
+folder of `datasets/` at the root of the repository registers one.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import io
+import os
+import pathlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from llie_jax.data import catalogue, sources, synthetic
+
+_IMAGES = ("image", "target")
+
+
+class PairedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """TFDS builder of a data set of pairs; a subclass sets `name`.
+
+    The folder of the data set is TFDS's `manual_dir`.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First version."}  # noqa: RUF012  TFDS's own form
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "Give the folder of the data set as manual_dir."
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        dataset = catalogue.get(self.name)
+        image = {key: tfds.features.Image(shape=(None, None, 3)) for key in _IMAGES}
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=f"{dataset.title}. Licence: {dataset.licence}.",
+            homepage=dataset.page or None,
+            features=tfds.features.FeaturesDict(
+                {"name": tfds.features.Text(), "scene": tfds.features.Text(), **image}
+            ),
+            supervised_keys=_IMAGES,
+            # Records stay in sorted order, and their names are known without reading.
+            disable_shuffling=True,
+            metadata=tfds.core.MetadataDict(names={}, scenes={}),
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager):
+        root = self._root(dl_manager)
+        dataset = catalogue.get(self.name)
+        found = catalogue.locate(dataset, root)
+        if not found:
+            raise FileNotFoundError(sources.missing(dataset, root))
+        return {
+            split: self._generate_examples(
+                sources.open_folders(*folders, dataset=dataset, split=split)
+            )
+            for split, folders in found.items()
+        }
+
+    def _root(self, dl_manager: tfds.download.DownloadManager) -> pathlib.Path:
+        """Returns the folder of the data set."""
+        return pathlib.Path(dl_manager.manual_dir)
+
+    def _generate_examples(self, source: sources.FolderSource):
+        self.info.metadata["names"][source.split] = list(source.names)
+        self.info.metadata["scenes"][source.split] = list(source.scenes)
+        for index, files in enumerate(source.files):
+            # As paths: TFDS stores the bytes of a file, but would need TensorFlow to
+            # encode an array.
+            images = dict(zip(_IMAGES, map(str, files), strict=True))
+            yield (
+                index,
+                {"name": source.names[index], "scene": source.scenes[index], **images},
+            )
+
+
+class LolV1(PairedBuilder, skip_registration=True):
+    """LOL-v1."""
+
+    name = "lol_v1"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        f"{catalogue.get('lol_v1').get} ({catalogue.get('lol_v1').page}); manual_dir "
+        f"is the folder that holds {catalogue.get('lol_v1').layout()}."
+    )
+
+
+class LowlightDemo(PairedBuilder, skip_registration=True):
+    """The demo set; made on the spot if there is no `manual_dir` that holds it."""
+
+    name = "lowlight_demo"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "Nothing has to be done by hand."
+
+    def _root(self, dl_manager: tfds.download.DownloadManager) -> pathlib.Path:
+        try:
+            return super()._root(dl_manager)
+        except AssertionError:  # how TFDS says that there is no such folder
+            root = pathlib.Path(dl_manager.download_dir) / self.name
+            synthetic.write_demo(root)
+            return root
+
+
+BUILDERS: dict[str, type[PairedBuilder]] = {
+    builder.name: builder for builder in (LolV1, LowlightDemo)
+}
+
+
+def prepare(
+    name: str, *, root: str | os.PathLike, data_dir: str | os.PathLike
+) -> pathlib.Path:
+    """Writes a data set in the TFDS format.
+
+    Args:
+        name: a data set of `BUILDERS`.
+        root: the folder of the data set.
+        data_dir: the folder to write to; the set goes to `<name>/<version>` in it.
+
+    Returns:
+        The folder of the prepared set.
+
+    Raises:
+        ValueError: if the set needs no preparation, or files have no partner.
+        FileExistsError: if it is prepared already.
+        FileNotFoundError: if `root` does not hold it.
+    """
+    if name not in BUILDERS:
+        catalogue.get(name)
+        raise ValueError(
+            f"{name} is used as it is, without preparation; prepared can be "
+            f"{', '.join(BUILDERS)}."
+        )
+    builder = BUILDERS[name](data_dir=os.path.abspath(data_dir))
+    directory = pathlib.Path(builder.data_dir)
+    if directory.exists():
+        raise FileExistsError(
+            f"{directory} exists already and can be used; to write it anew, remove it."
+        )
+    tfds.disable_progress_bar()
+    with (
+        tempfile.TemporaryDirectory() as downloads,
+        contextlib.redirect_stdout(io.StringIO()),  # TFDS prints notes
+    ):
+        builder.download_and_prepare(
+            download_dir=downloads,
+            download_config=tfds.download.DownloadConfig(
+                manual_dir=os.path.abspath(root),
+                try_download_gcs=False,
+                compute_stats=tfds.download.ComputeStatsMode.SKIP,
+            ),
+            file_format=tfds.core.FileFormat.ARRAY_RECORD,
+        )
+    return directory
+
+
+def splits(directory: str | os.PathLike) -> dict[str, list[str]]:
+    """Returns the names of the pairs of each split of a prepared set.
+
+    Raises:
+        ValueError: if the folder is not one that `prepare` wrote.
+    """
+    info = tfds.builder_from_directory(directory).info
+    names = dict(info.metadata or {}).get("names")
+    if not names or not set(_IMAGES) <= set(info.features):
+        raise ValueError(
+            f"{directory} is a TFDS data set, but not one of pairs that "
+            "`llie-jax data prepare` wrote."
+        )
+    return names
+
+
+def open_prepared(
+    directory: str | os.PathLike, *, split: str | None = None
+) -> "PreparedSource":
+    """Opens one split of a prepared set.
+
+    Raises:
+        ValueError: if there is no such split, or `prepare` did not write the folder.
+    """
+    names = splits(directory)
+    split = sources.choose_split(split, list(names), where=str(directory))
+    info = tfds.builder_from_directory(directory).info
+    return PreparedSource(
+        directory=pathlib.Path(directory),
+        name=info.name,
+        split=split,
+        names=tuple(names[split]),
+        scenes=tuple(info.metadata["scenes"][split]),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedSource(sources.PairedSource):
+    """Pairs in a folder that `prepare` wrote; made by `open_prepared`."""
+
+    directory: pathlib.Path
+    name: str
+    split: str
+    names: tuple[str, ...]
+    scenes: tuple[str, ...]
+
+    @property
+    def expected_counts(self) -> Mapping[str, int]:
+        """The published number of pairs per split."""
+        known = catalogue.DATASETS.get(self.name)
+        return known.counts if known else {}
+
+    @functools.cached_property
+    def _records(self) -> Sequence[dict[str, Any]]:
+        """The records with undecoded images, opened at first use."""
+        # Decoded by our own reader, so that grey and transparent images become RGB in
+        # the same way as when they are read from folders.
+        raw = {key: tfds.decode.SkipDecoding() for key in _IMAGES}
+        builder = tfds.builder_from_directory(self.directory)
+        return builder.as_data_source(self.split, decoders=raw)
+
+    def _read(self, index: int, key: str) -> tuple[bytes, str]:
+        name = f"the {key} {self.names[index]!r} of {self.directory}"
+        return bytes(self._records[index][key]), name
+
+    def __getstate__(self):
+        return {key: value for key, value in vars(self).items() if key != "_records"}
