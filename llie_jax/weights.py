@@ -157,6 +157,7 @@ def write_safetensors(
         metadata: what is not a string is stored as JSON.
     """
     path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     blob = safetensors.numpy.save(
         {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     )

@@ -55,12 +55,15 @@ def read_checkpoint(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(
-            f"{path} holds Python objects beside its tensors (or is no checkpoint); "
-            "they are never run here. Save the tensors alone with "
-            "`torch.save(model.state_dict(), ...)` where you trust the file."
+            f"{path} holds Python objects beside its tensors, or is no checkpoint; "
+            "objects are never run here. Where you trust the file, load it in PyTorch "
+            "and save its state dict alone."
         ) from None
-    except (RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as a checkpoint: {error}") from None
+    except Exception as error:  # PyTorch has no error of its own for damaged files
+        raise ValueError(
+            f"{path} cannot be read as a PyTorch checkpoint "
+            f"({type(error).__name__}: {error})."
+        ) from error
     return state_dict(loaded)
 
 

@@ -1,0 +1,46 @@
+import json
+
+import pytest
+
+from llie_jax import registry, weights
+from llie_jax.cli import main
+
+
+@pytest.fixture(autouse=True)
+def one_subcommand(monkeypatch):
+    monkeypatch.setattr(main, "SUBCOMMANDS", ("models",))
+
+
+def test_tables_and_json(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(weights.FOLDER_VARIABLE, str(tmp_path))
+    (tmp_path / "darkir.lol_blur.safetensors").touch()
+    assert main.main(["models", "--json", str(tmp_path / "models.json")]) == 0
+    found = json.loads((tmp_path / "models.json").read_text())
+    assert list(found["models"]) == registry.list_models()
+    assert list(found["weights"]) == list(weights.published())
+    assert found["models"]["darkir"]["sizes"]["m"]["params"] == 3_321_638
+    assert found["weights"]["darkir.lol_blur"]["path"] is not None
+    out = capsys.readouterr().out
+    for text in ("darkir-m", "3,321,638", "7.10", "darkir.multi_task", "27.00"):
+        assert text in out
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("dark", set(weights.published())),
+        ("darkir.m*", {"darkir.multi_task"}),
+        ("blur_l", {"darkir.lol_blur_l"}),
+    ],
+)
+def test_pattern(pattern, expected, tmp_path):
+    path = tmp_path / "a.json"
+    assert main.main(["models", pattern, "--json", str(path)]) == 0
+    found = json.loads(path.read_text())
+    names = {name for name in expected if name.startswith("darkir.")}
+    assert {name for name in found["weights"] if name.startswith("darkir.")} == names
+
+
+def test_no_match(capsys):
+    assert main.main(["models", "darkr"]) == 2
+    assert "Did you mean 'darkir'" in capsys.readouterr().err

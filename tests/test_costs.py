@@ -1,0 +1,135 @@
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import traverse_util
+from jax import lax
+
+import llie_jax
+from llie_jax import costs
+from llie_jax.models.shapes import variable_shapes
+from llie_jax.nn import primitives
+
+SMALL = {
+    "name": "darkir",
+    "width": 2,
+    "encoder_blocks": [1],
+    "middle_encoder_blocks": 0,
+    "middle_decoder_blocks": 0,
+    "decoder_blocks": [1],
+}
+
+
+def shape(*sizes):
+    return jax.ShapeDtypeStruct(sizes, jnp.float32)
+
+
+def convolution(x, kernel, **options):
+    options = {"window_strides": (1, 1), "padding": "SAME", **options}
+    return lax.conv_general_dilated(
+        x, kernel, dimension_numbers=("NHWC", "HWIO", "NHWC"), **options
+    )
+
+
+@pytest.mark.parametrize(
+    ("width", "params", "inference_params", "macs"),
+    [
+        (32, 3_321_638, 3_314_723, 7_098_185_728),
+        (64, 12_957_254, 12_943_427, 26_882_793_472),
+    ],
+)
+def test_darkir(width, params, inference_params, macs):
+    found = costs.count({"name": "darkir", "width": width})
+    assert found == costs.Costs((256, 256), params, inference_params, macs)
+
+
+def test_parameters_for_training_only_are_those_that_the_model_names():
+    model = llie_jax.build(SMALL)
+    found = costs.count(SMALL, (8, 8))
+    flat = traverse_util.flatten_dict(variable_shapes(model)["params"])
+    training = sum(v.size for k, v in flat.items() if k[0] in model.training_only)
+    assert found.params - found.inference_params == training
+
+
+def test_size_is_rounded_up_to_the_multiple():
+    found = costs.count(SMALL, (9, 16))
+    assert found.size == (10, 16)
+    assert found == costs.count(SMALL, (10, 16))
+
+
+@pytest.mark.parametrize("size", [(0, 8), (8,)])
+def test_bad_size(size):
+    with pytest.raises(ValueError, match="size is"):
+        costs.count("darkir", size)
+
+
+def test_convolutions():
+    x = shape(2, 8, 10, 6)
+    assert costs.count_macs(convolution, x, shape(3, 3, 6, 4)) == 2 * 80 * 9 * 6 * 4
+
+    def grouped(x, kernel):
+        return convolution(x, kernel, feature_group_count=3)
+
+    assert costs.count_macs(grouped, x, shape(3, 3, 2, 9)) == 2 * 80 * 9 * 2 * 9
+
+    def strided(x, kernel):
+        return convolution(x, kernel, window_strides=(2, 2), padding="VALID")
+
+    assert costs.count_macs(strided, x, shape(2, 2, 6, 4)) == 2 * 20 * 4 * 6 * 4
+
+    def dilated(x, kernel):
+        return convolution(x, kernel, rhs_dilation=(3, 3))
+
+    assert costs.count_macs(dilated, x, shape(3, 3, 6, 4)) == 2 * 80 * 9 * 6 * 4
+
+
+def test_transposed_convolution_counts_the_positions_of_its_input():
+    def upsample(x, kernel):
+        return lax.conv_transpose(x, kernel, (2, 2), "VALID")
+
+    found = costs.count_macs(upsample, shape(1, 4, 5, 6), shape(2, 2, 6, 3))
+    assert found == 20 * 4 * 6 * 3
+
+
+def test_matrix_products():
+    def attention(q, k, v):
+        return jax.nn.softmax(jnp.einsum("bhqd,bhkd->bhqk", q, k)) @ v
+
+    q = shape(2, 3, 5, 7)
+    assert costs.count_macs(attention, q, q, q) == 2 * (2 * 3 * 5 * 5 * 7)
+
+
+@pytest.mark.parametrize("implementation", [None, "lax"])
+def test_grouped_convolution_is_counted_once_whatever_implements_it(implementation):
+    def depthwise(x, kernel):
+        return primitives.grouped_conv(
+            x, kernel, groups=6, implementation=implementation
+        )
+
+    found = costs.count_macs(depthwise, shape(1, 8, 8, 6), shape(3, 3, 1, 6))
+    assert found == 64 * 9 * 6
+
+
+def test_calls_and_loops():
+    x, w = shape(4, 4), 64  # 4 x 4 by 4 x 4
+
+    def nested(x):
+        return jax.checkpoint(jax.jit(lambda x: x @ x))(x)
+
+    def scanned(x):
+        return lax.scan(lambda c, _: (c @ x, None), x, length=5)[0]
+
+    def branches(x):
+        return lax.cond(x[0, 0] > 0, lambda x: x @ x @ x, lambda x: x @ x, x)
+
+    def unused(x):
+        x @ x
+        return x
+
+    assert costs.count_macs(nested, x) == w
+    assert costs.count_macs(scanned, x) == 5 * w
+    assert costs.count_macs(branches, x) == 2 * w
+    assert costs.count_macs(unused, x) == 0
+    with pytest.raises(ValueError, match="loop of unknown length"):
+        costs.count_macs(
+            lambda x: lax.while_loop(lambda c: c[0, 0] < 1, lambda c: c @ c, x), x
+        )
