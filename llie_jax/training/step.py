@@ -115,7 +115,7 @@ def make_train_step(
         (_, (collections, terms)), grads = gradient(state.params)
         grads, terms = sync((grads, terms), axis_name)
 
-        gradient_norm = optax.global_norm(grads)
+        gradient_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(terms["loss"]) & jnp.isfinite(gradient_norm)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -133,7 +133,7 @@ def make_train_step(
         )
         kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
         terms["gradient_norm"] = gradient_norm
-        terms["update_norm"] = optax.global_norm(updates)
+        terms["update_norm"] = optax.tree.norm(updates)
         if schedule is not None:
             terms["rate"] = schedule(state.step)
         terms["finite"] = finite.astype(jnp.float32)

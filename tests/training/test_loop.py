@@ -1,0 +1,265 @@
+"""Whole runs on a toy model: files, resuming, interruption, mistakes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import llie_jax
+from llie_jax import weights
+from llie_jax.configs import base
+from llie_jax.training import loop
+from llie_jax.training.checkpoint import Checkpoints
+from llie_jax.training.log import read_log
+from tests.conftest import ROOT
+from tests.training import toys
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    return toys.write_pairs(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(scope="module")
+def unbroken(pairs, tmp_path_factory):
+    """An unbroken run of 8 steps: its folder and its result."""
+    workdir = tmp_path_factory.mktemp("unbroken")
+    return workdir, loop.train(toys.config(pairs), workdir, progress=False)
+
+
+def same(a, b):
+    """Asserts that two states are equal bit for bit."""
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_a_run_leaves_its_files(unbroken):
+    workdir, result = unbroken
+    assert result.finished
+    assert result.step == 8
+    assert int(result.state.collections["counters"]["steps"]) == 8
+    lines = read_log(workdir / "log.jsonl")
+    steps = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in steps] == [2, 4, 6, 8]
+    assert {"pixel", "rate", "images_per_second", "data_wait", "psnr"} <= set(steps[0])
+    validated = [line for line in lines if "validation_psnr" in line]
+    assert [line["step"] for line in validated] == [4, 8]
+    assert validated[-1]["validation_psnr"] == result.validation["psnr"]
+    assert (workdir / "samples" / "step_0000008.png").stat().st_size > 100
+    assert any((workdir / "events").iterdir())
+    saved = base.from_json((workdir / "config.json").read_text())
+    assert saved.model.name == "toy"
+
+
+def test_latest_and_best_are_kept(unbroken):
+    workdir, _ = unbroken
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    assert checkpoints.latest() == 8
+    assert len(checkpoints.steps()) <= 2
+    checkpoints.close()
+
+
+def test_the_model_of_a_run_is_the_averaged_one(unbroken):
+    workdir, result = unbroken
+    model, variables = weights.load(workdir, step="latest")
+    assert type(model).__name__ == "Toy"
+    same(variables["params"], result.state.ema_params)
+    assert not np.array_equal(
+        variables["params"]["first"]["kernel"], result.state.params["first"]["kernel"]
+    )
+
+
+@pytest.mark.parametrize("residence", ["device", "host"])
+def test_resumed_runs_equal_unbroken_ones(pairs, unbroken, tmp_path, residence):
+    config = toys.config(pairs, **{"data.residence": residence})
+    for stop in (3, 5):
+        part = loop.train(config, tmp_path, stop_at=stop, progress=False)
+        assert (part.finished, part.step) == (False, stop)
+    last = loop.train(config, tmp_path, progress=False)
+    assert last.finished
+    same(last.state, unbroken[1].state)
+    steps = [line["step"] for line in read_log(tmp_path / "log.jsonl")]
+    assert steps == sorted(steps)
+
+
+def test_a_finished_run_has_nothing_left_to_do(pairs, unbroken):
+    workdir, result = unbroken
+    again = loop.train(toys.config(pairs), workdir, progress=False)
+    assert again.finished
+    same(again.state.params, result.state.params)
+
+
+def test_stages_change_the_shapes(pairs, tmp_path):
+    config = toys.config(pairs)
+    with config.unlocked():
+        config.stages.s0.steps = 2
+        config.stages.s1 = dict(steps=2, patch_size=12, batch_size=2)
+    result = loop.train(base.check(config), tmp_path, progress=False)
+    assert result.step == 4
+
+
+def test_a_damaged_checkpoint_is_passed_over_loudly(pairs, tmp_path, capsys):
+    # Rising scores cannot be relied on, so the better of two is whichever it is.
+    config = toys.config(pairs, **{"data.validation.fraction": 0.0})
+    loop.train(config, tmp_path, stop_at=4, progress=False)
+    kept = tmp_path / "kept"
+    (tmp_path / "checkpoints" / "4").rename(kept)
+    loop.train(config, tmp_path, stop_at=2, progress=False)
+    kept.rename(tmp_path / "checkpoints" / "4")
+    for file in (tmp_path / "checkpoints" / "4").rglob("*"):
+        if file.is_file() and file.stat().st_size > 200:
+            file.write_bytes(file.read_bytes()[:100])
+    result = loop.train(config, tmp_path, stop_at=3)
+    assert result.step == 3
+    message = capsys.readouterr().err
+    assert "checkpoint 4 cannot be read" in message
+    assert "resuming at step 2" in message
+    assert (tmp_path / "4.damaged").is_dir()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(pairs, tmp_path):
+    config = toys.config(pairs, **{"optimizer.name": "sgd"})
+    config.optimizer.learning_rate = 1e30
+    with pytest.raises(loop.NonFiniteError, match=r"Step [2-4]: .*not finite"):
+        loop.train(config, tmp_path, progress=False)
+    # Whatever was saved is finite.
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    if checkpoints.latest() is not None:
+        _, variables = weights.load(tmp_path, step="latest")
+        chex.assert_tree_all_finite(variables)
+    checkpoints.close()
+
+
+def test_skipping_has_a_bound(pairs, tmp_path):
+    config = toys.config(
+        pairs, **{"optimizer.name": "sgd", "nonfinite": "skip", "max_skipped": 3}
+    )
+    config.optimizer.learning_rate = 1e30
+    with pytest.raises(loop.NonFiniteError, match="3 skipped steps are the limit"):
+        loop.train(config, tmp_path, progress=False)
+
+
+def test_sigterm_saves_and_leaves(pairs, tmp_path):
+    config = toys.config(pairs)
+    config.stages.s0.steps = 100_000
+
+    def interrupt():
+        while not (tmp_path / "log.jsonl").exists():
+            time.sleep(0.05)
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    result = loop.train(config, tmp_path, progress=False)
+    thread.join()
+    assert result.signal == signal.SIGTERM
+    assert not result.finished
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    assert checkpoints.latest() == result.step > 0
+    checkpoints.close()
+
+
+def test_another_config_in_the_same_folder(pairs, unbroken):
+    workdir, _ = unbroken
+    config = toys.config(pairs, **{"optimizer.learning_rate": 2e-2, "model.width": 6})
+    with pytest.raises(ValueError, match=r"another config \(model.width: 4 there, 6"):
+        loop.train(config, workdir, progress=False)
+
+
+def test_starting_from_other_weights(pairs, unbroken, tmp_path):
+    workdir, _ = unbroken
+    config = toys.config(pairs, init_from=str(workdir))
+    config.stages.s0.steps = 1
+    config.optimizer.learning_rate = 0.0
+    config.optimizer.weight_decay = 0.0
+    config.schedule.name = "constant"
+    begun = loop.train(config, tmp_path / "fits", progress=False)
+    _, best = weights.load(workdir)
+    same(begun.state.params, best["params"])
+    other = toys.config(pairs, **{"init_from": str(workdir), "model.width": 6})
+    with pytest.raises(ValueError, match="do not fit the model"):
+        loop.train(other, tmp_path / "other", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stages.s0.patch_size": 22}, "larger than the image"),
+        ({"stages.s0.patch_size": 15}, "multiples of 2"),
+        ({"data.train.root": "/nowhere"}, "nowhere"),
+        ({"data.train.name": "lolv1"}, "lol_v1"),
+    ],
+)
+def test_mistakes_are_named_and_leave_no_folder(pairs, tmp_path, changes, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        loop.train(toys.config(pairs, **changes), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_cannot_be_made(pairs, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="Cannot write to"):
+        loop.train(toys.config(pairs), tmp_path / "file" / "run", progress=False)
+
+
+EXPERIMENT = """
+from tests.training import toys
+
+def get_config():
+    return toys.config({root!r})
+"""
+
+
+def command(pairs, tmp_path, *more):
+    path = tmp_path / "experiment.py"
+    path.write_text(EXPERIMENT.format(root=str(pairs)))
+    return subprocess.run(
+        [sys.executable, "train.py", "--config", path, *more],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_trains_and_says_so(pairs, tmp_path):
+    workdir = tmp_path / "run"
+    done = command(
+        pairs, tmp_path, f"--workdir={workdir}", "--config.stages.s0.steps=2"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "step 2/2" in done.stderr
+    assert (
+        json.loads((workdir / "config.json").read_text())["stages"]["s0"]["steps"] == 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--workdir=x", "--config.optimiser.b1=0.5"], "optimi"),
+        (["--workdir=x", "--config.parallel=pmapp"], "Did you mean 'pmap'"),
+        ([], "--help"),
+    ],
+)
+def test_the_command_names_mistakes(pairs, tmp_path, flags, message):
+    done = command(pairs, tmp_path, *flags)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_public_names():
+    assert llie_jax.build("toy") == toys.Toy()
+    assert jnp.asarray(llie_jax.build("toy").multiple) == 2

@@ -1,0 +1,68 @@
+"""A model, a config and a data set that train in a second."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from llie_jax.configs import base
+from llie_jax.image import io
+from llie_jax.registry import register
+from llie_jax.types import Outputs
+
+
+@register("toy", kind="model")
+class Toy(nn.Module):
+    """Two convolutions, batch statistics and a count of steps."""
+
+    width: int = 4
+    axis_name: str | None = None
+
+    multiple = 2
+    pad_mode = "reflect"
+
+    @nn.compact
+    def __call__(self, image, *, target=None, train=False):
+        x = nn.Conv(self.width, (3, 3), name="first")(image)
+        mean = self.variable(
+            "batch_stats", "mean", lambda: jnp.zeros((self.width,), jnp.float32)
+        )
+        count = self.variable("counters", "steps", lambda: jnp.zeros((), jnp.int32))
+        if train and not self.is_initializing():
+            now = jnp.mean(x, axis=(0, 1, 2))
+            if self.axis_name is not None:
+                now = jax.lax.pmean(now, self.axis_name)
+            mean.value = 0.9 * mean.value + 0.1 * now
+            count.value = count.value + 1
+        x = nn.relu(x - mean.value)
+        y = nn.Conv(3, (3, 3), name="last")(x)
+        return Outputs(image + y, {"features": x})
+
+
+def write_pairs(folder, count=6, size=(24, 20)):
+    """Writes `low` and `high` folders of smooth random pairs."""
+    rng = np.random.default_rng(0)
+    for name in ("low", "high"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        high = rng.integers(40, 250, (*size, 3), np.uint8)
+        io.write_image(folder / "high" / f"{i}.png", high)
+        io.write_image(folder / "low" / f"{i}.png", (high // 8).astype(np.uint8))
+    return folder
+
+
+def config(root, **changes):
+    """A config on `write_pairs`; changes by dotted keys."""
+    found = base.get_config()
+    found.model = base.spec("toy")
+    found.data.train.name = "paired_folder"
+    found.data.train.root = str(root)
+    found.data.validation.fraction = 0.34
+    found.stages.s0.update(dict(steps=8, patch_size=16, batch_size=4))
+    found.optimizer.learning_rate = 1e-2
+    found.log.every_steps = 2
+    found.evaluate.every_steps = 4
+    found.checkpoint.every_steps = 2
+    found.ema.decay = 0.9
+    found.update_from_flattened_dict(changes)
+    return base.check(found)
