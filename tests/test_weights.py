@@ -28,13 +28,13 @@ SPEC = {
 @pytest.fixture(scope="module")
 def state():
     """A train state whose averaged parameters are twice the others."""
-    model = llie_jax.build(SPEC)
-    create = jax.jit(
+    model, rng = llie_jax.build(SPEC), np.random.default_rng(0)
+    shapes = jax.eval_shape(
         lambda: create_train_state(
             model, optax.adamw(1e-3), jax.random.key(0), average=True
         )
     )
-    state = create()
+    state = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(x.dtype), shapes)
     return state.replace(ema_params=jax.tree.map(lambda x: 2 * x, state.params))
 
 

@@ -74,7 +74,7 @@ def test_vgg(name, layout, tmp_path, capsys):
         (["{official}", "out.safetensors", "--spec", "3"], "needs a JSON object"),
         (
             ["{official}", "out.safetensors", "--spec", '{{"width": 9}}'],
-            "Other shapes: intro.weight (8, 3, 3, 3) for params/intro/kernel",
+            "for params/decoders_0/block_0/norm1/scale (36,)",
         ),
     ],
 )
