@@ -1,0 +1,41 @@
+"""`llie-jax score`: scores saved images, from any tool."""
+
+import argparse
+
+HELP = "Score saved images against references of the same names."
+EXAMPLES = """
+  llie-jax score --pred results --gt data/lol_v1/eval15/high
+  llie-jax score --pred results --gt references --protocol cidnet --json scores.json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this subcommand."""
+    parser.add_argument(
+        "--pred", required=True, metavar="DIR", help="the folder of results"
+    )
+    parser.add_argument(
+        "--gt",
+        required=True,
+        metavar="DIR",
+        help="the folder of references; endings (.png, .jpg) may differ",
+    )
+    parser.add_argument(
+        "--protocol",
+        default="default",
+        metavar="P",
+        help="metrics: default, retinexformer, cidnet, darkir",
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write the scores there")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints the table of scores."""
+    from llie_jax import evaluation
+    from llie_jax.cli import output
+    from llie_jax.evaluation import scores as results
+
+    scores = evaluation.compare_folders(
+        args.pred, args.gt, protocol=args.protocol, json=args.json
+    )
+    results.show(scores, output.console())

@@ -1,0 +1,314 @@
+"""Scores a model on a paired source."""
+
+import collections
+import concurrent.futures
+import contextlib
+import functools
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
+
+from llie_jax import metrics, registry
+from llie_jax.evaluation import scores as results
+from llie_jax.evaluation.scores import Picture, Scores
+from llie_jax.image import io
+from llie_jax.inference import padding
+from llie_jax.inference.enhance import enhance
+from llie_jax.metrics import protocol as protocols
+
+PICTURE_SIDE = 600
+"""Longest side of the pictures that are kept for the report, in pixels."""
+
+_AHEAD = 2  # batches whose host work may be under way while the model runs on
+
+
+def evaluate(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    source,
+    *,
+    protocol: str | protocols.Protocol = "default",
+    batch_size: int | None = None,
+    tile: int | None = None,
+    all_protocols: bool = False,
+    save_images: str | os.PathLike | None = None,
+    max_report_images: int = 12,
+    weights: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> Scores:
+    """Scores a model on every pair of a source.
+
+    Images are padded, grouped by padded size (one compilation each), and mapped over
+    this process's devices. Metrics run on the host in float64, on the full image.
+
+    Args:
+        model: the model.
+        variables: its variables, also replicated ones of a running training.
+        source: the pairs, see `llie_jax.data.open_source`.
+        protocol: how to score, by name or as it is.
+        batch_size: images at a time, rounded up to fill the devices; by default one on
+            each.
+        tile: images of more than tile * tile pixels are enhanced in tiles of this side,
+            which needs less memory and may change the scores; None never does.
+        all_protocols: also score the same outputs under every protocol and metric.
+        save_images: a folder that gets the outputs as PNG files.
+        max_report_images: number of pictures kept for the report, evenly spread.
+        weights: what is known about the weights, see `llie_jax.weights.describe`.
+        progress: shows a bar on standard error.
+
+    Raises:
+        ValueError: if the source is empty, the protocol is unknown, or an image cannot
+            be scored (too small, not finite, too large for the device's memory).
+    """
+    protocol = protocols.get(protocol)
+    if not len(source):
+        raise ValueError(f"{source.name} {source.split} holds no images to score.")
+    for name, value in (("batch_size", batch_size), ("tile", tile)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}; give at least 1.")
+    device_count = jax.local_device_count()
+    batch_size = -(-(batch_size or 1) // device_count) * device_count
+    multiple, pad_mode = protocol.padding(model.multiple, model.pad_mode)
+    shown = _spread(len(source), max_report_images)
+    whole, tiled = {}, []
+    for index, (height, width) in enumerate(source.sizes().tolist()):
+        if tile and height * width > tile**2:
+            tiled.append(index)
+        else:
+            whole[index] = (height, width)
+    groups = _group(whole, multiple)
+    run = _compiled(model)
+    variables = jax.device_put(
+        jax.tree.map(np.asarray, variables), NamedSharding(_mesh(), P())
+    )
+
+    def outputs() -> Iterator[tuple[int, dict, np.ndarray]]:
+        """Yields (index, record, output float32 [H, W, 3]) of every pair."""
+        for group in groups:
+            for start in range(0, len(group), batch_size):
+                indices = group[start : start + batch_size]
+                records = [source[index] for index in indices]
+                batch = _pad_batch(records, multiple, pad_mode, batch_size)
+                images = np.asarray(run(variables, batch))
+                for index, record, image in zip(indices, records, images, strict=False):
+                    yield index, record, padding.crop(image, record["image"].shape[:2])
+        for index in tiled:
+            record = source[index]
+            image = record["image"].astype(np.float32) / 255
+            yield index, record, enhance(model, variables, image, tile=tile, clip=False)
+
+    def finish(index: int, record: dict, output: np.ndarray) -> dict[str, Any]:
+        """Does all host work for one image."""
+        image, target = record["image"], record["target"]
+        try:
+            found = {
+                "output": protocol.score(output, target),
+                "input": protocol.score(image, target),
+            }
+            if all_protocols:
+                found |= _under_all(output, target)
+        except ValueError as error:
+            raise ValueError(f"{record['name']}: {error}") from error
+        if save_images is not None:
+            path = pathlib.Path(save_images) / f"{record['name']}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            io.write_image(path, protocol.to_levels(output))
+        if index in shown:
+            found["picture"] = Picture(
+                record["name"],
+                *(_thumbnail(x) for x in (image, protocol.to_levels(output), target)),
+            )
+        return {"name": record["name"], **found}
+
+    with _memory_errors_explained(), progress_bar(len(source), progress) as advance:
+        rows = _in_threads(finish, outputs(), _AHEAD * batch_size, advance)
+    rows = [rows[index] for index in range(len(source))]
+    return Scores(
+        protocol=protocol,
+        images={row["name"]: row["output"] for row in rows},
+        inputs={row["name"]: row["input"] for row in rows},
+        facts=_facts(
+            model,
+            source,
+            weights,
+            options={
+                "pad_multiple": multiple,
+                "pad_mode": pad_mode,
+                "batch_size": batch_size,
+                "tile": tile,
+                "tiled": [source.names[index] for index in tiled],
+                "self_ensemble": False,
+                "gt_mean": False,
+            },
+        ),
+        pictures=[row["picture"] for row in rows if "picture" in row],
+        other=_mean_of_all(rows) if all_protocols else {},
+    )
+
+
+def _mesh() -> Mesh:
+    # Only this process's devices: each process of a pod can evaluate by itself.
+    return Mesh(np.asarray(jax.local_devices()), ("data",))
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled(model: nn.Module) -> Callable:
+    """Returns the jitted `(variables, uint8 [B, H, W, 3]) -> float32` of a model.
+
+    Cached, so that a training which evaluates every so often compiles once.
+    """
+
+    def apply(variables, image):
+        image = image.astype(jnp.float32) / 255
+        return model.apply(variables, image).image.astype(jnp.float32)
+
+    mapped = jax.shard_map(
+        apply,
+        mesh=_mesh(),
+        in_specs=(P(), P("data")),
+        out_specs=P("data"),
+        check_vma=False,
+    )
+    return jax.jit(mapped)
+
+
+def _group(sizes: Mapping[int, tuple[int, int]], multiple: int) -> list[list[int]]:
+    """Returns the indices of images that have one size after padding, largest last."""
+    groups = collections.defaultdict(list)
+    for index, size in sizes.items():
+        groups[tuple(side + -side % multiple for side in size)].append(index)
+    return [groups[size] for size in sorted(groups)]
+
+
+def _pad_batch(
+    records: Sequence[dict], multiple: int, pad_mode: str, batch_size: int
+) -> np.ndarray:
+    """Returns uint8 [B, H, W, 3]; a short batch is filled up with its first image."""
+    images = [
+        padding.pad_to_multiple(record["image"], multiple, pad_mode)[0]
+        for record in records
+    ]
+    return np.stack(images + images[:1] * (batch_size - len(images)))
+
+
+def _in_threads(
+    function: Callable, items: Iterator[tuple], ahead: int, advance: Callable
+) -> dict[int, Any]:
+    """Returns {item[0]: function(*item)}; at most `ahead` results are outstanding."""
+    found, pending = {}, collections.deque()
+
+    def collect():
+        index, future = pending.popleft()
+        found[index] = future.result()
+        advance()
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for item in items:
+            pending.append((item[0], pool.submit(function, *item)))
+            if len(pending) > ahead:
+                collect()
+        while pending:
+            collect()
+    return found
+
+
+def _under_all(output: np.ndarray, target: np.ndarray) -> dict[str, dict]:
+    """Returns the scores of one output under every protocol and every metric."""
+    clipped = np.clip(output, 0, 1)
+    return {
+        "protocols": {
+            name: protocol.score(output, target)
+            for name, protocol in protocols.PROTOCOLS.items()
+        },
+        "metrics": {
+            name: metrics.compute(name, clipped, target)
+            for name in registry.names("metric")
+        },
+    }
+
+
+def _mean_of_all(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict]:
+    return {
+        "protocols": {
+            name: results.mean_columns(row["protocols"][name] for row in rows)
+            for name in protocols.PROTOCOLS
+        },
+        "metrics": results.mean_columns(row["metrics"] for row in rows),
+    }
+
+
+def _spread(total: int, count: int) -> set[int]:
+    """Returns `count` numbers below `total`, evenly spread."""
+    chosen = np.linspace(0, total - 1, min(total, count)).round().astype(int)
+    return set(chosen.tolist())
+
+
+def _thumbnail(image: np.ndarray) -> np.ndarray:
+    picture = Image.fromarray(image)
+    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
+    return np.asarray(picture)
+
+
+def _facts(model, source, weights, *, options) -> dict[str, Any]:
+    """Returns what a result file records beside the scores."""
+    from llie_jax import __version__
+
+    devices = jax.local_devices()
+    weights = dict(weights or {})
+    return {
+        "model": weights.pop("spec", None) or {"name": type(model).__name__},
+        "weights_sha256": weights.pop("weights_sha256", None),
+        "weights": weights,
+        "data": {
+            "name": source.name,
+            "split": source.split,
+            "fingerprint": source.fingerprint(),
+            "note": source.note(),
+        },
+        "device": f"{len(devices)} x {devices[0].device_kind}",
+        "versions": {
+            "llie_jax": __version__,
+            "jax": jax.__version__,
+            "flax": flax.__version__,
+            "numpy": np.__version__,
+        },
+        "options": options,
+    }
+
+
+@contextlib.contextmanager
+def progress_bar(total: int, shown: bool) -> Iterator[Callable[[], None]]:
+    """Gives a function to call after each image."""
+    with Progress(
+        *Progress.get_default_columns(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not shown,
+    ) as bar:
+        task = bar.add_task("scoring", total=total)
+        yield lambda: bar.advance(task)
+
+
+@contextlib.contextmanager
+def _memory_errors_explained() -> Iterator[None]:
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise ValueError(
+            "The device has too little memory for images of this size; enhance large "
+            "ones in tiles (--tile 1024), or use a smaller --batch-size."
+        ) from error

@@ -1,0 +1,206 @@
+"""What `eval.py` and `llie-jax score` do, from their arguments to their files."""
+
+import concurrent.futures
+import json as json_text
+import os
+import pathlib
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+from llie_jax import data
+from llie_jax import weights as weight_files
+from llie_jax.data import sources
+from llie_jax.evaluation import report
+from llie_jax.evaluation import scores as results
+from llie_jax.evaluation.evaluator import evaluate, progress_bar
+from llie_jax.evaluation.scores import Scores
+from llie_jax.image import io
+from llie_jax.metrics import protocol as protocols
+
+_NAMED = 5  # files that an error names
+
+
+def run(
+    weights: str | os.PathLike,
+    data_set: str | os.PathLike,
+    *,
+    root: str | os.PathLike | None = None,
+    split: str = "test",
+    protocol: str = "default",
+    out: str | os.PathLike | None = None,
+    save_images: bool = False,
+    json: str | os.PathLike | None = None,
+    all_protocols: bool = False,
+    batch_size: int | None = None,
+    tile: int | None = None,
+    progress: bool = True,
+) -> Scores:
+    """Scores weights on a data set, and writes the results.
+
+    Args:
+        weights: a run's workdir, a checkpoint folder, a `.safetensors` file, or a
+            published name; see `llie_jax.load`.
+        data_set: a data set's name, or a folder; see `llie_jax.data.open_source`.
+        root: where a named data set lies.
+        split: the split; a folder without splits is scored whole.
+        protocol: how to score.
+        out: a folder that gets `scores.json`, `scores.csv` and `report.html`.
+        save_images: also write the outputs to `out/images`.
+        json: a file that gets the scores too.
+        all_protocols: also score the same outputs under every protocol and metric.
+        batch_size: see `evaluate`.
+        tile: see `evaluate`.
+        progress: shows a bar on standard error.
+
+    Raises:
+        ValueError: if an argument is wrong, or an image cannot be scored.
+        OSError: if weights or data are missing, or a folder cannot be written.
+    """
+    chosen = protocols.get(protocol)
+    if save_images and out is None:
+        raise ValueError("Saving images needs an output folder (--out).")
+    source = data.open_source(data_set, root=root, split=split)
+    out = out and _writable_folder(out)
+    json = json and _writable_file(json)
+    model, variables = weight_files.load(weights)
+    described = weight_files.describe(weights)
+    workdir = _workdir(described)
+    if workdir:
+        config = workdir / "config.json"
+        described["config_sha256"] = weight_files.file_sha256(config)
+    scores = evaluate(
+        model,
+        variables,
+        source,
+        protocol=chosen,
+        batch_size=batch_size,
+        tile=tile,
+        all_protocols=all_protocols,
+        save_images=out / "images" if save_images else None,
+        max_report_images=12 if out else 0,
+        weights=described,
+        progress=progress,
+    )
+    if json:
+        results.write_json(json, scores)
+    if out:
+        results.write_json(out / "scores.json", scores)
+        results.write_csv(out / "scores.csv", scores)
+        report.write(
+            out / "report.html",
+            title=f"{scores.facts['model']['name']} on {source.name} {source.split}",
+            scores=scores,
+            log=workdir and workdir / "log.jsonl",
+            settings=workdir and json_text.loads(config.read_text()),
+        )
+    return scores
+
+
+def compare_folders(
+    predictions: str | os.PathLike,
+    targets: str | os.PathLike,
+    *,
+    protocol: str = "default",
+    json: str | os.PathLike | None = None,
+    progress: bool = True,
+) -> Scores:
+    """Scores saved images, from any tool, against references of the same names.
+
+    Args:
+        predictions: the folder of results.
+        targets: the folder of references; endings may differ.
+        protocol: how to score.
+        json: a file that gets the scores.
+        progress: shows a bar on standard error.
+
+    Raises:
+        ValueError: if a file has no partner, the sizes of a pair differ, or an image
+            is damaged; the files are named.
+        OSError: if a folder is missing, or the file cannot be written.
+    """
+    chosen = protocols.get(protocol)
+    scan = sources.scan_folders(predictions, targets)
+    problems = [
+        f"{what}: {_some(files)}"
+        for what, files in (
+            ("results without a reference", scan.inputs_alone),
+            ("references without a result", scan.targets_alone),
+            ("two files of one name", scan.doubles),
+        )
+        if files
+    ]
+    if problems:
+        raise ValueError(
+            f"{predictions} and {targets} do not pair; {'; '.join(problems)}."
+        )
+    if not scan.pairs:
+        raise ValueError(
+            f"There are no images in {predictions} and {targets}; endings read: "
+            f"{', '.join(io.IMAGE_SUFFIXES)}."
+        )
+    json = json and _writable_file(json)
+
+    def score(pair: Sequence[pathlib.Path]) -> dict[str, float]:
+        image, target = (io.read_rgb(path) for path in pair)
+        try:
+            return chosen.score(image, target)
+        except ValueError as error:
+            raise ValueError(f"{pair[0]}: {error}") from error
+
+    with (
+        progress_bar(len(scan.pairs), progress) as advance,
+        concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        rows = {}
+        for name, row in zip(
+            scan.pairs, pool.map(score, scan.pairs.values()), strict=True
+        ):
+            rows[name] = row
+            advance()
+    scores = Scores(
+        protocol=chosen,
+        images=rows,
+        facts={
+            "data": {"pred": str(predictions), "gt": str(targets)},
+            "device": "host",
+            "options": {"image": "8-bit files"},
+        },
+    )
+    if json:
+        results.write_json(json, scores)
+    return scores
+
+
+def _workdir(described: dict[str, Any]) -> pathlib.Path | None:
+    """Returns the folder of the run that the weights are from, None if of a file."""
+    if described["source"] != "run":
+        return None
+    return pathlib.Path(described["path"]).parent.parent
+
+
+def _writable_folder(folder: str | os.PathLike) -> pathlib.Path:
+    """Makes a folder and tries it, so that long work is not lost at its end.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    folder = pathlib.Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"Cannot write to {folder}: {error.strerror}.") from error
+    return folder
+
+
+def _writable_file(path: str | os.PathLike) -> pathlib.Path:
+    """Returns the path of a file to write, its folder made and tried."""
+    path = pathlib.Path(path)
+    return _writable_folder(path.parent) / path.name
+
+
+def _some(files: Sequence[pathlib.Path | str]) -> str:
+    names = ", ".join(pathlib.Path(file).name for file in files[:_NAMED])
+    return names + (f" and {len(files) - _NAMED} more" if len(files) > _NAMED else "")

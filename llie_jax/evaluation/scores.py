@@ -1,0 +1,202 @@
+"""The scores of a set of images, and the files and tables that show them."""
+
+import csv
+import dataclasses
+import json
+import math
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from llie_jax import registry
+from llie_jax.image import io
+from llie_jax.metrics.protocol import Protocol, metric_name
+
+_ROWS_ON_SCREEN = 40
+
+Columns = Mapping[str, float]
+"""Column ("psnr", "ssim") -> value."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """One example for the report, scaled down: uint8 arrays [H, W, 3] of one size."""
+
+    name: str
+    image: np.ndarray
+    output: np.ndarray
+    target: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Scores of every image, and all that they depend on.
+
+    Attributes:
+        protocol: how they were computed.
+        images: image name -> columns.
+        inputs: likewise for the unchanged inputs, the floor for any model; empty where
+            there are none.
+        facts: what the result file also records: model, data, device, options.
+        pictures: examples for the report.
+        other: "protocols" and "metrics" -> name -> mean columns or value, computed from
+            the same outputs; empty unless asked for.
+    """
+
+    protocol: Protocol
+    images: Mapping[str, Columns]
+    inputs: Mapping[str, Columns] = dataclasses.field(default_factory=dict)
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    pictures: Sequence[Picture] = ()
+    other: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """The number of images."""
+        return len(self.images)
+
+    @property
+    def mean(self) -> dict[str, float]:
+        """The mean over images of each column."""
+        return mean_columns(self.images.values())
+
+    @property
+    def input_mean(self) -> dict[str, float]:
+        """The mean over the unchanged inputs; empty where there are none."""
+        return mean_columns(self.inputs.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the result file's content; an infinite value is the string "inf"."""
+        facts = dict(self.facts)
+        options = {"protocol": self.protocol.to_dict(), **facts.pop("options", {})}
+        content = {
+            "protocol": self.protocol.name,
+            "mean": self.mean,
+            "images": self.images,
+            "count": self.count,
+            "model": facts.pop("model", None),
+            "weights_sha256": facts.pop("weights_sha256", None),
+            "device": facts.pop("device", None),
+            "options": options,
+            **facts,
+        }
+        if self.inputs:
+            content["input"] = {"mean": self.input_mean, "images": self.inputs}
+        if self.other:
+            content["other"] = self.other
+        return _plain(content)
+
+
+def mean_columns(rows) -> dict[str, float]:
+    """Returns the mean of each column; infinite where one value is."""
+    rows = list(rows)
+    if not rows:
+        return {}
+    return {column: statistics.fmean(row[column] for row in rows) for column in rows[0]}
+
+
+def unit(metric: registry.Spec) -> str:
+    """Returns the unit of a metric, "" if it has none."""
+    return registry.split_spec(metric, kind="metric")[0].facts["unit"]
+
+
+def text(value: float, metric: registry.Spec) -> str:
+    """Returns a value with the digits that its metric deserves."""
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return f"{value:.2f}" if unit(metric) == "dB" else f"{value:.4f}"
+
+
+def heading(column: str, metric: registry.Spec) -> str:
+    """Returns the heading of a column: "PSNR (dB)"."""
+    return f"{column.upper()} ({unit(metric)})" if unit(metric) else column.upper()
+
+
+def write_json(path: str | os.PathLike, scores: Scores) -> None:
+    """Writes the result file; it is complete or absent."""
+    content = json.dumps(scores.to_dict(), indent=2, allow_nan=False)
+    with io.atomic(path) as temporary:
+        temporary.write_text(content + "\n")
+
+
+def write_csv(path: str | os.PathLike, scores: Scores) -> None:
+    """Writes one line for each image, with the scores of its input beside them."""
+    columns = list(scores.protocol.metrics)
+    floor = [f"input_{column}" for column in columns] if scores.inputs else []
+    with io.atomic(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["name", *columns, *floor])
+        for name, row in scores.images.items():
+            floor = scores.inputs.get(name, {})
+            writer.writerow(
+                [name, *(row[c] for c in columns), *(floor[c] for c in floor)]
+            )
+
+
+def show(scores: Scores, console: Console) -> None:
+    """Prints the table of scores, and the other protocols if there are any."""
+    metrics = scores.protocol.metrics
+    subtitle = ", ".join(f"{c.upper()} {metric_name(m)}" for c, m in metrics.items())
+    table = Table(
+        title=f"Protocol {scores.protocol.name}: {subtitle}",
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+    )
+    table.add_column("image")
+    for column, metric in metrics.items():
+        table.add_column(heading(column, metric), justify="right")
+
+    def add(name, row, **options):
+        cells = (text(row[column], metric) for column, metric in metrics.items())
+        table.add_row(name, *cells, **options)
+
+    if scores.count <= _ROWS_ON_SCREEN:
+        for name, row in scores.images.items():
+            add(name, row)
+        table.add_section()
+    add(f"mean of {scores.count}", scores.mean, style="bold")
+    if scores.inputs:
+        add("unchanged input", scores.input_mean, style="dim")
+    console.print(table)
+    if scores.other:
+        console.print(_other_table(scores))
+
+
+def _other_table(scores: Scores) -> Table:
+    """Returns the means of the same outputs under every protocol and metric."""
+    from llie_jax.metrics import protocol as protocols
+
+    table = Table(
+        title="The same outputs under other definitions",
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+    )
+    table.add_column("protocol or metric")
+    table.add_column("value", justify="right")
+    table.add_column("whose numbers")
+    for name, row in scores.other["protocols"].items():
+        protocol = protocols.get(name)
+        cells = " / ".join(text(row[c], m) for c, m in protocol.metrics.items())
+        table.add_row(name, cells, protocol.description)
+    table.add_section()
+    for name, value in scores.other["metrics"].items():
+        facts = registry.get(name, kind="metric").facts
+        table.add_row(name, text(value, name), facts["used_by"])
+    return table
+
+
+def _plain(value: Any) -> Any:
+    """Returns a JSON value; infinities become strings, arrays never occur."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return value

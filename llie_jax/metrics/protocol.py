@@ -1,0 +1,158 @@
+"""Protocols: what turns a model's output into the numbers of one kind of table.
+
+Two papers' "PSNR / SSIM" differ by the padding, the rounding and the definitions that
+their scripts use. A protocol names all of these together, as data.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from llie_jax import metrics, registry
+from llie_jax.metrics import values
+
+OUTPUTS = ("round", "truncate", "clip", "raw")
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How a model's images are scored.
+
+    Attributes:
+        name: the name in commands and files.
+        description: one line on whose numbers these are.
+        metrics: column -> metric, by name or spec; see `llie_jax.metrics.compute`.
+        output: what becomes of the model's output first: "round" or "truncate" to
+            8 bits, "clip" to [0, 1] as floats, or "raw".
+        multiple: sides are padded to a multiple of this; None leaves it to the model.
+            A model's own multiple is always kept.
+        pad_mode: "reflect" or "constant" (zeros); None is the model's own.
+        not_computed: columns of the published tables that are absent here.
+    """
+
+    name: str
+    description: str
+    metrics: Mapping[str, registry.Spec]
+    output: str = "round"
+    multiple: int | None = None
+    pad_mode: str | None = None
+    not_computed: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if self.output not in OUTPUTS:
+            raise ValueError(
+                f"Protocol {self.name!r}: output is {self.output!r}; accepted are "
+                f"{', '.join(OUTPUTS)}."
+            )
+
+    def padding(self, multiple: int, pad_mode: str) -> tuple[int, str]:
+        """Returns the multiple and the mode to pad with, given the model's own."""
+        return math.lcm(multiple, self.multiple or 1), self.pad_mode or pad_mode
+
+    def finish(self, image: np.ndarray) -> np.ndarray:
+        """Returns a model's output [H, W, 3] as the metrics get it.
+
+        Args:
+            image: floating point with 1 as white, or uint8, which stays as it is.
+        """
+        if image.dtype == np.uint8 or self.output == "raw":
+            return image
+        if self.output == "clip":
+            return np.clip(image, 0, 1)
+        rounding = "truncate" if self.output == "truncate" else "nearest"
+        return values.to_levels(image, rounding=rounding)
+
+    def to_levels(self, image: np.ndarray) -> np.ndarray:
+        """Returns a model's output as uint8, as this protocol would save it."""
+        return values.to_levels(self.finish(image))
+
+    def score(self, image: np.ndarray, target: np.ndarray) -> dict[str, float]:
+        """Returns the value of each column.
+
+        Args:
+            image: a model's output, or saved 8-bit pixels, [H, W, 3].
+            target: the reference, [H, W, 3].
+
+        Raises:
+            TypeError, ValueError: as `metrics.compute`.
+        """
+        image = self.finish(image)
+        return {
+            column: metrics.compute(metric, image, target)
+            for column, metric in self.metrics.items()
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all fields in a plain form, for result files."""
+        return {
+            **dataclasses.asdict(self),
+            "metrics": dict(self.metrics),
+            "not_computed": list(self.not_computed),
+        }
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            name="default",
+            description="8-bit images as they would be saved; most tables",
+            metrics={"psnr": "rgb_uint8", "ssim": "gauss11"},
+            not_computed=("lpips",),
+        ),
+        Protocol(
+            name="retinexformer",
+            description="Retinexformer's tables, and those of its family",
+            metrics={"psnr": "rgb_float", "ssim": "gauss11"},
+            output="clip",
+            multiple=4,
+            pad_mode="reflect",
+        ),
+        Protocol(
+            name="cidnet",
+            description="HVI-CIDNet's tables: pixels truncated to 8 bits",
+            metrics={"psnr": "rgb_uint8_trunc", "ssim": "gauss11"},
+            output="truncate",
+            not_computed=("lpips",),
+        ),
+        Protocol(
+            name="darkir",
+            description="DarkIR's tables: floats, neither clipped nor rounded",
+            metrics={
+                "psnr": {"name": "rgb_float", "clip": False},
+                "ssim": {"name": "gauss11", "quantize": False},
+            },
+            output="raw",
+            multiple=8,
+            pad_mode="constant",
+            not_computed=("lpips_vgg_unshifted",),
+        ),
+    )
+}
+
+
+def get(protocol: "str | Protocol") -> Protocol:
+    """Returns a protocol by name; one that is given is returned as it is.
+
+    Raises:
+        ValueError: if there is none of that name; the message lists what there is.
+    """
+    if isinstance(protocol, Protocol):
+        return protocol
+    if protocol not in PROTOCOLS:
+        raise ValueError(
+            f"Unknown protocol {protocol!r}.{registry.suggest(protocol, PROTOCOLS)} "
+            f"Known: {', '.join(PROTOCOLS)}."
+        )
+    return PROTOCOLS[protocol]
+
+
+def metric_name(metric: registry.Spec) -> str:
+    """Returns a metric's name with the fields that are set, for people."""
+    if isinstance(metric, str):
+        return metric
+    fields = ", ".join(f"{k}={v}" for k, v in metric.items() if k != "name")
+    return f"{metric['name']}({fields})" if fields else metric["name"]
