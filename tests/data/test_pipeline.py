@@ -1,0 +1,156 @@
+"""Tests of the two loaders."""
+
+import threading
+
+import jax
+import numpy as np
+import pytest
+
+from llie_jax import data
+from llie_jax.data import Stage
+from tests.data import trees
+
+STAGES = (Stage(3, 4, 4), Stage(4, 8, 2))
+SYMMETRIES = {"flip_horizontal": True, "flip_vertical": True, "rotate": True}
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Five pairs of two sizes."""
+    trees.pairs(tmp_path, ("a", "b", "c"), size=(9, 12))
+    trees.pairs(tmp_path, ("d", "e"), size=(16, 8))
+    return data.open_source(tmp_path)
+
+
+def batches(pipeline, *steps) -> list[dict[str, np.ndarray]]:
+    """What the training step sees."""
+    expand = jax.jit(pipeline.expand)
+    return [
+        jax.tree.map(np.asarray, expand(pipeline.resident, batch))
+        for batch in pipeline.batches(*steps)
+    ]
+
+
+def assert_same(one: list, other: list):
+    assert len(one) == len(other)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_both_loaders_give_the_same_batches(source):
+    made = {
+        residence: data.make_pipeline(
+            source, STAGES, seed=5, augment=SYMMETRIES, residence=residence
+        )
+        for residence in ("device", "host")
+    }
+    device, host = (batches(pipeline) for pipeline in made.values())
+    assert_same(device, host)
+    assert [batch["image"].shape for batch in host] == 3 * [(4, 4, 4, 3)] + 4 * [
+        (2, 8, 8, 3)
+    ]
+    for batch in host:
+        assert batch["image"].dtype == batch["target"].dtype == np.uint8
+        assert batch["weight"].tolist() == [1.0] * len(batch["index"])
+
+
+def test_image_and_target_are_cropped_alike(tmp_path):
+    trees.pairs(tmp_path, ("a",), size=(16, 16))
+    (tmp_path / "high/a.png").write_bytes((tmp_path / "low/a.png").read_bytes())
+    same = data.open_source(tmp_path)
+    for residence in ("device", "host"):
+        pipeline = data.make_pipeline(
+            same, [Stage(2, 8, 8)], augment=SYMMETRIES, residence=residence
+        )
+        for batch in batches(pipeline):
+            np.testing.assert_array_equal(batch["image"], batch["target"])
+
+
+@pytest.mark.parametrize("residence", ["device", "host"])
+def test_restart_gives_the_same_stream(source, residence):
+    pipeline = data.make_pipeline(source, STAGES, residence=residence)
+    whole = batches(pipeline)
+    again = data.make_pipeline(source, STAGES, residence=residence)
+    assert_same(whole[:2] + batches(again, 2), whole)
+    assert_same(batches(again, 1, 4), whole[1:4])
+    assert batches(again, 7) == []
+
+
+@pytest.mark.parametrize("residence", ["device", "host"])
+def test_processes_share_a_batch(source, residence):
+    whole = batches(data.make_pipeline(source, STAGES, residence=residence))
+    parts = [
+        batches(
+            data.make_pipeline(
+                source,
+                STAGES,
+                residence=residence,
+                process_index=index,
+                process_count=2,
+            )
+        )
+        for index in range(2)
+    ]
+    joined = jax.tree.map(lambda *each: np.concatenate(each), *parts)
+    assert_same(joined, whole)
+
+
+def test_auto_residence_follows_the_limit(source):
+    needed = 2 * 5 * 16 * 12 * 3  # padded to the largest height and width
+    for limit, expected in ((needed, "device"), (needed - 1, "host")):
+        pipeline = data.make_pipeline(source, STAGES, device_limit_bytes=limit)
+        assert pipeline.residence == expected
+    assert pipeline.resident == {}
+
+
+def test_host_cache_changes_nothing(source):
+    one, other = (
+        data.make_pipeline(source, STAGES, residence="host", host_cache_bytes=size)
+        for size in (0, 2000)
+    )
+    assert_same(batches(one), batches(other))
+
+
+def test_threads_end_with_the_iteration(source):
+    before = threading.active_count()
+    pipeline = data.make_pipeline(source, [Stage(50, 4, 2)], residence="host")
+    stream = pipeline.batches()
+    next(stream)
+    stream.close()
+    for thread in threading.enumerate():
+        if thread.name.startswith("grain"):
+            thread.join(timeout=5)
+    assert threading.active_count() <= before + 1
+
+
+def test_damaged_image_is_named_by_the_host_loader(source):
+    path = source.files[3][0]
+    pipeline = data.make_pipeline(source, STAGES, residence="host")
+    path.write_bytes(path.read_bytes()[:80])
+    with pytest.raises(ValueError, match=r"Cannot read .*low/d.png"):
+        list(pipeline.batches())
+    with pytest.raises(ValueError, match=r"Cannot read .*low/d.png"):
+        data.make_pipeline(source, STAGES, residence="device")
+
+
+def test_subset_of_a_source(source):
+    train, _ = data.split_by_reference(source, count=2)
+    pipeline = data.make_pipeline(train, [Stage(2, 4, 3)], residence="device")
+    assert pipeline.resident["image"].shape[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("stages", "options", "message"),
+    [
+        ([], {}, "no stages"),
+        ([Stage(1, 9, 2)], {}, r"patch_size=9 is larger than the image 'd', 16 x 8"),
+        ([Stage(1, 4, 0)], {}, "below 1"),
+        ([{"step": 1}], {}, r"no field 'step'. Did you mean 'steps'"),
+        ([Stage(1, 4, 3)], {"process_count": 2}, "cannot be divided by 2"),
+        ([Stage(1, 4, 2)], {"residence": "devise"}, "Did you mean 'device'"),
+        ([Stage(1, 4, 2)], {"augment": {"rotat": True}}, "Did you mean 'rotate'"),
+        ([Stage(1, 4, 2)], {"workers": 0}, "workers=0"),
+    ],
+)
+def test_bad_options(source, stages, options, message):
+    with pytest.raises(ValueError, match=message):
+        data.make_pipeline(source, stages, **options)

@@ -1,0 +1,140 @@
+"""Tests of the plan of crops, flips and rotations."""
+
+import numpy as np
+import pytest
+
+from llie_jax.data import transforms
+from llie_jax.data.transforms import Augment, Plan, Stage
+
+SIZES = np.array([[12, 20], [9, 8], [16, 16], [10, 30], [8, 8]])
+STAGES = (Stage(6, 4, 4), Stage(5, 8, 6))
+NOTHING = Augment(flip_horizontal=False, flip_vertical=False)
+
+
+def plan(*, sizes=SIZES, stages=STAGES, augment=None, seed=0) -> Plan:
+    return Plan(sizes, stages, augment or Augment(), seed)
+
+
+def assert_same(one: dict, other: dict):
+    assert one.keys() == other.keys()
+    for key in one:
+        np.testing.assert_array_equal(one[key], other[key], key)
+
+
+def test_plan_is_a_function_of_seed_and_step():
+    for step in range(11):
+        assert_same(plan().batch(step), plan().batch(step))
+    assert (plan().batch(0)["rows"] != plan(seed=1).batch(0)["rows"]).any()
+    assert (plan().batch(0)["rows"] != plan().batch(1)["rows"]).any()
+
+
+def test_shapes_and_types():
+    batch = plan().batch(7)
+    assert {key: (value.shape, value.dtype) for key, value in batch.items()} == {
+        "index": ((6,), np.int32),
+        "rows": ((6, 8), np.int32),
+        "columns": ((6, 8), np.int32),
+        "transpose": ((6,), bool),
+        "weight": ((6,), np.float32),
+    }
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_parts_of_processes_make_the_whole(count):
+    size = 6 // count
+    parts = [plan().batch(8, slice(i * size, (i + 1) * size)) for i in range(count)]
+    whole = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    assert_same(whole, plan().batch(8))
+
+
+def test_epochs_visit_every_record_once_and_go_on_over_stages():
+    order = np.concatenate([plan().batch(step)["index"] for step in range(11)])
+    assert len(order) == 6 * 4 + 5 * 6
+    epochs = order[:50].reshape(-1, len(SIZES))
+    np.testing.assert_array_equal(np.sort(epochs), [range(5)] * 10)
+    assert len({tuple(epoch) for epoch in epochs}) > 5
+
+
+def test_batch_larger_than_the_set():
+    batch = plan(sizes=SIZES[:2], stages=(Stage(1, 8, 7),)).batch(0)
+    assert np.bincount(batch["index"]).min() == 3
+
+
+def test_crops_stay_inside_and_reach_the_borders():
+    stage = Stage(400, 8, 8)
+    batches = [plan(stages=(stage,)).batch(step) for step in range(400)]
+    index, rows, columns = (
+        np.concatenate([batch[key] for batch in batches])
+        for key in ("index", "rows", "columns")
+    )
+    for number, (height, width) in enumerate(SIZES):
+        for runs, size in ((rows, height), (columns, width)):
+            here = runs[index == number]
+            assert (here.min(), here.max()) == (0, size - 1)
+    np.testing.assert_array_equal(np.abs(np.diff(rows)), 1)
+
+
+def test_no_step_beyond_the_stages():
+    with pytest.raises(IndexError, match="11 steps"):
+        plan().batch(11)
+
+
+@pytest.mark.parametrize(
+    ("augment", "variants"),
+    [
+        (NOTHING, 1),
+        (Augment(flip_vertical=False), 2),
+        (Augment(), 4),
+        (Augment(flip_horizontal=False, flip_vertical=False, rotate=True), 4),
+        (Augment(rotate=True), 8),
+    ],
+)
+def test_variants_are_those_asked_for_and_equally_frequent(augment, variants):
+    image = np.arange(4).reshape(2, 2, 1)
+    one = plan(
+        sizes=np.array([[2, 2]]), stages=(Stage(1, 2, 4000),), augment=augment
+    ).batch(0)
+    seen = [
+        transforms.crop(image, rows, columns, transpose).ravel().tolist()
+        for rows, columns, transpose in zip(
+            one["rows"], one["columns"], one["transpose"], strict=True
+        )
+    ]
+    kinds, counts = np.unique(seen, axis=0, return_counts=True)
+    assert len(kinds) == variants
+    np.testing.assert_allclose(counts, 4000 / variants, rtol=0.2)
+    if augment.rotate and not augment.flip_vertical:
+        turned = [np.rot90(image[..., 0], k).ravel().tolist() for k in range(4)]
+        assert sorted(kinds.tolist()) == sorted(turned)
+
+
+def test_crop_of_a_known_image():
+    image = np.arange(5 * 6).reshape(5, 6, 1)
+    up, down = np.array([1, 2, 3]), np.array([2, 1, 0])
+    cases = [
+        ((up, up, False), image[1:4, 1:4]),
+        ((down, up, False), image[2::-1, 1:4]),
+        ((up, down, False), image[1:4, 2::-1]),
+        ((up, down, True), image[1:4, 2::-1].swapaxes(0, 1)),
+    ]
+    for arguments, expected in cases:
+        np.testing.assert_array_equal(transforms.crop(image, *arguments), expected)
+
+
+def test_crop_on_the_device_equals_numpy():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5, 16, 30, 3), np.uint8)
+    batch = plan(augment=Augment(rotate=True)).batch(9)
+    on_device = np.asarray(transforms.crop_batch(images, batch))
+    for place, index in enumerate(batch["index"]):
+        where = (batch[key][place] for key in ("rows", "columns", "transpose"))
+        np.testing.assert_array_equal(
+            on_device[place], transforms.crop(images[index], *where)
+        )
+
+
+def test_patch_larger_than_an_image():
+    names = ["a", "b", "c", "d", "tiny"]
+    with pytest.raises(ValueError, match=r"patch_size=9 .*'b', 9 x 8 .* at most 8"):
+        transforms.check_patches(SIZES[:4], names, [Stage(1, 8, 1), Stage(1, 9, 1)])
+    transforms.check_patches(SIZES, names, [Stage(1, 8, 1)])
