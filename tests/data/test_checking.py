@@ -1,0 +1,69 @@
+"""Tests of the check of a data set."""
+
+import pytest
+
+from llie_jax.data import checking, prepared
+from llie_jax.image import io
+from tests.data import trees
+
+
+def test_subset_and_absent_split(tmp_path):
+    trees.pairs(tmp_path / "our485", ("2", "10"))
+    train, test = checking.check("lol_v1", root=tmp_path)
+    assert (train.count, train.state) == (2, "subset: 2 of 485")
+    assert train.sizes == {"8 x 8": 2}
+    assert train.notes == ("2 pairs are not of the published size 400 x 600",)
+    assert (test.split, test.state, test.complete) == ("test", "absent", False)
+    assert not train.problems
+
+
+def test_complete_set(tmp_path):
+    trees.lol(tmp_path)
+    trees.pairs(tmp_path / "eval15", tuple(str(number) for number in range(15)))
+    test = checking.check(tmp_path)[1]
+    assert (test.state, test.complete, len(test.fingerprint)) == ("complete", True, 16)
+
+
+def test_every_fault_is_reported_at_once(tmp_path):
+    folder = trees.pairs(tmp_path, ("a", "b", "c", "d", "e"))
+    (folder / "high/a.png").unlink()
+    (folder / "low/b.png").unlink()
+    io.write_image(folder / "high/c.png", trees.image(0, 8, 9))
+    (folder / "low/d.png").write_bytes(b"damaged")
+    (whole,) = checking.check(folder)
+    assert (whole.split, whole.count, whole.state) == ("all", 1, "faulty")
+    assert len(whole.problems) == 4
+    for file in ("low/a.png", "high/b.png", "high/c.png", "low/d.png"):
+        assert any(file in problem for problem in whole.problems)
+
+
+def test_own_folder_is_complete(tmp_path):
+    (whole,) = checking.check(trees.pairs(tmp_path, ("a",)))
+    assert (whole.state, whole.complete) == ("no published count", True)
+
+
+def test_empty_folders(tmp_path):
+    for name in ("low", "high"):
+        (tmp_path / name).mkdir()
+    assert checking.check(tmp_path)[0].problems == ("there are no images",)
+
+
+def test_prepared_set(tmp_path):
+    root = trees.lol(tmp_path / "raw")
+    directory = prepared.prepare("lol_v1", root=root, data_dir=tmp_path / "tfds")
+    stored, folders = checking.check(directory), checking.check(root)
+    assert stored == folders
+
+
+def test_nothing_to_check(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no known layout"):
+        checking.check(tmp_path)
+
+
+def test_real_lol_v1(shared):
+    train, test = checking.check("lol_v1", root=shared / "data/lol_v1")
+    assert train.state == "subset: 20 of 485"
+    assert test.state == "complete"
+    assert train.sizes == {"400 x 600": 20}
+    for split in (train, test):
+        assert split.notes == split.problems == ()
