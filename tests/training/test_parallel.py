@@ -31,7 +31,9 @@ def start(devices, **environment):
 def result(process):
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    return json.loads(out.strip().splitlines()[-1]) if out.strip() else None
+    # Gloo writes greetings to standard output too.
+    lines = [line for line in out.splitlines() if line.startswith("{")]
+    return json.loads(lines[-1]) if lines else None
 
 
 def assert_equal(a, b, tolerance):

@@ -1,0 +1,53 @@
+# Everything runs in .venv, made from uv.lock. Needed beforehand: Python 3.11 to 3.13 with
+# pip, and git.
+PYTHON ?= python3
+UV_VERSION := 0.13.8
+BIN := .venv/bin
+DEMO := runs/demo
+
+.PHONY: help install demo test test-all lint format bench clean
+
+help: ## lists the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+install: .venv/.installed ## builds .venv from the lock file
+
+# uv lives in a folder of its own, so that syncing .venv does not remove it.
+.bootstrap/bin/uv:
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); sys.exit(0 if ok else "Python 3.11, 3.12 or 3.13 is needed, this is %d.%d; use make PYTHON=..." % sys.version_info[:2])'
+	@echo "Installing uv $(UV_VERSION) into .bootstrap"
+	@$(PYTHON) -m venv .bootstrap
+	@.bootstrap/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+.venv/.installed: .bootstrap/bin/uv uv.lock pyproject.toml
+	@echo "Building .venv from uv.lock"
+	@UV_PYTHON_DOWNLOADS=never .bootstrap/bin/uv sync --frozen --quiet --extra dev \
+		--python $(PYTHON)
+	@touch $@
+
+demo: install ## trains and evaluates a small model on embedded photographs
+	$(BIN)/llie-jax data prepare lowlight_demo
+	$(BIN)/python train.py --config llie_jax/configs/darkir_demo.py --workdir $(DEMO)
+	$(BIN)/python eval.py --weights $(DEMO) --data lowlight_demo --split test \
+		--out $(DEMO)
+	@echo "Open $(DEMO)/report.html in a browser."
+
+test: install ## runs the fast suite
+	$(BIN)/python -m pytest -q
+
+test-all: install ## runs all tests, the slow ones too
+	$(BIN)/python -m pytest -q -m ""
+
+lint: install ## checks style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install ## rewrites files in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install ## measures speed; JSON files under bench/results
+	$(BIN)/python -m bench.primitives
+
+clean: ## removes the environment and caches, keeps runs and data
+	rm -rf .venv .bootstrap .jax_cache .pytest_cache .ruff_cache
