@@ -7,10 +7,12 @@ that published weights load without change and training starts alike.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 from jax import lax
@@ -18,7 +20,64 @@ from jax import lax
 from llie_jax.types import Dtype
 
 IMPLEMENTATIONS = ("lax", "shifts")
-_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+Kernels = tuple[jax.Array, ...]
+
+
+class _Form(NamedTuple):
+    """One implementation of a sum of convolutions of the same input.
+
+    Attributes:
+        forward: (x, kernels) -> y.
+        input_gradient: (gradient of y, x, kernels) -> gradient of x.
+        kernel_gradient: (gradient of y, x, kernels) -> gradients of the kernels.
+    """
+
+    forward: Callable[[jax.Array, Kernels], jax.Array]
+    input_gradient: Callable[[jax.Array, jax.Array, Kernels], jax.Array]
+    kernel_gradient: Callable[[jax.Array, jax.Array, Kernels], Kernels]
+
+
+def _transposed(forward: Callable[[jax.Array, Kernels], jax.Array]) -> _Form:
+    """Completes a form with the gradients that JAX derives."""
+
+    def input_gradient(g, x, kernels):
+        return jax.linear_transpose(lambda x: forward(x, kernels), x)(g)[0]
+
+    def kernel_gradient(g, x, kernels):
+        return jax.linear_transpose(lambda kernels: forward(x, kernels), kernels)(g)[0]
+
+    return _Form(forward, input_gradient, kernel_gradient)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _by_backend(x, kernels, cpu: _Form, default: _Form):
+    """Takes the form `cpu` on CPU and `default` elsewhere.
+
+    The choice falls when XLA code is made and not from the present devices, because
+    code for an accelerator is also made on machines that have none. It is made anew
+    for each gradient: a choice inside a differentiated function would keep the
+    residuals of both forms.
+    """
+    return lax.platform_dependent(x, kernels, cpu=cpu.forward, default=default.forward)
+
+
+def _by_backend_forward(x, kernels, cpu, default):
+    return _by_backend(x, kernels, cpu, default), (x, kernels)
+
+
+def _by_backend_backward(cpu, default, residuals, g):
+    return (
+        lax.platform_dependent(
+            g, *residuals, cpu=cpu.input_gradient, default=default.input_gradient
+        ),
+        lax.platform_dependent(
+            g, *residuals, cpu=cpu.kernel_gradient, default=default.kernel_gradient
+        ),
+    )
+
+
+_by_backend.defvjp(_by_backend_forward, _by_backend_backward)
 
 
 def grouped_conv(
@@ -31,6 +90,10 @@ def grouped_conv(
 ) -> jax.Array:
     """Grouped convolution of stride 1 with zero padding that keeps the size.
 
+    On CPU, where XLA has no good grouped convolution, depthwise kernels and kernels in
+    groups of two channels become sums of shifted products; other groups and other
+    backends take the plain convolution.
+
     Args:
         x: features [B, H, W, C].
         kernel: [kh, kw, C / groups, features], kh and kw odd.
@@ -42,178 +105,290 @@ def grouped_conv(
         Features [B, H, W, features] in the dtype of `x`.
 
     Raises:
+        ValueError: if the shapes do not fit, or the implementation is unknown or does
+            not cover them.
+    """
+    return _summed_conv(x, (kernel,), groups, (dilation,), implementation)
+
+
+def summed_depthwise(
+    x: jax.Array,
+    kernels: Sequence[jax.Array],
+    *,
+    dilations: Sequence[int],
+    implementation: str | None = None,
+) -> jax.Array:
+    """Sum of depthwise convolutions of the same input, one for each dilation.
+
+    On CPU the branches share one padded copy of the input and one pass over it, which
+    takes half of the time and of the memory of the sum of single convolutions.
+
+    Args:
+        x: features [B, H, W, C].
+        kernels: [kh, kw, 1, C] for each branch, kh and kw odd.
+        dilations: distance of the taps of each kernel in pixels.
+        implementation: None chooses by backend; "lax" or "shifts" forces one.
+
+    Returns:
+        Features [B, H, W, C] in the dtype of `x`.
+
+    Raises:
         ValueError: if the shapes do not fit, or the implementation is unknown.
     """
-    _check_grouped(x, kernel, groups, implementation)
-    return _grouped_conv(x, kernel, groups, dilation, implementation)
-
-
-def _check_grouped(x, kernel, groups, implementation):
-    kh, kw, group_inputs, features = kernel.shape
-    if x.ndim != 4 or x.shape[-1] != group_inputs * groups or features % groups:
+    if len(kernels) != len(dilations):
         raise ValueError(
-            f"`x` {x.shape} and `kernel` {kernel.shape} do not fit {groups} groups; "
-            "give [B, H, W, C] and [kh, kw, C / groups, features], features a "
-            "multiple of groups."
+            f"{len(kernels)} kernels for dilations {tuple(dilations)}; give one kernel "
+            "for each."
         )
-    if not (kh % 2 and kw % 2):
-        raise ValueError(f"the kernel is {kh} x {kw}; use odd sizes.")
-    if implementation not in (None, *IMPLEMENTATIONS):
-        raise ValueError(
-            f"unknown implementation {implementation!r}; use one of {IMPLEMENTATIONS}."
-        )
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _grouped_conv(x, kernel, groups, dilation, implementation):
-    return _choose(
-        implementation,
-        functools.partial(_conv_shifts, dilation=dilation),
-        functools.partial(_conv_lax, groups=groups, dilation=dilation),
-        x,
-        kernel,
-        groups=groups,
+    return _summed_conv(
+        x, tuple(kernels), x.shape[-1], tuple(dilations), implementation
     )
 
 
-def _grouped_conv_forward(x, kernel, groups, dilation, implementation):
-    return _grouped_conv(x, kernel, groups, dilation, implementation), (x, kernel)
+def _check_shapes(x: jax.Array, kernels: Kernels, groups: int) -> None:
+    for kernel in kernels:
+        kh, kw, group_inputs, features = kernel.shape
+        if x.ndim != 4 or x.shape[-1] != group_inputs * groups or features % groups:
+            raise ValueError(
+                f"`x` {x.shape} and `kernel` {kernel.shape} do not fit {groups} groups;"
+                " give [B, H, W, C] and [kh, kw, C / groups, features], features a "
+                "multiple of groups."
+            )
+        if kh % 2 == 0 or kw % 2 == 0:
+            raise ValueError(f"the kernel is {kh} x {kw}; use odd sizes.")
 
 
-def _grouped_conv_backward(groups, dilation, implementation, residuals, cotangent):
-    x, kernel = residuals
-    conv = functools.partial(_conv_lax, groups=groups, dilation=dilation)
-    choose = functools.partial(_choose, implementation, groups=groups)
-
-    def input_shifts(g, kernel):
-        return _conv_shifts(g, _transpose_kernel(kernel, groups), dilation=dilation)
-
-    def input_lax(g, kernel):
-        return jax.linear_transpose(lambda x: conv(x, kernel), x)(g)[0]
-
-    def kernel_shifts(g, x):
-        return _kernel_gradient_shifts(g, x, kernel, dilation=dilation)
-
-    def kernel_lax(g, x):
-        return jax.linear_transpose(lambda kernel: conv(x, kernel), kernel)(g)[0]
-
-    # Two separate choices, so that an unused gradient is dropped.
-    return (
-        choose(input_shifts, input_lax, cotangent, kernel),
-        choose(kernel_shifts, kernel_lax, cotangent, x, kernel_shape=kernel.shape),
+# Compiled also when called outside of jit, where each call would trace anew.
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _summed_conv(x, kernels, groups, dilations, implementation):
+    _check_shapes(x, kernels, groups)
+    plain = functools.partial(_plain_sum, groups=groups, dilations=dilations)
+    # One or two channels in, and as many out.
+    covered = all(
+        kernel.shape[2] <= 2 and kernel.shape[3] == x.shape[-1] for kernel in kernels
+    )
+    if implementation == "lax" or (implementation is None and not covered):
+        return plain(x, kernels)
+    shifts = _Form(
+        functools.partial(_shifted_sum, dilations=dilations),
+        functools.partial(_shifted_input_gradient, dilations=dilations),
+        functools.partial(_shifted_kernel_gradient, dilations=dilations),
+    )
+    if implementation is None:
+        return _by_backend(x, kernels, shifts, _transposed(plain))
+    if implementation == "shifts" and covered:
+        return _by_backend(x, kernels, shifts, shifts)
+    raise ValueError(
+        f"implementation={implementation!r} is unknown or does not cover kernels "
+        f"{[kernel.shape for kernel in kernels]}; use None or 'lax'."
     )
 
 
-_grouped_conv.defvjp(_grouped_conv_forward, _grouped_conv_backward)
-
-
-def _choose(implementation, shifts, plain, *args, groups, kernel_shape=None):
-    """Runs `shifts` on CPU and `plain` elsewhere, decided when XLA code is made."""
-    _, _, group_inputs, features = kernel_shape or args[1].shape
-    supported = features == group_inputs * groups and group_inputs <= 2
-    if implementation == "lax" or not supported:
-        return plain(*args)
-    if implementation == "shifts":
-        return shifts(*args)
-    return lax.platform_dependent(*args, cpu=shifts, default=plain)
-
-
-def _conv_lax(x, kernel, *, groups, dilation):
-    kh, kw, _, _ = kernel.shape
+def _plain_conv(x, kernel, *, strides=1, padding, dilation=1, groups=1):
     return lax.conv_general_dilated(
         x,
         kernel,
-        window_strides=(1, 1),
-        padding=[(dilation * (k // 2),) * 2 for k in (kh, kw)],
+        window_strides=(strides, strides),
+        padding=padding,
         rhs_dilation=(dilation, dilation),
-        dimension_numbers=_DIMENSIONS,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
 
 
-def _pad(x, kernel_shape, dilation):
-    kh, kw = kernel_shape[:2]
-    rows, columns = dilation * (kh // 2), dilation * (kw // 2)
-    return jnp.pad(x, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
+def _plain_sum(x, kernels, *, groups, dilations):
+    total = None
+    for kernel, dilation in zip(kernels, dilations, strict=True):
+        padding = [(dilation * (k // 2),) * 2 for k in kernel.shape[:2]]
+        y = _plain_conv(x, kernel, padding=padding, dilation=dilation, groups=groups)
+        total = y if total is None else total + y
+    return total
 
 
-def _taps(x, kernel_shape, dilation):
-    """Yields (row, column, shifted view [B, H, W, C] in float32) of padded `x`."""
-    kh, kw = kernel_shape[:2]
-    height = x.shape[1] - dilation * (kh - 1)
-    width = x.shape[2] - dilation * (kw - 1)
-    for i in range(kh):
-        for j in range(kw):
-            top, left = i * dilation, j * dilation
-            view = x[:, top : top + height, left : left + width]
-            yield i, j, view.astype(jnp.float32)
-
-
-def _swap_pairs(x):
-    """Exchanges channels 2g and 2g + 1."""
-    return x.reshape(*x.shape[:-1], -1, 2)[..., ::-1].reshape(x.shape)
-
-
-def _own_and_other(kernel):
-    """Splits a 2-in/2-out kernel into the taps on the same and on the other channel."""
-    first, second = kernel[..., 0, :], kernel[..., 1, :]
-    even = jnp.arange(kernel.shape[-1]) % 2 == 0
-    return jnp.where(even, first, second), jnp.where(even, second, first)
-
-
-def _conv_shifts(x, kernel, *, dilation):
-    padded = _pad(x, kernel.shape, dilation)
-    kernel32 = kernel.astype(jnp.float32)
-    if kernel.shape[2] == 1:
-        parts = [(padded, kernel32[:, :, 0])]
-    else:
-        own, other = _own_and_other(kernel32)
-        parts = [(padded, own), (_swap_pairs(padded), other)]
-    total = sum(
-        view * weights[i, j]
-        for source, weights in parts
-        for i, j, view in _taps(source, kernel.shape, dilation)
+def _reach(kernels: Kernels, dilations: tuple[int, ...]) -> tuple[int, int]:
+    """Rows and columns by which the kernels reach over the image's border."""
+    rows, columns = (
+        max(
+            dilation * (kernel.shape[axis] // 2)
+            for kernel, dilation in zip(kernels, dilations, strict=True)
+        )
+        for axis in (0, 1)
     )
+    return rows, columns
+
+
+def _taps(
+    kernels: Kernels, dilations: tuple[int, ...]
+) -> Iterator[tuple[int, int, int, int, int]]:
+    """Yields (kernel's number, its row, its column, top, left) for each tap.
+
+    `top` and `left` is where the tap's view begins in the image padded by `_reach`.
+    """
+    rows, columns = _reach(kernels, dilations)
+    for k, (kernel, dilation) in enumerate(zip(kernels, dilations, strict=True)):
+        kh, kw = kernel.shape[:2]
+        for i in range(kh):
+            for j in range(kw):
+                top = rows + dilation * (i - kh // 2)
+                yield k, i, j, top, columns + dilation * (j - kw // 2)
+
+
+def _padded_sources(
+    x: jax.Array, kernels: Kernels, dilations: tuple[int, ...]
+) -> tuple[jax.Array, ...]:
+    """Padded `x` and, for kernels with two inputs, the same with swapped pairs."""
+    rows, columns = _reach(kernels, dilations)
+    padded = jnp.pad(x, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
+    if kernels[0].shape[2] == 1:
+        return (padded,)
+    partner = np.arange(x.shape[-1]) ^ 1
+    swapped = jnp.take(padded, partner, axis=-1, mode="clip", unique_indices=True)
+    # Else the gather would be done again for each tap.
+    return lax.optimization_barrier((padded, swapped))
+
+
+def _by_source(kernel: jax.Array) -> jax.Array:
+    """Orders a kernel's inputs as `_padded_sources` has them; its own inverse.
+
+    [kh, kw, n, features] with two inputs: from (even, odd) to (own channel, partner).
+    """
+    odd = np.arange(kernel.shape[-1]) % 2 == 1
+    return jnp.where(odd, kernel[:, :, ::-1], kernel)
+
+
+def _shifted_sum(x, kernels, *, dilations):
+    _, height, width, _ = x.shape
+    sources = _padded_sources(x, kernels, dilations)
+    weights = [_by_source(kernel.astype(jnp.float32)) for kernel in kernels]
+    total = jnp.zeros(x.shape, jnp.float32)
+    for k, i, j, top, left in _taps(kernels, dilations):
+        for n, source in enumerate(sources):
+            view = source[:, top : top + height, left : left + width]
+            total += view.astype(jnp.float32) * weights[k][i, j, n]
     return total.astype(x.dtype)
 
 
-def _transpose_kernel(kernel, groups):
-    """The kernel whose convolution is the input gradient."""
-    kh, kw, inputs, features = kernel.shape
-    flipped = kernel[::-1, ::-1].reshape(kh, kw, inputs, groups, features // groups)
-    return flipped.transpose(0, 1, 4, 3, 2).reshape(kh, kw, features // groups, -1)
+def _shifted_input_gradient(g, x, kernels, *, dilations):
+    del x  # only its shape matters, which is that of `g`
+
+    def transpose(kernel):
+        kh, kw, inputs, features = kernel.shape
+        flipped = kernel[::-1, ::-1].reshape(kh, kw, inputs, -1, inputs)
+        return flipped.transpose(0, 1, 4, 3, 2).reshape(kh, kw, inputs, features)
+
+    return _shifted_sum(g, tuple(map(transpose, kernels)), dilations=dilations)
 
 
-def _kernel_gradient_shifts(g, x, kernel, *, dilation):
-    padded = _pad(x, kernel.shape, dilation)
-    g = g.astype(jnp.float32)
-    kh, kw, inputs, features = kernel.shape
+def _shifted_kernel_gradient(g, x, kernels, *, dilations):
+    """Adds up over rows, which stay in the cache and are as long as W * C.
 
-    def products(source):
-        sums = [
-            jnp.sum(v * g, (0, 1, 2)) for _, _, v in _taps(source, (kh, kw), dilation)
+    A reduction over the whole products is several times slower, because XLA neither
+    keeps them in vector registers nor in the cache.
+    """
+    batch, height, width, channels = x.shape
+    length = width * channels
+    sources = [
+        source.reshape(*source.shape[:2], -1)  # [B, H + 2 * reach, row]
+        for source in _padded_sources(x, kernels, dilations)
+    ]
+    g = g.reshape(batch, height, length)
+    views = [
+        (source, top, left * channels)
+        for _, _, _, top, left in _taps(kernels, dilations)
+        for source in sources
+    ]
+
+    def add_row(n, sums):
+        b, row = n // height, n % height
+
+        def read(rows, top, left):
+            view = lax.dynamic_slice(rows, (b, row + top, left), (1, 1, length))
+            return view.astype(jnp.float32)
+
+        g_row = read(g, 0, 0)
+        return [
+            total + g_row * read(*view) for total, view in zip(sums, views, strict=True)
         ]
-        return jnp.stack(sums).reshape(kh, kw, features)
 
-    if inputs == 1:
-        gradient = products(padded)[:, :, None]
-    else:
-        own, other = products(padded), products(_swap_pairs(padded))
-        even = jnp.arange(features) % 2 == 0
-        gradient = jnp.stack(
-            [jnp.where(even, own, other), jnp.where(even, other, own)], axis=2
-        )
-    return gradient.astype(kernel.dtype)
+    zeros = [jnp.zeros((1, 1, length), jnp.float32)] * len(views)
+    sums = lax.fori_loop(0, batch * height, add_row, zeros, unroll=4)
+    sums = jnp.concatenate(sums).reshape(len(sums), width, channels).sum(1)
+    ends = np.cumsum([math.prod(kernel.shape[:3]) for kernel in kernels])
+    return tuple(
+        _by_source(part.reshape(kernel.shape)).astype(kernel.dtype)
+        for part, kernel in zip(jnp.split(sums, ends[:-1]), kernels, strict=True)
+    )
 
 
-def _uniform(fan_in: int) -> nn.initializers.Initializer:
-    """Uniform in +-1 / sqrt(fan_in), for kernels and biases as PyTorch has it."""
-    bound = 1 / math.sqrt(fan_in)
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _dense_conv(x, kernel, strides, padding):
+    """Convolution [B, H, W, C] x [kh, kw, C, features] of a single group."""
+    kh, kw, channels, features = kernel.shape
+    _, height, width, _ = x.shape
+    padded = any(map(any, padding))
+    if (kh, kw, strides, padded) == (1, 1, 1, False):
+        return x @ kernel[0, 0]
 
-    def init(rng, shape, dtype=jnp.float32):
+    def conv(x, kernels):
+        return _plain_conv(x, kernels[0], strides=strides, padding=padding)
+
+    plain = cpu = _transposed(conv)
+    even = height % 2 == width % 2 == 0
+    if (kh, kw, strides, padded, even) == (2, 2, 2, False, True):
+        cpu = _transposed(_halving_product)
+    elif (
+        strides == 1
+        and features <= _FEW < channels
+        and padding == ((kh // 2,) * 2, (kw // 2,) * 2)
+        and kh % 2 == kw % 2 == 1
+    ):
+        cpu = plain._replace(kernel_gradient=_few_features_kernel_gradient)
+    if cpu is plain:
+        return conv(x, (kernel,))
+    return _by_backend(x, (kernel,), cpu, plain)
+
+
+_FEW = 4
+"""Up to so many features, the kernel gradient from patches of the output is faster."""
+
+
+def _halving_product(x, kernels):
+    """Convolution 2 x 2 of stride 2 as one matrix product."""
+    batch, height, width, channels = x.shape
+    rows = x.reshape(batch, height // 2, 2, width // 2, 2 * channels)
+    kernel = kernels[0].reshape(2, 2 * channels, -1)
+    return jnp.einsum("bhiwc,ico->bhwo", rows, kernel)
+
+
+def _few_features_kernel_gradient(g, x, kernels):
+    """One matrix product of the input and the patches of the output's gradient."""
+    kh, kw, channels, _ = kernels[0].shape
+    _, height, width, _ = x.shape
+    rows, columns = kh // 2, kw // 2
+    g = jnp.pad(g, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
+    patches = jnp.concatenate(
+        [
+            g[:, kh - 1 - i : kh - 1 - i + height, kw - 1 - j : kw - 1 - j + width]
+            for i in range(kh)
+            for j in range(kw)
+        ],
+        axis=-1,
+    )
+    product = jnp.einsum("bhwc,bhwp->cp", x, patches).reshape(channels, kh, kw, -1)
+    return (product.transpose(1, 2, 0, 3),)
+
+
+def _kernel_and_bias(module: nn.Module, shape: tuple[int, int, int, int]):
+    """Makes a module's parameters, uniform in +-1 / sqrt(fan_in) as in PyTorch."""
+    bound = 1 / math.sqrt(math.prod(shape[:3]))
+
+    def init(rng, shape, dtype):
         return jax.random.uniform(rng, shape, dtype, -bound, bound)
 
-    return init
+    kernel = module.param("kernel", init, shape, module.param_dtype)
+    if not module.use_bias:
+        return kernel, None
+    return kernel, module.param("bias", init, shape[-1:], module.param_dtype)
 
 
 class Conv(nn.Module):
@@ -241,27 +416,13 @@ class Conv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns features [B, H', W', features] of `x` [B, H, W, C]."""
         kh, kw = self.kernel_size
-        init = _uniform(kh * kw * x.shape[-1])
-        shape = (kh, kw, x.shape[-1], self.features)
-        kernel = self.param("kernel", init, shape, self.param_dtype)
-        bias = None
-        if self.use_bias:
-            bias = self.param("bias", init, (self.features,), self.param_dtype)
+        kernel, bias = _kernel_and_bias(self, (kh, kw, x.shape[-1], self.features))
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-
-        rows, columns = (
-            (kh // 2, kw // 2) if self.padding is None else (self.padding,) * 2
-        )
-        if (kh, kw, self.strides, rows, columns) == (1, 1, 1, 0, 0):
-            y = x @ kernel[0, 0]
+        if self.padding is None:
+            padding = (kh // 2,) * 2, (kw // 2,) * 2
         else:
-            y = lax.conv_general_dilated(
-                x,
-                kernel,
-                window_strides=(self.strides, self.strides),
-                padding=((rows, rows), (columns, columns)),
-                dimension_numbers=_DIMENSIONS,
-            )
+            padding = ((self.padding,) * 2,) * 2
+        y = _dense_conv(x, kernel, self.strides, padding)
         return y if bias is None else y + bias
 
 
@@ -299,13 +460,8 @@ class GroupedConv(nn.Module):
                 f"{channels} input channels and features={self.features} do not divide "
                 f"into groups={self.groups}; both must be multiples of it."
             )
-        kh, kw = self.kernel_size
-        init = _uniform(kh * kw * channels // self.groups)
-        shape = (kh, kw, channels // self.groups, self.features)
-        kernel = self.param("kernel", init, shape, self.param_dtype)
-        bias = None
-        if self.use_bias:
-            bias = self.param("bias", init, (self.features,), self.param_dtype)
+        shape = (*self.kernel_size, channels // self.groups, self.features)
+        kernel, bias = _kernel_and_bias(self, shape)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = grouped_conv(x, kernel, groups=self.groups, dilation=self.dilation)
         return y if bias is None else y + bias
@@ -332,16 +488,110 @@ class DepthwiseConv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns features of the same shape as `x`, [B, H, W, C]."""
         channels = x.shape[-1]
-        kh, kw = self.kernel_size
-        init = _uniform(kh * kw)
-        shape = (kh, kw, 1, channels)
-        kernel = self.param("kernel", init, shape, self.param_dtype)
-        bias = None
-        if self.use_bias:
-            bias = self.param("bias", init, (channels,), self.param_dtype)
+        kernel, bias = _kernel_and_bias(self, (*self.kernel_size, 1, channels))
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = grouped_conv(x, kernel, groups=channels, dilation=self.dilation)
         return y if bias is None else y + bias
+
+
+class _Branch(nn.Module):
+    """The parameters of one branch of `DepthwiseSum`."""
+
+    shape: tuple[int, int, int, int]
+    use_bias: bool
+    param_dtype: Dtype
+
+    @nn.compact
+    def __call__(self):
+        return _kernel_and_bias(self, self.shape)
+
+
+class DepthwiseSum(nn.Module):
+    """Sum of depthwise convolutions of the same input; see `summed_depthwise`.
+
+    The parameters of the branches are named `branch_0`, `branch_1` and so on, and each
+    has its own bias.
+
+    Attributes:
+        dilations: distance of the taps of each branch in pixels.
+        kernel_size: (rows, columns), odd.
+        use_bias: whether each branch adds a bias.
+        dtype: computation dtype.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    dilations: Sequence[int]
+    kernel_size: Sequence[int] = (3, 3)
+    use_bias: bool = True
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns features of the same shape as `x`, [B, H, W, C]."""
+        shape = (*self.kernel_size, 1, x.shape[-1])
+        branches = [
+            _Branch(shape, self.use_bias, self.param_dtype, name=f"branch_{i}")()
+            for i in range(len(self.dilations))
+        ]
+        kernels, biases = zip(*branches, strict=True)
+        bias = sum(biases) if self.use_bias else None
+        x, bias, *kernels = promote_dtype(x, bias, *kernels, dtype=self.dtype)
+        y = summed_depthwise(x, kernels, dilations=self.dilations)
+        return y if bias is None else y + bias
+
+
+def _moments(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
+    """Returns mean and 1 / standard deviation of each pixel's channels."""
+    mean = jnp.mean(x, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(x - mean), axis=-1, keepdims=True)
+    return mean, lax.rsqrt(variance + epsilon)
+
+
+def _weighted_sum(x: jax.Array, weights: jax.Array) -> jax.Array:
+    """Sums [..., C] over its channels to [..., 1]."""
+    # On CPU a product is several times faster than a sum along the last axis.
+    return lax.platform_dependent(
+        x,
+        weights,
+        cpu=lambda x, weights: x @ weights[:, None],
+        default=lambda x, weights: jnp.sum(x * weights, axis=-1, keepdims=True),
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _layer_norm(x, scale, bias, epsilon):
+    x = x.astype(jnp.float32)
+    mean, inverse = _moments(x, epsilon)
+    return (x - mean) * inverse * scale + bias
+
+
+def _layer_norm_forward(x, scale, bias, epsilon):
+    # Else XLA computes the sums again inside of each loop that reads them.
+    moments = lax.optimization_barrier(_moments(x.astype(jnp.float32), epsilon))
+    mean, inverse = moments
+    y = (x.astype(jnp.float32) - mean) * inverse * scale + bias
+    return y, (x, scale, bias, *moments)
+
+
+def _layer_norm_backward(epsilon, residuals, g):
+    del epsilon
+    x, scale, bias, mean, inverse = residuals
+    weights = scale.astype(jnp.float32) / x.shape[-1]
+    normal = (x.astype(jnp.float32) - mean) * inverse
+    product = g * normal
+    x_gradient = inverse * (
+        g * scale - _weighted_sum(g, weights) - normal * _weighted_sum(product, weights)
+    )
+    pixels = tuple(range(x.ndim - 1))
+    return (
+        x_gradient.astype(x.dtype),
+        jnp.sum(product, pixels).astype(scale.dtype),
+        jnp.sum(g, pixels).astype(bias.dtype),
+    )
+
+
+_layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 
 class LayerNorm(nn.Module):
@@ -363,14 +613,10 @@ class LayerNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns features of the same shape as `x`, [..., C]."""
-        shape = (x.shape[-1],)
+        shape = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
-        x = x.astype(jnp.float32)
-        centred = x - jnp.mean(x, axis=-1, keepdims=True)
-        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-        y = centred * lax.rsqrt(variance + self.epsilon)
-        return (y * scale + bias).astype(self.dtype)
+        return _layer_norm(x, scale, bias, self.epsilon).astype(self.dtype)
 
 
 def pixel_shuffle(x: jax.Array, factor: int = 2) -> jax.Array:
