@@ -19,10 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
+from absl import logging
 from flax import linen as nn
 from flax import traverse_util
 
 from llie_jax import registry
+from llie_jax.image import io
 from llie_jax.models.shapes import variable_shapes
 from llie_jax.types import Pretrained
 
@@ -169,14 +171,9 @@ def write_safetensors(
     }
     header = json.dumps({"__metadata__": texts, **json.loads(blob[8:end])}).encode()
     header += b" " * (-len(header) % 8)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(len(header).to_bytes(8, "little") + header)
-            file.write(blob[end:])
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with io.atomic(path) as temporary, temporary.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(blob[end:])
 
 
 def published() -> dict[str, Pretrained]:
@@ -300,14 +297,15 @@ class _Run:
         # Imported here: it takes seconds, which release files need not wait for.
         import orbax.checkpoint as ocp
 
-        manager = ocp.CheckpointManager(
-            self.folder.absolute(),
-            options=ocp.CheckpointManagerOptions(read_only=True),
-            item_handlers={
-                _STATE: ocp.PyTreeCheckpointHandler(),
-                "metrics": ocp.JsonCheckpointHandler(),
-            },
-        )
+        with _quiet():
+            manager = ocp.CheckpointManager(
+                self.folder.absolute(),
+                options=ocp.CheckpointManagerOptions(read_only=True),
+                item_handlers={
+                    _STATE: ocp.PyTreeCheckpointHandler(),
+                    "metrics": ocp.JsonCheckpointHandler(),
+                },
+            )
         with contextlib.closing(manager):
             steps = sorted(manager.all_steps())
             metrics = {step: manager.metrics(step) or {} for step in steps}
@@ -381,6 +379,17 @@ class _Run:
                 f"The checkpoint {self.folder / str(step)} cannot be read "
                 f"({type(error).__name__}: {error}). Other steps: {_listed(others)}."
             ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Orbax from warning that what is opened for reading is read-only."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _find(weights: str | os.PathLike, step: int | str) -> _ReleaseFile | _Run:

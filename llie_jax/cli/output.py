@@ -8,6 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
+from llie_jax.image import io
+
 _PIPE_WIDTH = 160
 
 
@@ -20,12 +22,8 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes a JSON file; it is complete or absent."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(json.dumps(value, indent=2) + "\n")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with io.atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
 
 
 def read_json_argument(text: str, option: str) -> dict[str, Any]:
