@@ -375,9 +375,10 @@ class _Run:
             yield
         except Exception as error:
             others = [other for other in steps if other != step]
+            reason = str(error).partition(" [tensorstore_spec")[0]
             raise ValueError(
                 f"The checkpoint {self.folder / str(step)} cannot be read "
-                f"({type(error).__name__}: {error}). Other steps: {_listed(others)}."
+                f"({type(error).__name__}: {reason}). Other steps: {_listed(others)}."
             ) from error
 
 
