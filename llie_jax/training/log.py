@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from tensorboardX import SummaryWriter
 
+from llie_jax.evaluation.report import read_log
 from llie_jax.image import io
 
 
@@ -52,17 +53,6 @@ class RunLog:
         """Closes the files."""
         self._file.close()
         self._events.close()
-
-
-def read_log(path: pathlib.Path) -> list[dict]:
-    """Returns the complete lines of a `log.jsonl`; a torn last line is left out."""
-    lines = []
-    for line in path.read_text().splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return lines
 
 
 def write_strip(path: pathlib.Path, rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:

@@ -12,8 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from llie_jax import data, weights
+from llie_jax import data, evaluation, weights
 from llie_jax.configs import base
+from llie_jax.evaluation import report
 from llie_jax.training import log as logs
 from llie_jax.training import parallel
 from llie_jax.training.checkpoint import Checkpoints, make_writable
@@ -103,7 +104,7 @@ def train(
     Args:
         config: an experiment, see `llie_jax.configs.base`.
         workdir: the run's folder, made if missing: `config.json`, `checkpoints/`,
-            `log.jsonl`, `events/` (TensorBoard), `samples/`.
+            `log.jsonl`, `events/` (TensorBoard), `samples/`, `report.html`.
         stop_at: saves and stops after this step, as if interrupted.
         progress: shows a bar or lines on standard error.
 
@@ -125,7 +126,6 @@ def train(
     _check_workdir(workdir, config)
     training, held_out = open_data(config)
     pipeline = open_pipeline(config, training)
-    validation = held_out and Validation(experiment.model, held_out, mesh)
     frozen = {"loss": experiment.loss.load_frozen(), "data": pipeline.resident}
     initial = _initial_variables(experiment)
     make_writable(workdir)
@@ -146,7 +146,7 @@ def train(
                 step=step,
                 frozen=parallel.replicate(frozen, mesh),
                 pipeline=pipeline,
-                validation=validation,
+                held_out=held_out,
                 checkpoints=checkpoints,
                 signals=signals,
                 stop_at=stop_at,
@@ -166,7 +166,7 @@ def _run(
     step: int,
     frozen,
     pipeline,
-    validation: Validation | None,
+    held_out,
     checkpoints: Checkpoints,
     signals: Signals,
     stop_at: int | None,
@@ -175,6 +175,7 @@ def _run(
 ) -> Result:
     config, total = experiment.config, base.total_steps(experiment.config)
     first_process = jax.process_index() == 0
+    validation = held_out and Validation(experiment.model, held_out, mesh)
     log = logs.RunLog(workdir, step=step) if first_process else None
     line = logs.ProgressLine(first=step, total=total, shown=progress and first_process)
     for note in notes:
@@ -247,6 +248,9 @@ def _run(
         checkpoints.wait()
         if step == total:
             line.note(f"finished: {step} steps, saved in {workdir}")
+            if first_process:
+                _write_report(config, workdir, held_out)
+                line.note(f"see {workdir / 'report.html'}")
         else:
             line.note(
                 f"stopped at step {step} of {total}, saved in {workdir}; the same "
@@ -429,6 +433,27 @@ def _check_workdir(workdir: pathlib.Path, config) -> None:
             f"{workdir} holds a run of another config ({'; '.join(differing[:4])}"
             f"{more}). Use another --workdir, or the old values to go on with it."
         )
+
+
+def _write_report(config, workdir: pathlib.Path, held_out) -> None:
+    """Scores the weights that the run offers on the held-out pairs, and shows all."""
+    scores = None
+    if held_out is not None:
+        model, variables = weights.load(workdir)
+        scores = evaluation.evaluate(
+            model,
+            variables,
+            held_out,
+            weights=weights.describe(workdir),
+            progress=False,
+        )
+    report.write(
+        workdir / "report.html",
+        title=f"Training of {config.model.name} on {config.data.train.name}",
+        scores=scores,
+        log=workdir / "log.jsonl",
+        settings=config.to_dict(),
+    )
 
 
 def _write_config(workdir: pathlib.Path, config) -> None:

@@ -17,9 +17,9 @@ import pytest
 import llie_jax
 from llie_jax import weights
 from llie_jax.configs import base
+from llie_jax.evaluation.report import read_log
 from llie_jax.training import loop
 from llie_jax.training.checkpoint import Checkpoints
-from llie_jax.training.log import read_log
 from tests.conftest import ROOT
 from tests.training import toys
 
@@ -55,6 +55,9 @@ def test_a_run_leaves_its_files(unbroken):
     assert validated[-1]["validation_psnr"] == result.validation["psnr"]
     assert (workdir / "samples" / "step_0000008.png").stat().st_size > 100
     assert any((workdir / "events").iterdir())
+    report = (workdir / "report.html").read_text()
+    assert "paired_folder" in report
+    assert "<svg" in report
     saved = base.from_json((workdir / "config.json").read_text())
     assert saved.model.name == "toy"
 
