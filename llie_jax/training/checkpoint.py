@@ -50,6 +50,9 @@ class Checkpoints:
             self.folder,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policy,
+                # The policy decides; without this Orbax keeps no scores on disk, and
+                # a restarted run would forget which checkpoint is the best.
+                best_fn=lambda metrics: metrics[METRIC],
                 cleanup_tmp_directories=True,
                 create=True,
             ),

@@ -70,6 +70,17 @@ def test_latest_and_best_are_kept(unbroken):
     checkpoints.close()
 
 
+def test_the_best_survives_a_restart(tmp_path):
+    state = {"step": np.zeros(()), "params": np.zeros(3)}
+    for step, psnr in ((1, 20.0), (2, None), (3, 19.0), (4, 18.0), (5, None)):
+        checkpoints = Checkpoints(tmp_path)
+        checkpoints.save(state, step=step, psnr=psnr)
+        checkpoints.wait()
+        kept = checkpoints.steps()
+        checkpoints.close()
+    assert kept == [1, 5]
+
+
 def test_the_model_of_a_run_is_the_averaged_one(unbroken):
     workdir, result = unbroken
     model, variables = weights.load(workdir, step="latest")
