@@ -93,6 +93,8 @@ def run(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    arguments = parser().parse_args()  # --help and mistakes need not wait for imports
+
     from llie_jax.cli.main import guarded
 
-    sys.exit(guarded(run, parser().parse_args()))
+    sys.exit(guarded(run, arguments))

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import pathlib
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -94,6 +95,9 @@ def evaluate(
         jax.tree.map(np.asarray, variables), NamedSharding(_mesh(), P())
     )
 
+    # A new file gets the rights of the umask, which can only be read by changing it.
+    writing = threading.Lock()
+
     def outputs() -> Iterator[tuple[int, dict, np.ndarray]]:
         """Yields (index, record, output float32 [H, W, 3]) of every pair."""
         for group in groups:
@@ -112,6 +116,11 @@ def evaluate(
     def finish(index: int, record: dict, output: np.ndarray) -> dict[str, Any]:
         """Does all host work for one image."""
         image, target = record["image"], record["target"]
+        if not np.isfinite(output).all():
+            raise ValueError(
+                f"{record['name']}: the model's output is not finite; are the weights "
+                "those of a run that diverged?"
+            )
         try:
             found = {
                 "output": protocol.score(output, target),
@@ -124,7 +133,8 @@ def evaluate(
         if save_images is not None:
             path = pathlib.Path(save_images) / f"{record['name']}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            io.write_image(path, protocol.to_levels(output))
+            with writing:
+                io.write_image(path, protocol.to_levels(output))
         if index in shown:
             found["picture"] = Picture(
                 record["name"],
@@ -291,11 +301,12 @@ def _facts(model, source, weights, *, options) -> dict[str, Any]:
 @contextlib.contextmanager
 def progress_bar(total: int, shown: bool) -> Iterator[Callable[[], None]]:
     """Gives a function to call after each image."""
+    console = Console(stderr=True)
     with Progress(
         *Progress.get_default_columns(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
-        disable=not shown,
+        disable=not (shown and console.is_terminal),
     ) as bar:
         task = bar.add_task("scoring", total=total)
         yield lambda: bar.advance(task)

@@ -130,8 +130,8 @@ def _pictures(scores: Scores) -> str:
 def _figure(picture: Picture, images: Sequence[str], scores: Scores) -> str:
     name = html.escape(picture.name)
     row = scores.images[picture.name]
-    values = " / ".join(
-        results.text(row[column], metric)
+    values = ", ".join(
+        f"{column.upper()} {results.text(row[column], metric)}"
         for column, metric in scores.protocol.metrics.items()
     )
     height, width = picture.image.shape[:2]
@@ -143,7 +143,7 @@ def _figure(picture: Picture, images: Sequence[str], scores: Scores) -> str:
         f'<img class="target" src="{target}" {size} alt="target of {name}">'
         f'<img class="input" src="{before}" {size} alt="input {name}">'
         "<i>input</i><i>output</i>"
-        f'<input type="range" value="50" aria-label="input against output of {name}">'
+        f'<input type="range" value="40" aria-label="input against output of {name}">'
         f"</div><figcaption><b>{name}</b><span class='soft'>{values}</span>"
         "<label><input type='checkbox'> show target</label></figcaption></figure>"
     )
@@ -294,8 +294,8 @@ def _chart(name: str, series: Mapping[str, list[tuple[float, float]]]) -> str:
         return top + (high - scale(value)) / (high - low) * inner
 
     parts = [f'<text class="name" x="{left}" y="18">{html.escape(name)}</text>']
-    for tick in _ticks(low, high):
-        value = 10**tick if log_scale else tick
+    ticks = _decade_ticks(low, high) if log_scale else _ticks(low, high)
+    for value in ticks:
         y = y_of(value)
         parts.append(
             f'<line class="rule" x1="{left}" x2="{width - right}" y1="{y:.1f}" '
@@ -339,6 +339,13 @@ def _ticks(low: float, high: float) -> list[float]:
     """Returns about five round numbers in a range."""
     raw = (high - low) / 5
     magnitude = 10 ** math.floor(math.log10(raw))
-    step = next(m * magnitude for m in (1, 2, 5, 10) if m * magnitude >= raw)
+    step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= raw)
     first = math.ceil(low / step)
     return [n * step for n in range(first, math.floor(high / step) + 1)]
+
+
+def _decade_ticks(low: float, high: float) -> list[float]:
+    """Returns 1, 2 and 5 times the powers of ten between 10^low and 10^high."""
+    decades = range(math.floor(low), math.ceil(high) + 1)
+    values = [m * 10.0**decade for decade in decades for m in (1, 2, 5)]
+    return [value for value in values if low <= math.log10(value) <= high]

@@ -142,13 +142,11 @@ def write_csv(path: str | os.PathLike, scores: Scores) -> None:
 def show(scores: Scores, console: Console) -> None:
     """Prints the table of scores, and the other protocols if there are any."""
     metrics = scores.protocol.metrics
-    subtitle = ", ".join(f"{c.upper()} {metric_name(m)}" for c, m in metrics.items())
-    table = Table(
-        title=f"Protocol {scores.protocol.name}: {subtitle}",
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
+    console.print(
+        f"Protocol {scores.protocol.name}: "
+        + ", ".join(f"{c.upper()} is {metric_name(m)}" for c, m in metrics.items())
     )
-    table.add_column("image")
+    table = Table("image", box=box.SIMPLE_HEAD)
     for column, metric in metrics.items():
         table.add_column(heading(column, metric), justify="right")
 
@@ -165,6 +163,7 @@ def show(scores: Scores, console: Console) -> None:
         add("unchanged input", scores.input_mean, style="dim")
     console.print(table)
     if scores.other:
+        console.print("The same outputs under other definitions:")
         console.print(_other_table(scores))
 
 
@@ -172,12 +171,7 @@ def _other_table(scores: Scores) -> Table:
     """Returns the means of the same outputs under every protocol and metric."""
     from llie_jax.metrics import protocol as protocols
 
-    table = Table(
-        title="The same outputs under other definitions",
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-    )
-    table.add_column("protocol or metric")
+    table = Table("protocol or metric", box=box.SIMPLE_HEAD)
     table.add_column("value", justify="right")
     table.add_column("whose numbers")
     for name, row in scores.other["protocols"].items():

@@ -1,0 +1,105 @@
+import json
+
+import numpy as np
+import pytest
+
+from llie_jax import metrics
+from llie_jax.cli import main
+from llie_jax.image import io
+
+
+@pytest.fixture(autouse=True)
+def one_subcommand(monkeypatch):
+    monkeypatch.setattr(main, "SUBCOMMANDS", ("score",))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    rng = np.random.default_rng(0)
+    pred, gt = tmp_path / "my results", tmp_path / "gt"
+    for folder in (pred, gt):
+        folder.mkdir()
+    for index in range(3):
+        target = rng.integers(0, 256, (16, 20, 3)).astype(np.uint8)
+        io.write_image(gt / f"{index}.png", target)
+        io.write_image(pred / f"{index}.bmp", target // 2 + 60)
+    return pred, gt
+
+
+def score(pred, gt, *options):
+    return main.main(["score", "--pred", str(pred), "--gt", str(gt), *options])
+
+
+def test_table_and_json(folders, tmp_path, capsys):
+    pred, gt = folders
+    path = tmp_path / "new" / "scores.json"
+    assert score(pred, gt, "--json", str(path)) == 0
+    found = json.loads(path.read_text())
+    expected = {
+        name: {
+            column: metrics.compute(
+                metric,
+                io.read_rgb(pred / f"{name}.bmp"),
+                io.read_rgb(gt / f"{name}.png"),
+            )
+            for column, metric in {"psnr": "rgb_uint8", "ssim": "gauss11"}.items()
+        }
+        for name in "012"
+    }
+    assert found["images"] == expected
+    assert found["count"] == 3
+    assert found["protocol"] == "default"
+    mean = np.mean([row["psnr"] for row in expected.values()])
+    assert found["mean"]["psnr"] == pytest.approx(mean)
+    out = capsys.readouterr().out
+    assert f"{mean:.2f}" in out
+    assert "mean of 3" in out
+
+
+def test_equal_folders_score_inf(folders, tmp_path, capsys):
+    path = tmp_path / "scores.json"
+    assert score(folders[1], folders[1], "--json", str(path)) == 0
+    assert json.loads(path.read_text())["mean"] == {"psnr": "inf", "ssim": 1.0}
+    assert "inf" in capsys.readouterr().out
+
+
+def test_protocol(folders, tmp_path):
+    path = tmp_path / "scores.json"
+    assert score(*folders, "--protocol", "retinexformer", "--json", str(path)) == 0
+    assert json.loads(path.read_text())["protocol"] == "retinexformer"
+
+
+def test_mistakes(folders, tmp_path, capsys):
+    pred, gt = folders
+
+    def message(*arguments):
+        assert score(*arguments) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        return error
+
+    assert "Did you mean 'cidnet'" in message(pred, gt, "--protocol", "cidnett")
+    assert "no folder" in message(tmp_path / "absent", gt)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "no images" in message(empty, empty)
+    assert "references without a result: 0.png, 1.png, 2.png" in message(empty, gt)
+
+    io.write_image(pred / "extra.png", np.zeros((16, 20, 3), np.uint8))
+    assert "results without a reference: extra.png" in message(pred, gt)
+    (pred / "extra.png").unlink()
+
+    io.write_image(pred / "1.png", np.zeros((16, 20, 3), np.uint8))
+    assert "two files of one name" in message(pred, gt)
+    (pred / "1.png").unlink()
+
+    io.write_image(pred / "1.bmp", np.zeros((16, 24, 3), np.uint8))
+    error = message(pred, gt)
+    assert "1.bmp: image is 16 x 24 but target is 16 x 20" in error
+
+    (pred / "1.bmp").write_bytes(b"BM")
+    assert "1.bmp" in message(pred, gt)
+
+    (tmp_path / "file").write_text("")
+    json_path = tmp_path / "file" / "scores.json"
+    assert "Cannot write to" in message(gt, gt, "--json", str(json_path))

@@ -1,0 +1,163 @@
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from llie_jax import evaluation, metrics
+from llie_jax.evaluation import scores as results
+from llie_jax.image import io
+from llie_jax.metrics.protocol import PROTOCOLS
+from tests.conftest import ROOT
+from tests.evaluation import toys
+
+SIZES = [(16, 20), (13, 17), (16, 20), (24, 24), (15, 18)]
+GAIN = np.float32(1.8713)  # leaves no value half-way between two levels
+VARIABLES = {"params": {"gain": GAIN}}
+
+
+def evaluate(model=None, source=None, variables=VARIABLES, **options):
+    return evaluation.evaluate(
+        model or toys.Gain(),
+        variables,
+        toys.MemorySource(SIZES) if source is None else source,
+        progress=False,
+        **options,
+    )
+
+
+def test_scores_are_those_of_the_whole_cropped_images():
+    source = toys.MemorySource(SIZES)
+    scores = evaluate(source=source, batch_size=2)
+    assert list(scores.images) == source.names  # in the source's order
+    for record in (source[index] for index in range(len(source))):
+        output = GAIN * (record["image"].astype(np.float32) / 255)
+        for column, metric in {"psnr": "rgb_uint8", "ssim": "gauss11"}.items():
+            assert scores.images[record["name"]][column] == pytest.approx(
+                metrics.compute(metric, output, record["target"]), abs=1e-9
+            )
+            assert scores.inputs[record["name"]][column] == pytest.approx(
+                metrics.compute(metric, record["image"], record["target"]), abs=1e-9
+            )
+    expected = np.mean([row["psnr"] for row in scores.images.values()])
+    assert scores.mean["psnr"] == pytest.approx(expected)
+    assert scores.count == len(SIZES)
+
+
+def test_one_compilation_for_each_padded_size():
+    toys.SHAPES.clear()
+    model = toys.Gain(value=3.0)  # a model that no other test has compiled
+    one = evaluate(model, batch_size=2)
+    assert sorted(toys.SHAPES) == [(2, 16, 20, 3), (2, 24, 24, 3)]
+    assert evaluate(model, batch_size=2).images == one.images
+    assert len(toys.SHAPES) == 2
+
+
+def test_batch_size_changes_nothing():
+    assert evaluate(batch_size=3).images == evaluate().images
+
+
+def test_several_devices_change_nothing():
+    """In a process of its own, since the number of devices is fixed at the start."""
+    command = (
+        "import json, jax; from tests.evaluation import test_evaluator as t;"
+        "s = t.evaluate(batch_size=2); print(json.dumps([jax.device_count(), s.images,"
+        "s.facts['options']['batch_size']]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", command],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=3",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    count, images, batch_size = json.loads(done.stdout.splitlines()[-1])
+    assert (count, batch_size) == (3, 3)
+    assert images == evaluate().images
+
+
+def test_tiles():
+    # A gain is the same for every pixel, so tiles change nothing but rounding.
+    scores = evaluate(tile=18)
+    assert scores.facts["options"]["tiled"] == ["3"]
+    whole = evaluate()
+    for name, row in scores.images.items():
+        assert row == pytest.approx(whole.images[name], abs=0.05)
+
+
+def test_images_are_saved(tmp_path):
+    source = toys.MemorySource(SIZES[:2])
+    source.names[1] = "scene/photo"
+    evaluate(source=source, save_images=tmp_path)
+    image = source[1]["image"]
+    expected = metrics.values.to_levels(GAIN * (image / np.float32(255)))
+    np.testing.assert_array_equal(io.read_rgb(tmp_path / "scene/photo.png"), expected)
+    assert io.read_rgb(tmp_path / "0.png").shape == (16, 20, 3)
+
+
+def test_pictures_are_bounded_and_spread():
+    scores = evaluate(max_report_images=3)
+    assert [picture.name for picture in scores.pictures] == ["0", "2", "4"]
+    assert evaluate(max_report_images=0).pictures == []
+    large = evaluate(source=toys.MemorySource([(20, 1300)])).pictures[0]
+    assert large.image.shape == large.output.shape == large.target.shape == (9, 600, 3)
+
+
+def test_all_protocols():
+    scores = evaluate(all_protocols=True, protocol="cidnet")
+    assert scores.other["protocols"]["cidnet"] == pytest.approx(scores.mean)
+    assert set(scores.other["protocols"]) == set(PROTOCOLS)
+    # The metrics see the output as it is, whatever the chosen protocol rounds.
+    default = scores.other["protocols"]["default"]
+    assert scores.other["metrics"]["rgb_uint8"] == pytest.approx(default["psnr"])
+
+
+def test_result_file(tmp_path):
+    scores = evaluate(variables={"params": {"gain": jnp.float32(2)}})
+    assert set(scores.mean.values()) == {np.inf, 1.0}
+    results.write_json(tmp_path / "scores.json", scores)
+    found = json.loads((tmp_path / "scores.json").read_text())
+    assert found["protocol"] == "default"
+    assert found["mean"] == {"psnr": "inf", "ssim": 1.0}
+    assert found["images"]["0"]["psnr"] == "inf"
+    assert found["count"] == len(SIZES)
+    assert found["device"] == f"{jax.local_device_count()} x cpu"
+    assert found["data"]["fingerprint"] == toys.MemorySource(SIZES).fingerprint()
+    assert found["options"]["pad_multiple"] == 4
+    assert found["options"]["protocol"]["metrics"]["psnr"] == "rgb_uint8"
+    assert found["versions"]["jax"] == jax.__version__
+    assert {"model", "weights_sha256"} <= found.keys()
+    assert 0 < found["input"]["mean"]["psnr"] < 20
+    results.write_csv(tmp_path / "scores.csv", scores)
+    lines = (tmp_path / "scores.csv").read_text().splitlines()
+    assert lines[0] == "name,psnr,ssim,input_psnr,input_ssim"
+    assert lines[1].startswith("0,inf,1.0,")
+    assert len(lines) == 1 + len(SIZES)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"source": toys.MemorySource([])}, "toys test holds no images"),
+        ({"source": toys.MemorySource([(16, 20), (8, 40)])}, "1: gauss11 needs images"),
+        (
+            {"variables": {"params": {"gain": jnp.nan}}},
+            "0: the model's output is not finite",
+        ),
+        ({"protocol": "defualt"}, "Did you mean 'default'"),
+        ({"batch_size": 0}, "batch_size is 0; give at least 1"),
+        ({"tile": -1}, "tile is -1"),
+    ],
+)
+def test_mistakes(options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(**options)

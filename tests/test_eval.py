@@ -1,0 +1,151 @@
+"""`eval.py` from its command line to its files, with a model of two channels."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import llie_jax
+from llie_jax import weights
+from llie_jax.image import io
+from llie_jax.models.shapes import variable_shapes
+from tests.conftest import ROOT
+
+SPEC = {
+    "name": "darkir",
+    "width": 2,
+    "encoder_blocks": [1],
+    "middle_encoder_blocks": 1,
+    "middle_decoder_blocks": 1,
+    "decoder_blocks": [1],
+    "dilations": [1],
+}
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("eval_script", ROOT / "eval.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def weights_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(leaf.dtype),
+        variable_shapes(llie_jax.build(SPEC)),
+    )
+    weights.save(path, SPEC, variables)
+    return path
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    rng = np.random.default_rng(0)
+    for index in range(3):
+        target = rng.integers(0, 256, (13, 15, 3)).astype(np.uint8)
+        for name, image in (("low", target // 4), ("high", target)):
+            (tmp_path / "pairs" / name).mkdir(parents=True, exist_ok=True)
+            io.write_image(tmp_path / "pairs" / name / f"{index}.png", image)
+    return tmp_path / "pairs"
+
+
+@pytest.fixture
+def main(script):
+    from llie_jax.cli.main import guarded
+
+    def call(*arguments):
+        args = script.parser().parse_args([str(argument) for argument in arguments])
+        return guarded(script.run, args)
+
+    return call
+
+
+def test_scores_files_and_table(main, weights_file, pairs, tmp_path, capsys):
+    out = tmp_path / "new folder" / "out"
+    extra = tmp_path / "extra.json"
+    status = main(
+        *("--weights", weights_file, "--data", pairs, "--out", out),
+        *("--save-images", "--json", extra, "--report-all"),
+    )
+    captured = capsys.readouterr()
+    assert status == 0, captured.err
+    found = json.loads((out / "scores.json").read_text())
+    assert extra.read_text() == (out / "scores.json").read_text()
+    assert found["count"] == 3
+    assert found["model"]["width"] == 2
+    assert found["weights_sha256"] == weights.file_sha256(weights_file)
+    assert found["options"]["pad_mode"] == "constant"
+    assert f"{found['mean']['psnr']:.2f}" in captured.out
+    assert "uniform7_gray" in captured.out
+    assert len((out / "scores.csv").read_text().splitlines()) == 4
+    assert "darkir on paired_folder all" in (out / "report.html").read_text()
+
+    # The saved images score what the report says.
+    from llie_jax import evaluation
+
+    again = evaluation.compare_folders(out / "images", pairs / "high", progress=False)
+    assert again.images == found["images"]
+
+
+def test_another_protocol_without_files(main, weights_file, pairs, capsys):
+    arguments = ("--weights", weights_file, "--data", pairs)
+    assert main(*arguments, "--protocol", "darkir") == 0
+    assert "PSNR is rgb_float(clip=False)" in capsys.readouterr().out
+
+
+def test_mistakes(main, weights_file, pairs, tmp_path, capsys):
+    def message(*arguments):
+        assert main(*arguments) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        return error
+
+    good = ("--weights", weights_file, "--data", pairs)
+    assert "Did you mean 'lol_v1'" in message(*good[:3], "lol_v11")
+    assert "no file, folder or published" in message("--weights", "x", *good[2:])
+    assert "Did you mean 'cidnet'" in message(*good, "--protocol", "cidne")
+    assert "needs an output folder" in message(*good, "--save-images")
+    (tmp_path / "file").write_text("")
+    assert "Cannot write to" in message(*good, "--out", tmp_path / "file")
+    for name in ("low", "high"):
+        (tmp_path / "empty" / name).mkdir(parents=True)
+    error = message(*good[:3], tmp_path / "empty")
+    assert "no images" in error
+    assert str(tmp_path / "empty") in error
+    (pairs / "low" / "1.png").unlink()
+    assert "targets without an input: " in message(*good)
+
+
+def test_help_and_missing_arguments_need_no_jax():
+    environment = {**os.environ, "JAX_PLATFORMS": "none such"}
+    for arguments, status in ((["--help"], 0), ([], 2)):
+        done = subprocess.run(
+            [sys.executable, "eval.py", *arguments],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == status
+        assert "--weights" in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+    assert (
+        "examples:"
+        in subprocess.run(
+            [sys.executable, "eval.py", "--help"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    )
