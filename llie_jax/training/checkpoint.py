@@ -4,6 +4,7 @@ A checkpoint is one Orbax item `state`, the `TrainState`. The position in the da
 all random draws follow from the step and the seed, so nothing else needs saving.
 """
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -44,8 +45,9 @@ class Checkpoints:
                 ),
             ]
         )
-        # Orbax warns of each settled default on every start.
-        logging.set_verbosity(logging.ERROR)
+        # Orbax warns of each settled default on every start, and prints a traceback
+        # from each of its threads where `_failed` says one line.
+        logging.set_verbosity(logging.FATAL)
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
@@ -87,7 +89,7 @@ class Checkpoints:
                 force=True,
             )
         except Exception as error:
-            raise self._failed(step, error) from error
+            raise self._failed(error) from error
 
     def wait(self) -> None:
         """Returns when everything is on disk.
@@ -98,7 +100,7 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
         except Exception as error:
-            raise self._failed(None, error) from error
+            raise self._failed(error) from error
 
     def restore(self, template: Any) -> tuple[TrainState, int, list[str]] | None:
         """Returns the newest state that can be read, its step, and notes.
@@ -141,8 +143,9 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        """Waits for the last save and stops the background threads."""
-        self._manager.close()
+        """Stops the background threads; errors of saving are what `wait` reports."""
+        with contextlib.suppress(Exception):
+            self._manager.close()
 
     def _set_aside(self, step: int) -> None:
         if jax.process_index() == 0:
@@ -153,17 +156,19 @@ class Checkpoints:
                 os.replace(source, target)
         self._manager.reload()
 
-    def _failed(self, step: int | None, error: Exception) -> OSError:
-        what = "a checkpoint" if step is None else f"the checkpoint of step {step}"
+    def _failed(self, error: Exception) -> OSError:
+        # It may be the previous save that failed: they go on in the background.
+        why = _first_line(error)
+        if "No space left" in str(error):
+            why = "no space left on the device"
         free = shutil.disk_usage(self.folder).free / 2**20
         # An unfinished save is not listed, so what is listed is complete.
         self._manager.reload()
         steps = self.steps()
         rest = f"step {steps[-1]} is complete" if steps else "none is complete yet"
         return OSError(
-            f"Cannot save {what} in {self.folder} ({_first_line(error)}); "
-            f"{free:.0f} MiB are free there. Of the saved ones {rest}: make room and "
-            "run the same command again."
+            f"Cannot save a checkpoint in {self.folder} ({why}; {free:.0f} MiB are "
+            f"free). Of the saved ones {rest}. Make room, then run the same command."
         )
 
 

@@ -1,5 +1,6 @@
 """What a run says: a progress line, `log.jsonl`, TensorBoard events, picture strips."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -51,8 +52,10 @@ class RunLog:
 
     def close(self) -> None:
         """Closes the files."""
-        self._file.close()
-        self._events.close()
+        # On a full disk flushing fails too; the reason to stop is already on its way.
+        with contextlib.suppress(OSError):
+            self._file.close()
+            self._events.close()
 
 
 def write_strip(path: pathlib.Path, rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
