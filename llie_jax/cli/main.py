@@ -1,4 +1,4 @@
-"""The `llie-jax` command: finds the subcommand and turns mistakes into one clear line."""
+"""The `llie-jax` command: subcommands, and mistakes as one clear line."""
 
 import argparse
 import importlib

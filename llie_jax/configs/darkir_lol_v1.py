@@ -1,11 +1,11 @@
-"""DarkIR-m on LOL-v1, with the authors' optimizer, schedule and losses. Not yet trained.
+"""DarkIR-m on LOL-v1 with the authors' optimizer, schedule and losses. Not yet trained.
 
 python train.py --config llie_jax/configs/darkir_lol_v1.py --workdir runs/darkir_lol_v1
     --config.data.train.root=data/lol_v1
 
 The paper's perceptual loss needs the VGG19 weights of torchvision. It is off here, so
-that a run needs nothing but the data; --config.loss.terms.perceptual.weight=0.01 turns it
-on, and says which file to get if it is missing. DarkIR-l: --config.model.width=64.
+that a run needs nothing but the data; --config.loss.terms.perceptual.weight=0.01 turns
+it on, and says which file to get if it is missing. DarkIR-l: --config.model.width=64.
 """
 
 from llie_jax.configs import base

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import os
 import pathlib
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -95,9 +94,6 @@ def evaluate(
         jax.tree.map(np.asarray, variables), NamedSharding(_mesh(), P())
     )
 
-    # A new file gets the rights of the umask, which can only be read by changing it.
-    writing = threading.Lock()
-
     def outputs() -> Iterator[tuple[int, dict, np.ndarray]]:
         """Yields (index, record, output float32 [H, W, 3]) of every pair."""
         for group in groups:
@@ -133,8 +129,7 @@ def evaluate(
         if save_images is not None:
             path = pathlib.Path(save_images) / f"{record['name']}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            with writing:
-                io.write_image(path, protocol.to_levels(output))
+            io.write_image(path, protocol.to_levels(output))
         if index in shown:
             found["picture"] = Picture(
                 record["name"],

@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 import pathlib
-import tempfile
+import threading
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -132,16 +132,12 @@ def atomic(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     So `path` is complete or as it was before, whatever interrupts the writing.
     """
     path = pathlib.Path(path)
-    descriptor, name = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
+    # Not tempfile: its files are private, a result has the rights of any new file.
+    temporary = path.with_name(
+        f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp"
     )
-    os.close(descriptor)
-    temporary = pathlib.Path(name)
     try:
-        # mkstemp makes private files; a result has the rights that any new file has.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
+        temporary.touch()
         yield temporary
         os.replace(temporary, path)
     finally:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
@@ -29,9 +28,8 @@ class RunLog:
         self.path = workdir / "log.jsonl"
         if self.path.exists():
             kept = [line for line in read_log(self.path) if line["step"] <= step]
-            temporary = self.path.with_suffix(".tmp")
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            os.replace(temporary, self.path)
+            with io.atomic(self.path) as path:
+                path.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._file = self.path.open("a")
         self._events = SummaryWriter(
             str(workdir / "events"), purge_step=step + 1, flush_secs=30

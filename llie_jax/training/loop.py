@@ -15,6 +15,7 @@ import numpy as np
 from llie_jax import data, evaluation, weights
 from llie_jax.configs import base
 from llie_jax.evaluation import report
+from llie_jax.image import io
 from llie_jax.training import log as logs
 from llie_jax.training import parallel
 from llie_jax.training.checkpoint import Checkpoints, make_writable
@@ -457,6 +458,5 @@ def _write_report(config, workdir: pathlib.Path, held_out) -> None:
 
 
 def _write_config(workdir: pathlib.Path, config) -> None:
-    temporary = workdir / f"config.json.{os.getpid()}.tmp"
-    temporary.write_text(base.to_json(config))
-    os.replace(temporary, workdir / "config.json")
+    with io.atomic(workdir / "config.json") as path:
+        path.write_text(base.to_json(config))
