@@ -6,8 +6,9 @@ python bench/tiling.py --weights W --photo night.jpg --tile 768 --megapixels 24
 First a large photo through the defaults of `llie_jax.enhance`, with the peak memory of
 the process; then a 2-megapixel one with tiles and without, which needs more memory.
 Prints JSON. A seam ratio is the mean step across tile borders over the mean step across
-the lines beside them (`llie_jax.inference.tiling.seam_ratio`); that of the untiled
-result tells what the picture itself contributes.
+the lines beside them (`llie_jax.inference.tiling.seam_ratio`), or across lines of the
+same phase on the lattice of the model's strides. The ratios of the untiled result tell
+what the picture and the model contribute themselves.
 """
 
 import argparse
@@ -36,6 +37,13 @@ def make_photo(path: str | None, megapixels: float) -> np.ndarray:
     # Enlarged, it has lost its grain, and steps beside a seam would be too small.
     noise = np.random.default_rng(0).normal(0, 1.5, image.shape).astype(np.float32)
     return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
+
+
+def seams(result: np.ndarray, grid: tiling.Grid, multiple: int) -> dict[str, float]:
+    """Returns the seam ratios against all neighbouring lines and those in phase."""
+    all_lines = tiling.seam_ratio(result, grid)
+    in_phase = tiling.seam_ratio(result, grid, spacing=multiple)
+    return {"seam_ratio": round(all_lines, 3), "in_phase": round(in_phase, 3)}
 
 
 def peak_memory() -> float:
@@ -67,7 +75,7 @@ def main():
             "tiles": len(grid),
             "seconds": round(time.perf_counter() - start, 1),
             "peak_memory_gb": round(peak_memory(), 2),
-            "seam_ratio": round(tiling.seam_ratio(result, grid), 3),
+            **seams(result, grid, model.multiple),
         }
         del image, result
 
@@ -83,9 +91,9 @@ def main():
         "tiles": len(grid),
         "mean_difference": round(float(difference.mean()), 3),
         "largest_difference": round(float(difference.max()), 3),
-        "seam_ratio": round(tiling.seam_ratio(tiled, grid), 3),
-        "seam_ratio_untiled": round(tiling.seam_ratio(whole, grid), 3),
         "unit": "8-bit levels",
+        **seams(tiled, grid, model.multiple),
+        "untiled": seams(whole, grid, model.multiple),
     }
     text = json.dumps(figures, indent=1)
     print(text)
