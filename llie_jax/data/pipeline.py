@@ -172,14 +172,14 @@ def make_pipeline(
         residence=residence,
         plan=transforms.Plan(sizes, stages, augment, seed),
         resident=_load_resident(source, shape) if on_device else {},
-        expand=_expand_crops if on_device else _expand_images,
+        expand=expand_crops if on_device else expand_images,
         _source=_Cached(source, host_cache_bytes),
         _process=(process_index, process_count),
         _workers=workers,
     )
 
 
-def _expand_crops(resident: dict[str, jax.Array], batch: dict) -> types.Batch:
+def expand_crops(resident: dict[str, jax.Array], batch: dict) -> types.Batch:
     """Cuts the crops out of the resident images."""
     return {
         "image": transforms.crop_batch(resident["image"], batch),
@@ -189,7 +189,7 @@ def _expand_crops(resident: dict[str, jax.Array], batch: dict) -> types.Batch:
     }
 
 
-def _expand_images(resident: dict, batch: dict) -> types.Batch:
+def expand_images(resident: dict, batch: dict) -> types.Batch:
     """Returns the batch, which the host has cropped already."""
     del resident
     return dict(batch)
