@@ -57,7 +57,12 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one subcommand; returns the exit status."""
-    args = parser().parse_args(argv)
+    top = parser()
+    args, unknown = top.parse_known_args(argv)
+    if hasattr(args, "overrides"):
+        args.overrides = unknown  # --config.KEY=VALUE; the subcommand checks them
+    elif unknown:
+        top.error(f"unrecognized arguments: {' '.join(unknown)}")
     return guarded(args.run, args)
 
 

@@ -1,0 +1,272 @@
+"""`llie-jax plan`: whether a training run fits a TPU slice that is not there."""
+
+import argparse
+import dataclasses
+import functools
+
+HELP = "Compiles a config's training step for a TPU slice: memory, and whether it fits."
+EXAMPLES = """
+  llie-jax plan --config llie_jax/configs/darkir_demo.py --topology cpu:8
+  llie-jax plan --config FILE --topology v5e:4x8 --config.model.dtype=bfloat16
+  llie-jax plan --config FILE --topology v4:2x2x2 --max-batch --quick --json plan.json
+
+No TPU is needed, only its compiler: pip install 'llie-jax[tpu]'. Values of the config
+are changed as with train.py, --config.KEY=VALUE. The data set need not be there.
+Exit status: 0 it fits, 1 it does not, 2 the arguments are wrong.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the subcommand."""
+    parser.add_argument(
+        "--config", required=True, metavar="FILE", help="the experiment"
+    )
+    parser.add_argument(
+        "--topology",
+        required=True,
+        metavar="NAME",
+        help="TPU and its layout, such as v5e:4x8 or v4:2x2x2; or cpu:8",
+    )
+    parser.add_argument(
+        "--per-device-batch",
+        type=int,
+        metavar="N",
+        help="images per device and step, in place of the config's batch_size",
+    )
+    parser.add_argument(
+        "--max-batch",
+        action="store_true",
+        help="find the largest power of two of images per device that fits",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="let the compiler try less hard: several times faster, and the memory "
+        "needed differs a little",
+    )
+    parser.add_argument(
+        "--resident",
+        metavar="COUNTxHEIGHTxWIDTH",
+        help="the training set, where it lives on the devices; left out, the host cuts "
+        "the crops",
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write the plan there")
+    parser.set_defaults(overrides=[])  # takes --config.KEY=VALUE, see `cli.main`
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the plan; returns the exit status."""
+    resident = _parse_resident(args.resident)
+    if args.per_device_batch is not None and args.per_device_batch < 1:
+        raise ValueError(
+            f"--per-device-batch is {args.per_device_batch}; give 1 or more."
+        )
+
+    from llie_jax.cli import output
+    from llie_jax.training import plan
+    from llie_jax.training.experiment import Experiment
+
+    config = _load_config(args.config, args.overrides)
+    # Before anything is computed, for that is when JAX chooses its devices.
+    topology = plan.open_topology(args.topology)
+    planner = plan.Planner(
+        Experiment.from_config(config), topology, resident=resident, quick=args.quick
+    )
+    stages = {
+        name: (stage.patch_size, _per_device(args, name, stage, topology))
+        for name, stage in config.stages.items()
+    }
+    plans = _plan_all(planner, stages, search=args.max_batch)
+
+    report = _report(planner, plans)
+    if args.json:
+        output.write_json(args.json, report)
+    _show(output.console(), report)
+    return 0 if report["fits"] else 1
+
+
+def _parse_resident(text: str | None) -> tuple[int, int, int] | None:
+    if text is None:
+        return None
+    try:
+        count, height, width = (int(number) for number in text.lower().split("x"))
+    except ValueError:
+        count = height = width = 0
+    if min(count, height, width) < 1:
+        raise ValueError(
+            f"--resident is {text!r}; give COUNTxHEIGHTxWIDTH, for example 485x400x600."
+        )
+    return count, height, width
+
+
+def _load_config(path: str, overrides: list[str]):
+    """Returns the config, with --config.KEY=VALUE applied as train.py applies them."""
+    from absl import flags
+    from ml_collections import config_flags
+
+    from llie_jax.configs import base
+
+    config = base.load(path)
+    if not overrides:
+        return config
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    try:
+        rest = values(["plan", f"--config={path}", *overrides])[1:]
+    except (flags.Error, AttributeError) as error:
+        raise ValueError(error) from error
+    if rest:
+        raise ValueError(f"I do not know {rest[0]!r}; see llie-jax plan --help.")
+    return base.check(values.config)
+
+
+def _per_device(args, name: str, stage, topology) -> int:
+    """Returns the images per device of a stage.
+
+    Raises:
+        ValueError: if the devices cannot share the batch evenly.
+    """
+    from llie_jax.training import parallel
+
+    if args.per_device_batch is not None:
+        return args.per_device_batch
+    if args.max_batch:
+        return max(1, stage.batch_size // topology.devices)
+    key = f"config.stages.{name}.batch_size"
+    try:
+        parallel.check_batch_size(stage.batch_size, topology.mesh, key)
+    except ValueError as error:
+        raise ValueError(f"{error} Or give --per-device-batch.") from None
+    return stage.batch_size // topology.devices
+
+
+def _plan_all(planner, stages: dict, *, search: bool) -> dict[str, list]:
+    """Returns stage -> the plans made for it; the one that counts comes last."""
+    from rich.console import Console
+
+    from llie_jax.training import plan
+
+    console = Console(stderr=True, highlight=False)
+
+    def compile_step(name, patch_size, per_device):
+        what = f"stage {name}, {per_device} crops of {patch_size} per device"
+        with console.status(f"Compiling the step of {what} ..."):
+            made = planner.plan(patch_size, per_device)
+        verdict = "fits" if made.fits else "does not fit"
+        console.print(f"{what}: {verdict}, compiled in {made.compile_seconds:.0f} s")
+        return made
+
+    plans, done = {}, {}
+    for name, (patch_size, per_device) in stages.items():
+        key = patch_size if search else (patch_size, per_device)
+        if key not in done:
+            step = functools.partial(compile_step, name, patch_size)
+            done[key] = plan.search(step, per_device) if search else [step(per_device)]
+        plans[name] = done[key]
+    return plans
+
+
+def _report(planner, plans: dict[str, list]) -> dict:
+    """Returns everything as JSON holds it."""
+    from llie_jax import costs
+
+    topology, config = planner.topology, planner.experiment.config
+    spec = config.model.to_dict()
+    stages = {}
+    for name, (*others, made) in plans.items():
+        size = (made.patch_size, made.patch_size)
+        stages[name] = {
+            **dataclasses.asdict(made),
+            "forward_macs_per_image": costs.count(spec, size).macs,
+            "advice": [] if made.fits else planner.advice(made),
+            "tried": [
+                {
+                    key: getattr(other, key)
+                    for key in ("per_device", "fits", "needed", "compile_seconds")
+                }
+                for other in others
+            ],
+        }
+    return {
+        "topology": {
+            "name": topology.name,
+            "kind": topology.kind,
+            "chips": topology.chips,
+            "devices": topology.devices,
+            "hosts": topology.hosts,
+            "memory_per_device": topology.memory,
+        },
+        "model": spec,
+        "params": costs.count(spec, (64, 64)).params,
+        "resident": planner.resident,
+        "quick": planner.quick,
+        "fits": all(stage["fits"] for stage in stages.values()),
+        "stages": stages,
+        "config": config.to_dict(),
+    }
+
+
+def _show(console, report: dict) -> None:
+    """Prints the report."""
+    from rich import box
+    from rich.table import Table
+
+    topology, model, stages = report["topology"], report["model"], report["stages"]
+    parts = [
+        f"{topology['name']}: {topology['chips']} chips",
+        f"{topology['devices']} devices" if _several_per_chip(topology) else "",
+        topology["kind"],
+        f"on {topology['hosts']} host{'s' if topology['hosts'] > 1 else ''}",
+        f"{_gib(topology['memory_per_device'])} GiB for a program on each device",
+    ]
+    console.print(", ".join(filter(None, parts)))
+    parts = [f"{model['name']}", f"{report['params']:,} parameters"]
+    parts += [model["dtype"]] if "dtype" in model else []
+    if report["resident"]:
+        parts.append("{} pairs of {} x {} on every device".format(*report["resident"]))
+    else:
+        parts.append("crops cut by the host (else give --resident)")
+    if report["quick"]:
+        parts.append("compiled with less effort (--quick)")
+    console.print(", ".join(parts))
+
+    rows = [_rows(stage) for stage in stages.values()]
+    table = Table("per step", box=box.SIMPLE)
+    for name in stages:
+        table.add_column(f"stage {name}", justify="right")
+    for label in rows[0]:
+        table.add_row(label, *(row[label] for row in rows))
+    console.print(table)
+    for name, stage in stages.items():
+        if not stage["fits"]:
+            console.print(f"Stage {name} does not fit. What would help:")
+            for line in stage["advice"]:
+                console.print(f"  {line}", soft_wrap=True, markup=False)
+
+
+def _rows(stage: dict) -> dict[str, str]:
+    """Returns what the table says of a stage, label -> text."""
+    patch, forward = stage["patch_size"], stage["forward_macs_per_image"]
+    reduced = (stage["collectives"] or {}).get("all-reduce")
+    return {
+        "crop": f"{patch} x {patch}",
+        "images": f"{stage['batch_size']}",
+        "  per device": f"{stage['per_device']}",
+        "fits": "yes" if stage["fits"] else "NO",
+        "memory needed, GiB": _gib(stage["needed"]),
+        "  state, batch, data": _gib(stage["arguments"]),
+        "  temporaries": _gib(stage["temporaries"]),
+        "  program": _gib(stage["code"]),
+        "10^9 MACs, enhancing one image": f"{forward / 1e9:.2f}",
+        "10^9 MACs, whole step, per device": f"{stage['macs'] / 1e9:.2f}",
+        "all-reduce, MB": "?" if reduced is None else f"{reduced['bytes'] / 1e6:.2f}",
+        "compile time, s": f"{stage['compile_seconds']:.0f}",
+    }
+
+
+def _several_per_chip(topology: dict) -> bool:
+    return topology["devices"] != topology["chips"]
+
+
+def _gib(value: int | None) -> str:
+    return "?" if value is None else f"{value / 2**30:.2f}"

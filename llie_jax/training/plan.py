@@ -1,0 +1,447 @@
+"""Compiles the training step for devices that need not be there, to see if it fits.
+
+The step is the one that `training.loop` runs; only its arguments are shapes in place of
+arrays, laid out over the devices of a TPU slice. What the compiler says is exact about
+memory and communication, and silent about speed.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import Mesh, SingleDeviceSharding
+
+from llie_jax import costs
+from llie_jax.data import pipeline, transforms
+from llie_jax.training import parallel
+from llie_jax.training.experiment import Experiment
+
+EXAMPLES = ("v5e:2x2", "v5e:16x16", "v4:2x2x2", "v5p:2x2x2", "v6e:4x4", "cpu:8")
+"""Names of topologies."""
+
+_ENVIRONMENT = {
+    # Neither look for a TPU of this machine nor claim it, nor leave logs behind.
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_LOG_DIR": "disabled",
+}
+
+_MEGACORE = ("v4",)
+"""Chips whose two cores a pod runs as one device, which libtpu must be told here."""
+
+_QUICK = {"exec_time_optimization_effort": -1.0}
+
+_COLLECTIVE = re.compile(
+    r"^\s*(?:ROOT )?%?[\w.-]+ = (?P<shape>.+?) (?P<kind>all-reduce|all-gather"
+    r"|reduce-scatter|all-to-all|ragged-all-to-all|collective-permute"
+    r"|collective-broadcast)(?P<start>-start)?\(",
+    re.MULTILINE,
+)
+_ARRAY = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\]")
+_SIZE = r"([\d.]+)([KMGT]?)"
+_NEEDED = re.compile(rf"(?:Used {_SIZE}|required for HLO temporaries \({_SIZE}\))")
+_LIMIT = re.compile(rf"(?:of {_SIZE} hbm|available HBM \({_SIZE}\))")
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """The devices to plan for.
+
+    Attributes:
+        name: as `open_topology` took it.
+        kind: what a device calls itself.
+        mesh: all devices along "data".
+        chips: number of chips; some have two devices.
+        hosts: number of hosts.
+        memory: bytes that a program can have on each device, None if unknown.
+    """
+
+    name: str
+    kind: str
+    mesh: Mesh
+    chips: int
+    hosts: int
+    memory: int | None
+
+    @property
+    def devices(self) -> int:
+        """The number of devices."""
+        return self.mesh.size
+
+
+@dataclasses.dataclass(frozen=True)
+class StepPlan:
+    """What the compiler says of a training step.
+
+    Memory is that of one device, in bytes. Where the compiler gave up, what it did not
+    say is None.
+
+    Attributes:
+        patch_size: height and width of the crops.
+        batch_size: images per step, over all devices.
+        per_device: images per step and device.
+        fits: whether a device has the memory.
+        needed: arguments + outputs + temporaries + code - aliased.
+        arguments: the state, the batch and the data.
+        outputs: the new state.
+        aliased: the part of the outputs that takes the place of arguments.
+        temporaries: everything in between.
+        code: the program.
+        macs: multiply-accumulates of the step on one device.
+        collectives: kind -> {"count", "bytes"} of what each device puts in per step.
+        compile_seconds: how long the compiler took.
+        message: what it said when it gave up, or "".
+    """
+
+    patch_size: int
+    batch_size: int
+    per_device: int
+    fits: bool
+    needed: int | None
+    macs: int
+    compile_seconds: float
+    arguments: int | None = None
+    outputs: int | None = None
+    aliased: int | None = None
+    temporaries: int | None = None
+    code: int | None = None
+    collectives: dict[str, dict[str, int]] | None = None
+    message: str = ""
+
+
+def open_topology(name: str) -> Topology:
+    """Returns the devices of a TPU slice ("v5e:4x8"), or of this machine ("cpu:8").
+
+    To be called before JAX is used for anything else: from then on it sees the CPU
+    only.
+
+    Raises:
+        ImportError: if libtpu is needed and absent.
+        ValueError: if there is no such topology.
+    """
+    family, _, layout = name.partition(":")
+    if not re.fullmatch(r"[a-z0-9]+:\d+(x\d+)*", name):
+        raise ValueError(f"{name!r} is not a topology. {_accepted()}")
+    jax.config.update("jax_platforms", "cpu")
+    if family == "cpu":
+        devices = _cpu_devices(math.prod(int(side) for side in layout.split("x")))
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        memory //= len(devices)
+    else:
+        devices = _tpu_devices(name)
+        memory = _tpu_memory(devices[0])
+    return Topology(
+        name=name,
+        kind=devices[0].device_kind,
+        mesh=parallel.make_mesh(devices),
+        chips=len({str(getattr(device, "coords", device.id)) for device in devices}),
+        hosts=len({device.process_index for device in devices}),
+        memory=memory,
+    )
+
+
+class Planner:
+    """Plans the training steps of an experiment on a topology.
+
+    Args:
+        experiment: the experiment.
+        topology: from `open_topology`.
+        resident: (count, height, width) of a training set that lives on the devices;
+            None if the host cuts the crops.
+        quick: asks the compiler for less effort. It needs a fraction of the time, and
+            finds a somewhat different need of memory.
+
+    Raises:
+        ValueError: if the experiment cannot run there.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        topology: Topology,
+        *,
+        resident: tuple[int, int, int] | None = None,
+        quick: bool = False,
+    ):
+        if experiment.config.parallel == "pmap" and topology.hosts > 1:
+            raise ValueError(
+                f"config.parallel is 'pmap', which is for one host; {topology.name} "
+                f"has {topology.hosts}. Use --config.parallel=shard_map."
+            )
+        self.experiment = experiment
+        self.topology = topology
+        self.resident = resident
+        self.quick = quick
+
+    def plan(self, patch_size: int, per_device: int) -> StepPlan:
+        """Compiles the step for crops of a size and a number of images per device.
+
+        Raises:
+            ValueError: if the crops do not fit into the images.
+        """
+        batch_size = per_device * self.topology.devices
+        step, arguments = self._step(patch_size, batch_size)
+        common = dict(
+            patch_size=patch_size,
+            batch_size=batch_size,
+            per_device=per_device,
+            macs=costs.count_macs(step, *arguments),
+        )
+        lowered = step.lower(*arguments)
+        start = time.perf_counter()
+        try:
+            compiled = lowered.compile(compiler_options=_QUICK if self.quick else None)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            return StepPlan(
+                fits=False,
+                needed=read_exhausted(str(error))[0],
+                compile_seconds=time.perf_counter() - start,
+                message=str(error),
+                **common,
+            )
+        seconds = time.perf_counter() - start
+        memory = compiled.memory_analysis()
+        needed = (
+            memory.argument_size_in_bytes
+            + memory.output_size_in_bytes
+            + memory.temp_size_in_bytes
+            + memory.generated_code_size_in_bytes
+            - memory.alias_size_in_bytes
+        )
+        limit = self.topology.memory
+        return StepPlan(
+            fits=limit is None or needed <= limit,
+            needed=needed,
+            arguments=memory.argument_size_in_bytes,
+            outputs=memory.output_size_in_bytes,
+            aliased=memory.alias_size_in_bytes,
+            temporaries=memory.temp_size_in_bytes,
+            code=memory.generated_code_size_in_bytes,
+            collectives=count_collectives(compiled.as_text()),
+            compile_seconds=seconds,
+            **common,
+        )
+
+    def advice(self, plan: StepPlan) -> list[str]:
+        """Returns what would make a step fit that does not."""
+        topology, lines = self.topology, []
+        most = None
+        if plan.needed is not None and topology.memory is not None:
+            state = _nbytes(self._state)
+            per_image = max(plan.needed - state, 1) / plan.per_device
+            most = math.floor((topology.memory - state) / per_image)
+            most = min(most, plan.per_device - 1)
+        elif plan.per_device > 1:
+            most = plan.per_device // 2
+        if most:
+            lines.append(
+                f"fewer images per device: about {most} may fit (--per-device-batch "
+                f"{most}; --max-batch finds the most)"
+            )
+            more = math.ceil(plan.batch_size / most)
+            lines.append(
+                f"more chips: the batch of {plan.batch_size} on {more} devices or more"
+            )
+        if self.experiment.config.model.get("dtype") == "float32":
+            lines.append("--config.model.dtype=bfloat16")
+        lines.append("a smaller patch_size, or a smaller model")
+        return lines
+
+    @functools.cached_property
+    def _state(self):
+        return jax.eval_shape(self.experiment.init)
+
+    def _step(self, patch_size: int, batch_size: int):
+        """Returns the mapped step, and the shapes of its arguments on their devices."""
+        mesh = self.topology.mesh
+        expand, images, batch = self._data(patch_size, batch_size)
+        frozen = {"loss": self.experiment.loss.frozen_shapes(), "data": images}
+        rng = jax.eval_shape(lambda: jax.random.key(0))
+        everywhere, split = parallel.replicated(mesh), parallel.split(mesh)
+        step = parallel.map_step(
+            lambda axis: self.experiment.train_step(expand, axis), mesh
+        )
+        return step, (
+            _on(self._state, everywhere),
+            _on(frozen, everywhere),
+            _on(batch, split),
+            _on(rng, everywhere),
+        )
+
+    def _data(self, patch_size: int, batch_size: int):
+        """Returns `expand`, its resident arrays, and what the loader delivers."""
+        count, *size = self.resident or (1, patch_size, patch_size)
+        if min(size) < patch_size:
+            raise ValueError(
+                f"patch_size={patch_size} is larger than the images of {size[0]} x "
+                f"{size[1]} (height x width)."
+            )
+        crops = transforms.Plan(
+            sizes=np.tile(size, (batch_size, 1)),
+            stages=(transforms.Stage(1, patch_size, batch_size),),
+            augment=transforms.Augment(),
+            seed=0,
+        ).batch(0)
+        if self.resident:
+            images = jax.ShapeDtypeStruct((count, *size, 3), np.uint8)
+            return pipeline.expand_crops, {"image": images, "target": images}, crops
+        pixels = jax.ShapeDtypeStruct((batch_size, patch_size, patch_size, 3), np.uint8)
+        batch = {
+            "image": pixels,
+            "target": pixels,
+            "weight": crops["weight"],
+            "index": crops["index"],
+        }
+        return pipeline.expand_images, {}, batch
+
+
+def search(plan: Callable[[int], StepPlan], start: int) -> list[StepPlan]:
+    """Finds the largest power of two of images per device that fits.
+
+    Args:
+        plan: compiles the step for a number of images per device.
+        start: where to begin.
+
+    Returns:
+        All plans made. The largest that fits comes last; if none does, the smallest.
+    """
+    per_device = 2 ** (start.bit_length() - 1)
+    plans = [plan(per_device)]
+    growing = plans[0].fits
+    while plans[-1].fits == growing and (growing or per_device > 1):
+        per_device = per_device * 2 if growing else per_device // 2
+        plans.append(plan(per_device))
+    return sorted(
+        plans,
+        key=lambda made: (made.fits, made.fits * made.per_device, -made.per_device),
+    )
+
+
+def count_collectives(text: str) -> dict[str, dict[str, int]]:
+    """Returns kind -> {"count", "bytes"} of the collectives in a compiled program.
+
+    The bytes are those of the results on one device. An asynchronous collective counts
+    once, where it starts; one in a loop counts once as well.
+
+    Args:
+        text: HLO, as `compiled.as_text()` gives it.
+    """
+    found: dict[str, dict[str, int]] = {}
+    for match in _COLLECTIVE.finditer(text):
+        shape, kind = match["shape"], match["kind"]
+        if match["start"] and kind != "all-reduce":
+            # Its type is (operands, results, ...), that of all-reduce the results.
+            shape = _elements(shape)[1]
+        total = found.setdefault(kind, {"count": 0, "bytes": 0})
+        total["count"] += 1
+        total["bytes"] += sum(
+            _itemsize(dtype) * math.prod(int(side) for side in sides.split(",") if side)
+            for dtype, sides in _ARRAY.findall(shape)
+        )
+    return found
+
+
+def read_exhausted(message: str) -> tuple[int | None, int | None]:
+    """Returns the bytes needed and the bytes available that XLA's message names."""
+    found = (_NEEDED.search(message), _LIMIT.search(message))
+    return tuple(match and _bytes(match.groups()) for match in found)
+
+
+def _bytes(groups: Sequence[str | None]) -> int:
+    number, unit = [group for group in groups if group is not None]
+    return int(float(number) * 1024 ** " KMGT".index(unit or " "))
+
+
+def _elements(shape: str) -> list[str]:
+    """Splits the type of a tuple into those of its elements."""
+    elements, depth, start = [], 0, 1
+    for place, letter in enumerate(shape):
+        depth += (letter in "([{") - (letter in ")]}")
+        if (letter == "," and depth == 1) or (letter == ")" and depth == 0):
+            elements.append(shape[start:place])
+            start = place + 1
+    return elements
+
+
+def _itemsize(dtype: str) -> float:
+    """Returns the bytes of an HLO element type: bf16, f8e4m3fn, s4, pred, ..."""
+    if dtype in ("token", "opaque"):
+        return 0
+    digits = re.search(r"\d+", dtype)
+    return int(digits[0]) / 8 if digits else 1
+
+
+def _nbytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _on(tree: Any, sharding) -> Any:
+    """Returns the shapes of a tree, laid out as `sharding` says."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+    )
+
+
+def _cpu_devices(count: int) -> list:
+    # If JAX is running already, the devices that it has must do.
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", count)
+    devices = jax.devices("cpu")
+    if not 0 < count <= len(devices):
+        raise ValueError(
+            f"cpu:{count} is not possible: JAX runs with {len(devices)} CPU devices."
+        )
+    return devices[:count]
+
+
+def _tpu_devices(name: str) -> list:
+    os.environ.update(_ENVIRONMENT)
+    options = {}
+    if name.partition(":")[0] in _MEGACORE:
+        options["chip_config_name"] = "megacore"
+    try:
+        import libtpu  # noqa: F401  what JAX itself says of its absence is longer
+    except ImportError:
+        raise ImportError(
+            "A plan for TPUs needs libtpu: pip install 'llie-jax[tpu]'."
+        ) from None
+    try:
+        return topologies.get_topology_desc(
+            platform="tpu", topology_name=name, **options
+        ).devices
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).partition("\n")[0].partition("; ")[0]
+        raise ValueError(f"There is no {name!r} ({reason}). {_accepted()}") from None
+
+
+def _tpu_memory(device) -> int | None:
+    """Returns the memory of a device, which the compiler names if asked for too much.
+
+    It is less than the chip has, by what the runtime keeps for itself.
+    """
+    huge = jax.ShapeDtypeStruct(
+        (2**20, 2**21), np.uint8, sharding=SingleDeviceSharding(device)
+    )
+    try:
+        jax.jit(lambda x: x + 1).lower(huge).compile()
+    except jax.errors.JaxRuntimeError as error:
+        return read_exhausted(str(error))[1]
+    return None
+
+
+def _accepted() -> str:
+    return f"Accepted are names such as {', '.join(EXAMPLES)}."
