@@ -11,7 +11,12 @@ SUBCOMMANDS = ("enhance", "score", "data", "models", "costs", "convert", "plan")
 class _Formatter(
     argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter
 ):
-    """Keeps the layout of examples, and shows defaults."""
+    """Keeps the layout of examples, and shows defaults that say something."""
+
+    def _get_help_string(self, action):
+        if action.default in (None, "", False):
+            return action.help
+        return super()._get_help_string(action)
 
 
 def guarded(function, *args, **kwargs) -> int:
@@ -20,6 +25,7 @@ def guarded(function, *args, **kwargs) -> int:
     Set `LLIE_JAX_TRACEBACK=1` to see where an error came from.
     """
     try:
+        _keep_compilations()
         return function(*args, **kwargs) or 0
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
@@ -31,6 +37,18 @@ def guarded(function, *args, **kwargs) -> int:
         message = " ".join(str(message).split()) or type(error).__name__
         print(f"error: {message}", file=sys.stderr)
         return 2
+
+
+def _keep_compilations() -> None:
+    """Keeps compiled programs for the next call, unless JAX is told something else.
+
+    A network takes longer to compile than a photo to enhance.
+    """
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        folder = os.path.join(os.path.expanduser("~"), ".cache", "llie_jax", "xla")
+        jax.config.update("jax_compilation_cache_dir", folder)
 
 
 def parser() -> argparse.ArgumentParser:

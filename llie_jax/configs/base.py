@@ -165,7 +165,8 @@ def load(path: str | os.PathLike) -> ConfigDict:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not a Python file with a `get_config` function.
+        ValueError: if it is not a Python file with a `get_config` function, or sets a
+            key that does not exist.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -185,7 +186,10 @@ def load(path: str | os.PathLike) -> ConfigDict:
     module_spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise ValueError(f"{path} has no function get_config().")
-    return check(module.get_config())
+    try:
+        return check(module.get_config())
+    except AttributeError as error:  # how a locked config refuses an unknown key
+        raise ValueError(f"{path}: {error}") from error
 
 
 def from_json(text: str) -> ConfigDict:

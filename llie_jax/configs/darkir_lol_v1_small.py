@@ -1,0 +1,39 @@
+"""A narrow DarkIR on LOL-v1 for two CPU cores and twenty minutes.
+
+python train.py --config llie_jax/configs/darkir_lol_v1_small.py
+    --workdir runs/lol_small --config.data.train.root=data/lol_v1
+"""
+
+from llie_jax.configs import base
+
+
+def get_config():
+    """Returns the config."""
+    config = base.get_config()
+    config.model = base.spec(
+        "darkir",
+        width=8,
+        encoder_blocks=(1, 1, 1),
+        middle_encoder_blocks=1,
+        middle_decoder_blocks=1,
+        decoder_blocks=(1, 1, 1),
+    )
+    config.data.train.name = "lol_v1"
+    config.data.validation.fraction = 0.1
+    # Amplitudes and means depend on the size of the image: the last stage comes near
+    # to what is tested.
+    config.stages = dict(
+        s0=dict(steps=3000, patch_size=128, batch_size=4),
+        s1=dict(steps=1000, patch_size=256, batch_size=2),
+    )
+    config.loss.terms = dict(
+        pixel=base.spec("l1"),
+        guide=base.spec("l1", on="aux.guide", resize="target_area"),
+    )
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.b2 = 0.99
+    config.ema.decay = 0.998
+    config.log.every_steps = 50
+    config.evaluate.every_steps = 500
+    config.checkpoint.every_steps = 500
+    return base.check(config)
