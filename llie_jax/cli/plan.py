@@ -62,11 +62,11 @@ def run(args: argparse.Namespace) -> int:
             f"--per-device-batch is {args.per_device_batch}; give 1 or more."
         )
 
-    from llie_jax.cli import output
+    from llie_jax.cli import experiment, output
     from llie_jax.training import plan
     from llie_jax.training.experiment import Experiment
 
-    config = _load_config(args.config, args.overrides)
+    config = experiment.load_config(args.config, args.overrides)
     # Before anything is computed, for that is when JAX chooses its devices.
     topology = plan.open_topology(args.topology)
     planner = plan.Planner(
@@ -97,27 +97,6 @@ def _parse_resident(text: str | None) -> tuple[int, int, int] | None:
             f"--resident is {text!r}; give COUNTxHEIGHTxWIDTH, for example 485x400x600."
         )
     return count, height, width
-
-
-def _load_config(path: str, overrides: list[str]):
-    """Returns the config, with --config.KEY=VALUE applied as train.py applies them."""
-    from absl import flags
-    from ml_collections import config_flags
-
-    from llie_jax.configs import base
-
-    config = base.load(path)
-    if not overrides:
-        return config
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
-    try:
-        rest = values(["plan", f"--config={path}", *overrides])[1:]
-    except (flags.Error, AttributeError) as error:
-        raise ValueError(error) from error
-    if rest:
-        raise ValueError(f"I do not know {rest[0]!r}; see llie-jax plan --help.")
-    return base.check(values.config)
 
 
 def _per_device(args, name: str, stage, topology) -> int:

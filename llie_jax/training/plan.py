@@ -130,10 +130,9 @@ def open_topology(name: str) -> Topology:
         ImportError: if libtpu is needed and absent.
         ValueError: if there is no such topology.
     """
-    family, _, layout = name.partition(":")
-    if not re.fullmatch(r"[a-z0-9]+:\d+(x\d+)*", name):
+    if not re.fullmatch(r"[a-z0-9]+:[1-9]\d*(x[1-9]\d*)*", name):
         raise ValueError(f"{name!r} is not a topology. {_accepted()}")
-    jax.config.update("jax_platforms", "cpu")
+    family, _, layout = name.partition(":")
     if family == "cpu":
         devices = _cpu_devices(math.prod(int(side) for side in layout.split("x")))
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -238,7 +237,7 @@ class Planner:
     def advice(self, plan: StepPlan) -> list[str]:
         """Returns what would make a step fit that does not."""
         topology, lines = self.topology, []
-        most = None
+        most = 0
         if plan.needed is not None and topology.memory is not None:
             state = _nbytes(self._state)
             per_image = max(plan.needed - state, 1) / plan.per_device
@@ -246,7 +245,7 @@ class Planner:
             most = min(most, plan.per_device - 1)
         elif plan.per_device > 1:
             most = plan.per_device // 2
-        if most:
+        if most > 0:
             lines.append(
                 f"fewer images per device: about {most} may fit (--per-device-batch "
                 f"{most}; --max-batch finds the most)"
@@ -396,12 +395,19 @@ def _on(tree: Any, sharding) -> Any:
     )
 
 
+def _use_cpu_only() -> None:
+    jax.config.update("jax_platforms", "cpu")
+    # What comes from the cache has neither a compile time nor, everywhere, an analysis.
+    jax.config.update("jax_enable_compilation_cache", False)
+
+
 def _cpu_devices(count: int) -> list:
+    _use_cpu_only()
     # If JAX is running already, the devices that it has must do.
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", count)
     devices = jax.devices("cpu")
-    if not 0 < count <= len(devices):
+    if count > len(devices):
         raise ValueError(
             f"cpu:{count} is not possible: JAX runs with {len(devices)} CPU devices."
         )
@@ -410,15 +416,16 @@ def _cpu_devices(count: int) -> list:
 
 def _tpu_devices(name: str) -> list:
     os.environ.update(_ENVIRONMENT)
-    options = {}
-    if name.partition(":")[0] in _MEGACORE:
-        options["chip_config_name"] = "megacore"
     try:
         import libtpu  # noqa: F401  what JAX itself says of its absence is longer
     except ImportError:
         raise ImportError(
             "A plan for TPUs needs libtpu: pip install 'llie-jax[tpu]'."
         ) from None
+    _use_cpu_only()
+    options = {}
+    if name.partition(":")[0] in _MEGACORE:
+        options["chip_config_name"] = "megacore"
     try:
         return topologies.get_topology_desc(
             platform="tpu", topology_name=name, **options

@@ -1,0 +1,223 @@
+import dataclasses
+import importlib.util
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from llie_jax.configs import base
+from llie_jax.data import pipeline
+from llie_jax.nn import primitives
+from llie_jax.training import parallel, plan
+from llie_jax.training.experiment import Experiment
+from llie_jax.types import Outputs
+
+HLO = """
+HloModule jit_step, entry_computation_layout={(f32[8]{0})->f32[8]{0}}
+  %all-reduce.347 = (f32[1,1,64,2]{3,2,1,0:T(8,128)}, f32[]{:T(128)}, /*index=2*/bf16[3,4]{1,0:T(8,128)(2,1)S(1)}) all-reduce(%a, %b, %c), channel_id=1, to_apply=%add
+  %ar-start = f32[10]{0} all-reduce-start(%x), channel_id=2
+  %ar-done = f32[10]{0} all-reduce-done(%ar-start)
+  ROOT %all-reduce.9 = pred[3]{0} all-reduce(%y), to_apply=%or
+  %all-gather-start.1 = (f32[2,3]{1,0}, f32[8,3]{1,0}) all-gather-start(%z), dimensions={0}
+  %ag2 = ((f32[2]{0}, s8[4]{0}), (f32[8]{0}, s8[16]{0})) all-gather-start(%z, %w)
+  %all-gather-done.1 = f32[8,3]{1,0} all-gather-done(%all-gather-start.1)
+  %cp = (u8[7]{0}, u8[7]{0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%v)
+  %fusion.3 = f32[100]{0} fusion(%all-reduce.347), calls=%all-reduce.clone
+"""  # noqa: E501
+
+TINY = dict(
+    width=2,
+    encoder_blocks=(1,),
+    middle_encoder_blocks=0,
+    middle_decoder_blocks=0,
+    decoder_blocks=(1,),
+    frequency_gate=False,
+)
+
+
+def tiny_experiment(**fields):
+    config = base.get_config()
+    config.model = base.spec("darkir", **TINY, **fields)
+    config.stages.s0.patch_size = 8
+    config.ema.decay = 0.9
+    return Experiment.from_config(base.check(config))
+
+
+class OneConvolution(nn.Module):
+    """A model that compiles in a second."""
+
+    multiple = 1
+
+    @nn.compact
+    def __call__(self, image, *, target=None, train=False):
+        return Outputs(primitives.Conv(3)(image))
+
+
+def one_device(memory):
+    mesh = Mesh(jax.devices()[:1], (parallel.AXIS,))
+    return plan.Topology(
+        name="cpu:1", kind="cpu", mesh=mesh, chips=1, hosts=1, memory=memory
+    )
+
+
+def test_collectives_are_counted_once_with_their_element_types():
+    assert plan.count_collectives(HLO) == {
+        "all-reduce": {"count": 3, "bytes": 4 * (128 + 1) + 2 * 12 + 4 * 10 + 3},
+        "all-gather": {"count": 2, "bytes": 4 * 24 + 4 * 8 + 16},
+        "collective-permute": {"count": 1, "bytes": 7},
+    }
+    assert plan.count_collectives("%x = f32[2]{0} add(%a, %b)") == {}
+
+
+def test_memory_named_by_the_compiler():
+    both = "Ran out of memory in memory space hbm. Used 17.50G of 15.75G hbm. Exceeded"
+    assert plan.read_exhausted(both) == (17.5 * 2**30, 15.75 * 2**30)
+    huge = (
+        "Ran out of memory on HBM, the total memory required for HLO temporaries "
+        "(512.00M) exceeds available HBM (15.25G)."
+    )
+    assert plan.read_exhausted(huge) == (2**29, 15.25 * 2**30)
+    assert plan.read_exhausted("RESOURCE_EXHAUSTED: something else") == (None, None)
+
+
+def made(per_device, fits, needed=None):
+    return plan.StepPlan(
+        patch_size=8,
+        batch_size=per_device,
+        per_device=per_device,
+        fits=fits,
+        needed=needed,
+        macs=0,
+        compile_seconds=0.0,
+    )
+
+
+@pytest.mark.parametrize("start", [1, 7, 12, 64])
+def test_search_ends_with_the_largest_power_of_two(start):
+    plans = plan.search(lambda n: made(n, n <= 13), start)
+    assert plans[-1].per_device == 8
+    assert {8, 16} <= {p.per_device for p in plans}
+    assert len(plans) <= 5
+
+
+def test_search_where_nothing_fits_ends_with_one_image():
+    plans = plan.search(lambda n: made(n, False), 4)
+    assert [p.per_device for p in plans] == [4, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "name", ["", "v5e", "foo", "v5e:4x", "cpu:0", "v5e-8", "V5e:2x2"]
+)
+def test_a_bad_topology_is_named_with_examples(name):
+    with pytest.raises(ValueError, match=r"not a topology.*v5e:16x16.*cpu:8"):
+        plan.open_topology(name)
+
+
+def test_missing_libtpu_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "libtpu", None)
+    for key in plan._ENVIRONMENT:
+        monkeypatch.setenv(key, "")
+    with pytest.raises(ImportError, match=r"pip install 'llie-jax\[tpu\]'"):
+        plan.open_topology("v5e:2x2")
+
+
+def test_a_step_on_one_device_and_the_way_out_when_it_does_not_fit():
+    experiment = dataclasses.replace(tiny_experiment(), model=OneConvolution())
+    fitting = plan.Planner(experiment, one_device(memory=None)).plan(8, 2)
+    assert fitting.fits
+    assert fitting.batch_size == fitting.per_device == 2
+    assert fitting.arguments > 2 * 2 * 8 * 8 * 3
+    parts = fitting.arguments + fitting.outputs + fitting.temporaries + fitting.code
+    assert fitting.needed == parts - fitting.aliased
+    # The gradient of the image is not needed.
+    assert fitting.macs == 2 * (2 * 8 * 8 * 3 * 3 * 3 * 3)
+
+    planner = plan.Planner(experiment, one_device(memory=fitting.needed - 1))
+    advice = "\n".join(planner.advice(fitting))
+    assert "--per-device-batch 1" in advice
+    assert "2 devices or more" in advice
+    assert "--config.model.dtype=bfloat16" in advice
+    planner = plan.Planner(tiny_experiment(dtype="bfloat16"), one_device(memory=1))
+    advice = planner.advice(made(1, False, needed=10**9))
+    assert advice == ["a smaller patch_size, or a smaller model"]
+
+
+def test_resident_data_take_memory_on_each_device():
+    resident = plan.Planner(tiny_experiment(), one_device(None), resident=(50, 40, 60))
+    step, arguments = resident._step(8, 4)
+    _, frozen, batch, _ = arguments
+    assert frozen["data"]["image"].shape == (50, 40, 60, 3)
+    assert batch["rows"].shape == (4, 8)
+    assert jax.eval_shape(step, *arguments)[1]["loss"].shape == ()
+    with pytest.raises(ValueError, match=r"patch_size=64 is larger than .* 40 x 60"):
+        resident.plan(64, 1)
+
+
+def test_pmap_is_refused_on_several_hosts():
+    experiment = tiny_experiment()
+    experiment.config.parallel = "pmap"
+    topology = dataclasses.replace(one_device(None), name="v5e:2x4", hosts=2)
+    with pytest.raises(ValueError, match=r"one host; v5e:2x4 has 2.*shard_map"):
+        plan.Planner(experiment, topology)
+
+
+def grouped(text):
+    """What the grouped convolutions in StableHLO are grouped along."""
+    return re.findall(r"(feature|batch)_group_count = (?:[2-9]|\d{2,})", text)
+
+
+def test_a_tpu_gets_native_grouped_convolutions_though_this_is_a_cpu():
+    experiment = tiny_experiment()
+    step = jax.jit(experiment.train_step(pipeline.expand_images, None))
+    pixels = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.uint8)
+    traced = step.trace(
+        jax.eval_shape(experiment.init),
+        {"loss": {}, "data": {}},
+        {
+            "image": pixels,
+            "target": pixels,
+            "weight": jax.ShapeDtypeStruct((1,), jnp.float32),
+            "index": jax.ShapeDtypeStruct((1,), jnp.int32),
+        },
+        jax.eval_shape(lambda: jax.random.key(0)),
+    )
+    tpu = grouped(traced.lower(lowering_platforms=("tpu",)).as_text())
+    # Those that the gradients of kernels become are grouped along the batch.
+    assert {"feature", "batch"} == set(tpu)
+    assert not grouped(traced.lower(lowering_platforms=("cpu",)).as_text())
+
+
+@pytest.mark.slow
+def test_a_tpu_slice_that_is_not_there(tmp_path):
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("needs libtpu, the compiler for TPUs (extra 'tpu')")
+    # A process of its own: JAX is told about its platforms before it starts.
+    code = """
+import jax
+from tests.training.test_plan import tiny_experiment
+from llie_jax.training import plan
+for name, chips, hosts in (("v4:2x2x2", 8, 2), ("v5e:2x4", 8, 2)):
+    topology = plan.open_topology(name)
+    assert (topology.chips, topology.devices, topology.hosts) == (chips, chips, hosts)
+    assert 15e9 < topology.memory < 34e9, topology.memory
+experiment = tiny_experiment()
+planner = plan.Planner(experiment, topology, quick=True)
+made = planner.plan(8, 2)
+assert made.fits and made.batch_size == 16
+params = sum(x.size for x in jax.tree.leaves(planner._state.params))
+assert 4 * params <= made.collectives["all-reduce"]["bytes"] < 4 * params + 100
+try:
+    plan.open_topology("v5e:3x5")
+except ValueError as error:
+    assert "v5e:16x16" in str(error)
+print("done")
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=900
+    )
+    assert result.stdout.endswith("done\n"), result.stderr[-2000:]
