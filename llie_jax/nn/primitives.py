@@ -350,7 +350,9 @@ def _dense_conv(x, kernel, strides, padding):
     _, height, width, _ = x.shape
     padded = any(map(any, padding))
     if (kh, kw, strides, padded) == (1, 1, 1, False):
-        return x @ kernel[0, 0]
+        # In two dimensions: XLA's kernel gradient of more copies the input twice.
+        y = x.reshape(-1, channels) @ kernel[0, 0]
+        return y.reshape(*x.shape[:-1], features)
 
     def conv(x, kernels):
         return _plain_conv(x, kernels[0], strides=strides, padding=padding)
@@ -385,7 +387,7 @@ def _halving_product(x, kernels):
 
 def _few_features_kernel_gradient(g, x, kernels):
     """One matrix product of the input and the patches of the output's gradient."""
-    kh, kw, channels, _ = kernels[0].shape
+    kh, kw, channels, features = kernels[0].shape
     _, height, width, _ = x.shape
     rows, columns = kh // 2, kw // 2
     g = jnp.pad(g, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
@@ -397,8 +399,8 @@ def _few_features_kernel_gradient(g, x, kernels):
         ],
         axis=-1,
     )
-    product = jnp.einsum("bhwc,bhwp->cp", x, patches).reshape(channels, kh, kw, -1)
-    return (product.transpose(1, 2, 0, 3),)
+    product = x.reshape(-1, channels).T @ patches.reshape(-1, kh * kw * features)
+    return (product.reshape(channels, kh, kw, features).transpose(1, 2, 0, 3),)
 
 
 def _kernel_and_bias(module: nn.Module, shape: tuple[int, int, int, int]):
