@@ -1,0 +1,238 @@
+"""Speed and memory of the primitives beside what plain XLA makes of the same operation.
+
+python -m bench.primitives
+python -m bench.primitives --only sum --clock cpu
+
+The shapes are those of DarkIR-m at 256x256. Both forms run in turns and the shortest
+time of each counts. Times are in milliseconds, memory is XLA's temporary bytes in MiB,
+and a ratio is plain over ours. Prints a table and writes bench/results/primitives.json.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from llie_jax.image.io import atomic
+from llie_jax.nn import primitives
+
+RESULTS = pathlib.Path(__file__).parent / "results" / "primitives.json"
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+def plain_conv(x, kernel, *, strides=1, dilation=1, groups=1):
+    padding = [
+        (dilation * (k // 2),) * 2 if k % 2 else (0, 0) for k in kernel.shape[:2]
+    ]
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (strides, strides),
+        padding,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+def plain_layer_norm(x, params):
+    centred = x - x.mean(-1, keepdims=True)
+    variance = jnp.square(centred).mean(-1, keepdims=True)
+    return centred * lax.rsqrt(variance + 1e-6) * params["scale"] + params["bias"]
+
+
+def depthwise(shape, dilation):
+    channels = shape[-1]
+    return (
+        f"depthwise, dilation {dilation}",
+        shape,
+        (3, 3, 1, channels),
+        lambda x, k: plain_conv(x, k, dilation=dilation, groups=channels),
+        lambda x, k: primitives.grouped_conv(x, k, groups=channels, dilation=dilation),
+    )
+
+
+def pairs(shape):
+    groups = shape[-1] // 2
+    return (
+        "grouped, 2 in and 2 out",
+        shape,
+        (3, 3, 2, shape[-1]),
+        lambda x, k: plain_conv(x, k, groups=groups),
+        lambda x, k: primitives.grouped_conv(x, k, groups=groups),
+    )
+
+
+def depthwise_sum(shape, dilations=(1, 4, 9)):
+    channels = shape[-1]
+    return (
+        "sum of depthwise, dilations 1, 4, 9",
+        shape,
+        [(3, 3, 1, channels)] * len(dilations),
+        lambda x, ks: sum(
+            plain_conv(x, k, dilation=d, groups=channels)
+            for k, d in zip(ks, dilations, strict=True)
+        ),
+        lambda x, ks: primitives.summed_depthwise(x, ks, dilations=dilations),
+    )
+
+
+def dense(name, shape, size, features, **options):
+    module = primitives.Conv(features, (size, size), use_bias=False, **options)
+    return (
+        name,
+        shape,
+        (size, size, shape[-1], features),
+        lambda x, k: plain_conv(x, k, strides=options.get("strides", 1)),
+        lambda x, k: module.apply({"params": {"kernel": k}}, x),
+    )
+
+
+def layer_norm(shape):
+    return (
+        "layer norm",
+        shape,
+        {"scale": shape[-1:], "bias": shape[-1:]},
+        plain_layer_norm,
+        lambda x, params: primitives.LayerNorm().apply({"params": params}, x),
+    )
+
+
+LEVELS = [(1, 256 // 2**i, 256 // 2**i, 64 * 2**i) for i in range(4)]
+BATCHES = [(4, 64, 64, 64), (4, 32, 32, 128)]
+HALVES = [(*shape[:3], shape[3] // 2) for shape in LEVELS]
+
+
+def cases():
+    """Yields (name, shape of x, shapes of the parameters, plain, ours)."""
+    for shape in LEVELS + BATCHES:
+        for dilation in (1, 4, 9):
+            yield depthwise(shape, dilation)
+    for shape in HALVES:
+        yield depthwise(shape, 1)
+    for shape in LEVELS + BATCHES:
+        yield pairs(shape)
+    for shape in LEVELS + BATCHES:
+        yield depthwise_sum(shape)
+    for shape in HALVES:
+        yield dense("1x1", shape, 1, 2 * shape[-1])
+    for shape in HALVES[:3]:
+        yield dense("2x2 of stride 2", shape, 2, 2 * shape[-1], strides=2, padding=0)
+    yield dense("3x3, 32 to 3", (1, 256, 256, 32), 3, 3)
+    for shape in HALVES:
+        yield layer_norm(shape)
+
+
+def with_gradient(function):
+    """Returns a function of (x, params, cotangent): the value and both gradients."""
+
+    def run(x, params, cotangent):
+        y, pullback = jax.vjp(function, x, params)
+        return y, pullback(cotangent)
+
+    return run
+
+
+def measure(functions, args, *, repeats, seconds, clock):
+    """Returns [(milliseconds, temporary MiB)] of each function, run in turns."""
+    compiled = [jax.jit(function).lower(*args).compile() for function in functions]
+    best = [float("inf")] * len(compiled)
+    spent = [0.0] * len(compiled)
+    for turn in range(repeats + 1):
+        for i, run in enumerate(compiled):
+            # XLA takes seconds for some: their first run tells enough.
+            if spent[i] > seconds:
+                continue
+            start = clock()
+            jax.block_until_ready(run(*args))
+            elapsed = clock() - start
+            spent[i] += elapsed
+            if turn > 0 or elapsed > seconds:
+                best[i] = min(best[i], elapsed)
+    memory = [run.memory_analysis().temp_size_in_bytes / 2**20 for run in compiled]
+    return [(1e3 * t, m) for t, m in zip(best, memory, strict=True)]
+
+
+def random(rng, shapes):
+    is_shape = lambda node: isinstance(node, tuple)  # noqa: E731
+    return jax.tree.map(
+        lambda shape: jnp.asarray(rng.normal(size=shape), jnp.float32),
+        shapes,
+        is_leaf=is_shape,
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument(
+        "--seconds", type=float, default=2.0, help="stop repeating a form after this"
+    )
+    parser.add_argument(
+        "--clock",
+        choices=CLOCKS,
+        default="wall",
+        help="cpu adds up all threads and suffers less from other programs",
+    )
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
+    args = parser.parse_args()
+    options = dict(repeats=args.repeats, seconds=args.seconds, clock=CLOCKS[args.clock])
+
+    rows = []
+    print(f"{'':36}{'shape':>18}  forward: plain   ours  ratio   with gradient:")
+    for name, shape, param_shapes, plain, ours in cases():
+        if args.only not in name:
+            continue
+        rng = np.random.default_rng(0)
+        x, params = random(rng, shape), random(rng, param_shapes)
+        cotangent = random(rng, jax.eval_shape(plain, x, params).shape)
+        row = {"name": name, "shape": shape}
+        for part, functions, inputs in (
+            ("forward", (plain, ours), (x, params)),
+            (
+                "gradient",
+                (with_gradient(plain), with_gradient(ours)),
+                (x, params, cotangent),
+            ),
+        ):
+            (slow, slow_memory), (fast, fast_memory) = measure(
+                functions, inputs, **options
+            )
+            row[part] = {
+                "plain_ms": round(slow, 3),
+                "ours_ms": round(fast, 3),
+                "ratio": round(slow / fast, 2),
+                "plain_mib": round(slow_memory, 1),
+                "ours_mib": round(fast_memory, 1),
+            }
+        rows.append(row)
+        cells = [
+            f"{row[part]['plain_ms']:9.2f} {row[part]['ours_ms']:6.2f} "
+            f"{row[part]['ratio']:6.1f}"
+            for part in ("forward", "gradient")
+        ]
+        print(f"{name:36}{'x'.join(map(str, shape)):>18}  {'       '.join(cells)}")
+
+    report = {
+        "jax": jax.__version__,
+        "backend": jax.default_backend(),
+        "cores": os.cpu_count(),
+        "clock": args.clock,
+        "unit": "milliseconds; temporary memory in MiB",
+        "rows": rows,
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(args.out) as temporary:
+        temporary.write_text(json.dumps(report, indent=1) + "\n")
+    print(f"written to {args.out}")
+
+
+if __name__ == "__main__":
+    main()
