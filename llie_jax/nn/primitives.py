@@ -2,7 +2,8 @@
 
 Layers keep PyTorch's conventions (explicit zero padding, uniform initialisation), so
 that published weights load without change and training starts alike.
-`grouped_conv` is the one place that chooses an implementation by backend.
+Where XLA's CPU code is slow, another form of the same operation is taken on CPU only;
+`_by_backend` makes that choice for all convolutions.
 """
 
 import functools
@@ -296,6 +297,7 @@ def _shifted_sum(x, kernels, *, dilations):
                 total += view * weights[k][i, j, n]
         return lax.dynamic_update_slice(y, total.astype(y.dtype), (0, first, 0, 0))
 
+    # `x` only lends its memory, every row is written over.
     return lax.fori_loop(0, -(-height // rows), add_block, x)
 
 
@@ -363,7 +365,7 @@ def _dense_conv(x, kernel, strides, padding):
         cpu = _transposed(_halving_product)
     elif (
         strides == 1
-        and features <= _FEW < channels
+        and features <= 4 < channels  # measured: patches of more cost too much
         and padding == ((kh // 2,) * 2, (kw // 2,) * 2)
         and kh % 2 == kw % 2 == 1
     ):
@@ -371,10 +373,6 @@ def _dense_conv(x, kernel, strides, padding):
     if cpu is plain:
         return conv(x, (kernel,))
     return _by_backend(x, (kernel,), cpu, plain)
-
-
-_FEW = 4
-"""Up to so many features, the kernel gradient from patches of the output is faster."""
 
 
 def _halving_product(x, kernels):
