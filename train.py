@@ -1,56 +1,72 @@
-"""Trains a model. Started again with the same --workdir, it goes on where it was.
+"""Trains a model. Started again with the same --workdir, it goes on where it was."""
 
-Usage: python train.py --config FILE --workdir DIR [--config.KEY=VALUE ...]
+import argparse
+import sys
 
-Examples:
+from llie_jax.cli.main import guarded
+
+EXAMPLES = """
+examples:
   python train.py --config llie_jax/configs/darkir_demo.py --workdir runs/demo
   python train.py --config llie_jax/configs/darkir_lol_v1.py --workdir runs/lol
       --config.data.train.root=data/lol_v1 --config.optimizer.learning_rate=2e-4
 
 Every value of a config can be changed with --config.KEY=VALUE; llie_jax/configs/base.py
-explains the keys. --stop_at N saves and stops after step N. The run's folder gets
-config.json, checkpoints/, log.jsonl, TensorBoard events, samples/ and report.html.
+explains the keys. The folder of a run gets config.json, checkpoints/, log.jsonl,
+TensorBoard events/, samples/ and report.html. Ctrl-C saves and leaves.
 """
 
-import sys
 
-from absl import flags
-from ml_collections import config_flags
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of all flags but `--config.KEY`."""
+    found = argparse.ArgumentParser(
+        prog="train.py",
+        usage="python train.py --config FILE --workdir DIR [--config.KEY=VALUE ...]",
+        description=__doc__,
+        epilog=EXAMPLES.strip("\n"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # --config.KEY is not short for anything
+    )
+    found.add_argument("--config", required=True, metavar="FILE", help="the experiment")
+    found.add_argument(
+        "--workdir", required=True, metavar="DIR", help="the folder of the run"
+    )
+    found.add_argument(
+        "--stop-at", type=int, metavar="N", help="save and stop after step N"
+    )
+    return found
 
-from llie_jax.cli.main import guarded
 
-_FLAGS = flags.FlagValues()
-_CONFIG = config_flags.DEFINE_config_file("config", flag_values=_FLAGS)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder.", flag_values=_FLAGS)
-_STOP_AT = flags.DEFINE_integer("stop_at", None, "Step.", flag_values=_FLAGS)
-
-
-def run(argv: list[str]) -> int:
-    """Trains as the command line says; returns the exit status.
+def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Trains; returns the exit status.
 
     Raises:
-        ValueError: if a flag is missing or wrong.
+        ValueError, OSError: if an argument is wrong, or files are missing.
     """
-    # Before anything else touches the devices.
+    import jax
+
+    from llie_jax.cli.experiment import load_config
     from llie_jax.training import parallel
 
-    parallel.start()
+    config = load_config(args.config, overrides)
+    parallel.start()  # before anything touches the devices
 
     from llie_jax.training.loop import NonFiniteError, train
 
     try:
-        rest = _FLAGS(argv)[1:]
-    except (flags.Error, AttributeError) as error:
-        raise ValueError(error) from error
-    if rest or not (_FLAGS.config and _FLAGS.workdir):
-        problem = (
-            f"I do not know {rest[0]!r}" if rest else "Give --config and --workdir"
-        )
-        raise ValueError(f"{problem}; see python train.py --help")
-    try:
-        result = train(_FLAGS.config, _FLAGS.workdir, stop_at=_FLAGS.stop_at)
+        result = train(config, args.workdir, stop_at=args.stop_at)
     except NonFiniteError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print(
+            "error: the devices have too little memory for this step. Use a smaller "
+            "batch_size or patch_size in config.stages, or "
+            "--config.model.dtype=bfloat16; `llie-jax plan` says what fits.",
+            file=sys.stderr,
+        )
         return 1
     if result.signal is not None and not result.finished:
         return 128 + result.signal
@@ -58,7 +74,5 @@ def run(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    if {"-h", "--help"} & set(sys.argv):
-        print(__doc__)
-        sys.exit(0)
-    sys.exit(guarded(run, sys.argv))
+    arguments, others = parser().parse_known_args()
+    sys.exit(guarded(run, arguments, others))

@@ -9,17 +9,18 @@ import importlib.util
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 import llie_jax.models  # noqa: F401  registers what specs name
 from llie_jax import registry
+from llie_jax.data import pipeline
 from llie_jax.losses import weighted
 
 MAPPINGS = ("shard_map", "pmap")
 NONFINITE = ("stop", "skip")
-RESIDENCES = ("auto", "device", "host")
 
 OPEN_TABLES = ("config.model", "config.stages", "config.loss.terms")
 """Tables whose keys a user chooses; their entries are checked one by one."""
@@ -38,9 +39,22 @@ def spec(name: str, **fields: Any) -> ConfigDict:
     """
     given = {"name": name, **fields}
     if name in registry.names("loss"):
-        return ConfigDict(weighted.complete_term(given))
+        return _config(weighted.complete_term(given))
     kind = "layer" if name in registry.names("layer") else "model"
-    return ConfigDict(registry.complete_spec(given, kind=kind))
+    return _config(registry.complete_spec(given, kind=kind))
+
+
+def _config(values: Mapping[str, Any]) -> ConfigDict:
+    """Returns values as a ConfigDict that flags can override: they know no lists."""
+
+    def convert(value):
+        if isinstance(value, Mapping):
+            return {key: convert(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return tuple(convert(item) for item in value)
+        return value
+
+    return ConfigDict(convert(values))
 
 
 def get_config() -> ConfigDict:
@@ -97,7 +111,7 @@ def get_config() -> ConfigDict:
 def _replace(config: ConfigDict, key: str, value) -> None:
     """Replaces a sub-dict of a locked config whole."""
     with config.unlocked():
-        config[key] = ConfigDict(value)
+        config[key] = _config(value)
 
 
 def check(config: ConfigDict) -> ConfigDict:
@@ -129,7 +143,7 @@ def check(config: ConfigDict) -> ConfigDict:
     for key, options in (
         ("parallel", MAPPINGS),
         ("nonfinite", NONFINITE),
-        ("data.residence", RESIDENCES),
+        ("data.residence", pipeline.RESIDENCES),
     ):
         value = _at(config, key)
         if value not in options:
@@ -145,6 +159,11 @@ def check(config: ConfigDict) -> ConfigDict:
             raise ValueError(
                 f"config.{key} is {_at(config, key)}; give {low} or more, below {high}."
             )
+    if config.optimizer.learning_rate < 0:
+        raise ValueError(
+            f"config.optimizer.learning_rate is {config.optimizer.learning_rate}; give "
+            "0 or more."
+        )
     for key in ("log", "evaluate", "checkpoint"):
         if config[key].every_steps < 1:
             raise ValueError(
@@ -165,8 +184,8 @@ def load(path: str | os.PathLike) -> ConfigDict:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not a Python file with a `get_config` function, or sets a
-            key that does not exist.
+        ValueError: if it is not a Python file with a `get_config` function, or that
+            function fails; the file is named.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -183,13 +202,14 @@ def load(path: str | os.PathLike) -> ConfigDict:
     if module_spec is None:
         raise ValueError(f"{path} is not a Python file; configs are Python files.")
     module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise ValueError(f"{path} has no function get_config().")
     try:
+        module_spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise ValueError("it has no function get_config().")
         return check(module.get_config())
-    except AttributeError as error:  # how a locked config refuses an unknown key
-        raise ValueError(f"{path}: {error}") from error
+    except Exception as error:  # the file is the user's: whatever it raises, name it
+        what = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"{path}: {what}{error}") from error
 
 
 def from_json(text: str) -> ConfigDict:
@@ -197,7 +217,7 @@ def from_json(text: str) -> ConfigDict:
     config = get_config()
     with config.unlocked():
         for key, value in json.loads(text).items():
-            config[key] = ConfigDict(value) if isinstance(value, dict) else value
+            config[key] = _config(value) if isinstance(value, dict) else value
     return check(config)
 
 

@@ -113,13 +113,8 @@ class SpatialAttention(nn.Module):
             x = primitives.GroupedConv(
                 2 * channels, groups=channels, name="extra", **types
             )(x)
-        branches = [
-            primitives.DepthwiseConv(
-                (3, 3), dilation=dilation, name=f"branch_{i}", **types
-            )(x)
-            for i, dilation in enumerate(self.dilations)
-        ]
-        x = simple_gate(sum(branches[1:], branches[0]))
+        x = primitives.DepthwiseSum(self.dilations, name="branches", **types)(x)
+        x = simple_gate(x)
         x = x * SimplifiedChannelAttention(name="channel_attention", **types)(x)
         return primitives.Conv(channels, (1, 1), name="project", **types)(x)
 
@@ -256,7 +251,7 @@ TORCH_BLOCK_KEYS = {
     "norm1": "norm1",
     "conv1": "spatial/expand",
     "extra_conv": "spatial/extra",
-    "branches.{k}.branch.0": "spatial/branch_{k}",
+    "branches.{k}.branch.0": "spatial/branches/branch_{k}",
     "sca.1": "spatial/channel_attention/project",
     "conv3": "spatial/project",
     "beta": "beta",
@@ -290,7 +285,9 @@ def infer_spec(
     """Returns the fields of DarkIR that an official checkpoint tells.
 
     The dilations leave no trace but their number: one is taken to be 1, three are the
-    paper's 1, 4, 9.
+    paper's 1, 4, 9. A stage of which there is no key is taken to have one block, so
+    that a checkpoint with a stage missing does not fit; a stage without blocks has to
+    be given.
 
     Args:
         shapes: official state-dict keys to shapes.
@@ -306,7 +303,7 @@ def infer_spec(
         return 1 + max((int(match[1]) for match in found if match), default=-1)
 
     def blocks(stage):
-        return count(re.escape(stage) + r"\.modules_list")
+        return max(1, count(re.escape(stage) + r"\.modules_list"))
 
     widths = [
         shapes[key][axis]
@@ -318,7 +315,7 @@ def infer_spec(
             "The checkpoint has neither 'intro' nor 'ending', from which DarkIR's "
             "width is read."
         )
-    levels = count("downs")
+    levels = max(1, *map(count, ("encoders", "downs", "ups", "decoders")))
     fields = {
         "encoder_blocks": tuple(blocks(f"encoders.{i}") for i in range(levels)),
         "middle_encoder_blocks": blocks("middle_blks_enc"),

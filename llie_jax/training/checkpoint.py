@@ -61,10 +61,6 @@ class Checkpoints:
             item_names=(_ITEM,),
         )
 
-    def latest(self) -> int | None:
-        """Returns the newest step saved, or None."""
-        return self._manager.latest_step()
-
     def steps(self) -> list[int]:
         """Returns the steps saved, oldest first."""
         return sorted(self._manager.all_steps())

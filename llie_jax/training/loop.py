@@ -187,7 +187,7 @@ def _run(
         mapping=config.parallel,
     )
     rng = parallel.replicate_key(jax.random.key(config.seed + 1), mesh)
-    meter = _Meter(config)
+    meter = _Meter(config, skipped=int(state.skipped))
     scores, stopped = None, False
 
     def show():
@@ -252,6 +252,7 @@ def _run(
             if first_process:
                 _write_report(config, workdir, held_out)
                 line.note(f"see {workdir / 'report.html'}")
+            parallel.any_process(False)  # nobody leaves before the report is written
         else:
             line.note(
                 f"stopped at step {step} of {total}, saved in {workdir}; the same "
@@ -273,13 +274,13 @@ def _run(
 class _Meter:
     """Keeps the terms of the steps on the device until somebody looks at them."""
 
-    def __init__(self, config):
+    def __init__(self, config, *, skipped: int):
         self._config = config
         self._pending: list[tuple[int, dict[str, jax.Array]]] = []
         self._flight: deque = deque()
         self._images = 0
         self._waited = 0.0
-        self._skipped = 0
+        self._skipped = skipped
         self._start = time.perf_counter()
 
     @contextlib.contextmanager
@@ -421,7 +422,13 @@ def _check_workdir(workdir: pathlib.Path, config) -> None:
     path = workdir / "config.json"
     if not path.exists():
         return
-    old = base.flatten(base.from_json(path.read_text()))
+    try:
+        old = base.flatten(base.from_json(path.read_text()))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} cannot be read as a config of this version ({error}). Use another "
+            "--workdir."
+        ) from error
     new = base.flatten(config)
     differing = [
         f"{key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} now"

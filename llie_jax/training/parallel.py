@@ -104,14 +104,6 @@ def gather(tree: Any) -> Any:
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
-def local(tree: Any) -> Any:
-    """Returns this process's own copy of replicated values, for work it does alone."""
-    return jax.tree.map(
-        lambda leaf: leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf,
-        tree,
-    )
-
-
 def map_step(
     build: Callable[[str | None], Callable],
     mesh: Mesh,

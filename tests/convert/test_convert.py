@@ -84,7 +84,7 @@ def test_fields_are_found_and_values_kept():
     tensors = official(SMALL, np.random.default_rng(0))
     model, variables = convert.from_torch(tensors)
     assert model == llie_jax.build(SMALL)
-    kernel = variables["params"]["encoders_1"]["block_1"]["spatial"]["branch_0"]
+    kernel = variables["params"]["encoders_1"]["block_1"]["spatial"]["branches"]["branch_0"]
     source = tensors["encoders.1.modules_list.1.branches.0.branch.0.weight"]
     assert np.array_equal(kernel["kernel"], source.transpose(2, 3, 1, 0))
 

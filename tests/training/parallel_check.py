@@ -51,13 +51,11 @@ def run(mesh, mapping):
         for leaf in jax.tree.leaves(state)
         for shard in leaf.addressable_shards
     ]
-    leaves = [
-        np.asarray(leaf).ravel() for leaf in jax.tree.leaves(parallel.local(state))
-    ]
+    leaves = [np.asarray(leaf).ravel() for leaf in jax.tree.leaves(state)]
     return {
         "state": np.concatenate(leaves).tolist(),
-        "loss": float(parallel.local(terms)["loss"]),
-        "gradient_norm": float(parallel.local(terms)["gradient_norm"]),
+        "loss": float(terms["loss"]),
+        "gradient_norm": float(terms["gradient_norm"]),
         "replicas_equal": all(replicas),
     }
 

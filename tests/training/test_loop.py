@@ -16,6 +16,7 @@ import pytest
 
 import llie_jax
 from llie_jax import weights
+from llie_jax.cli.experiment import load_config
 from llie_jax.configs import base
 from llie_jax.evaluation.report import read_log
 from llie_jax.training import loop
@@ -65,7 +66,7 @@ def test_a_run_leaves_its_files(unbroken):
 def test_latest_and_best_are_kept(unbroken):
     workdir, _ = unbroken
     checkpoints = Checkpoints(workdir / "checkpoints")
-    assert checkpoints.latest() == 8
+    assert checkpoints.steps()[-1] == 8
     assert len(checkpoints.steps()) <= 2
     checkpoints.close()
 
@@ -146,7 +147,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(pairs, tmp_path):
         loop.train(config, tmp_path, progress=False)
     # Whatever was saved is finite.
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    if checkpoints.latest() is not None:
+    if checkpoints.steps():
         _, variables = weights.load(tmp_path, step="latest")
         chex.assert_tree_all_finite(variables)
     checkpoints.close()
@@ -178,7 +179,7 @@ def test_sigterm_saves_and_leaves(pairs, tmp_path):
     assert result.signal == signal.SIGTERM
     assert not result.finished
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    assert checkpoints.latest() == result.step > 0
+    assert checkpoints.steps()[-1] == result.step > 0
     checkpoints.close()
 
 
@@ -263,7 +264,7 @@ def test_the_command_trains_and_says_so(pairs, tmp_path):
     [
         (["--workdir=x", "--config.optimiser.b1=0.5"], "optimi"),
         (["--workdir=x", "--config.parallel=pmapp"], "Did you mean 'pmap'"),
-        ([], "--help"),
+        (["--workdir=x", "--config.optimizer.learning_rate=-1"], "give 0 or more"),
     ],
 )
 def test_the_command_names_mistakes(pairs, tmp_path, flags, message):
@@ -272,6 +273,23 @@ def test_the_command_names_mistakes(pairs, tmp_path, flags, message):
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_tuples_can_be_changed_on_the_command_line(tmp_path):
+    path = ROOT / "llie_jax" / "configs" / "darkir_demo.py"
+    config = load_config(path, ["--config.model.dilations=(1, 4)"])
+    assert config.model.dilations == (1, 4)
+    assert base.from_json(base.to_json(config)) == config
+
+
+@pytest.mark.parametrize(
+    "text", ["def get_config(:", "nothing = 0", "def get_config():\n    return missing"]
+)
+def test_an_experiment_that_fails_is_named(tmp_path, text):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"mine\.py: "):
+        base.load(path)
 
 
 def test_public_names():
