@@ -23,6 +23,17 @@ Spec = str | Mapping[str, Any]
 _PARTS: dict[str, dict[str, "Part"]] = {}
 _MODULE_INTERNALS = ("parent", "name")
 _DTYPE_FIELDS = ("dtype", "param_dtype")
+_LIST = list | tuple
+
+# Type of a field's default, accepted types, and their name. A bool is an int too.
+_TYPES = (
+    (bool, bool, "a boolean"),
+    (int, int, "an integer"),
+    (float, int | float, "a number"),
+    (str, str, "a string"),
+    (_LIST, _LIST, "a list"),
+    (Mapping, Mapping, "a dict"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +44,10 @@ class Part:
         name: the name in specs.
         kind: "model", "layer", "loss", ...; names are unique within a kind.
         make: a Module class, or a function whose keyword-only options are its fields.
-        facts: what else the registering module wants known, e.g. `sizes` of a model.
+        facts: what else the registering module wants known. Of a model, for example,
+            `sizes` (name -> fields), `parity` (what it was compared with) and
+            `trained`, a dict of `config`, `data`, `protocol` and `score` (metric ->
+            value).
     """
 
     name: str
@@ -67,6 +81,18 @@ def suggest(name: str, options: Iterable[str]) -> str:
     """Returns " Did you mean 'x'?" for the nearest option, or "" if none is near."""
     near = difflib.get_close_matches(str(name), list(options), n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def listed(items: Iterable[Any], *, limit: int | None = None) -> str:
+    """Returns "a, b and 3 more" for a message, "none" if there is nothing.
+
+    Args:
+        items: what to list.
+        limit: how many are shown; None shows all.
+    """
+    items = [str(item) for item in items]
+    more = len(items) - len(items[:limit])
+    return (", ".join(items[:limit]) or "none") + (f" and {more} more" if more else "")
 
 
 def register(name: str, *, kind: str = "model", **facts: Any) -> Callable:
@@ -123,7 +149,8 @@ def split_spec(spec: Spec, *, kind: str = "model") -> tuple[Part, dict[str, Any]
 
     Raises:
         TypeError: if the spec is neither a name nor a mapping.
-        ValueError: if it has no name, an unknown name, or an unknown field.
+        ValueError: if it has no name, an unknown name, an unknown field, or a value of
+            another type than the field's default.
     """
     if isinstance(spec, str):
         spec = {"name": spec}
@@ -136,11 +163,15 @@ def split_spec(spec: Spec, *, kind: str = "model") -> tuple[Part, dict[str, Any]
     part = get(spec["name"], kind=kind)
     fields = part.fields()
     given = {key: value for key, value in spec.items() if key != "name"}
-    for key in given:
+    for key, value in given.items():
         if key not in fields:
             raise ValueError(
                 f"{part.name!r} has no field {key!r}.{suggest(key, fields)} "
                 f"Fields: {', '.join(fields)}."
+            )
+        if expected := _expected(value, fields[key]):
+            raise ValueError(
+                f"The field {key!r} of {part.name!r} is {expected}; got {value!r}."
             )
     return part, given
 
@@ -182,6 +213,19 @@ def build(spec: Spec) -> nn.Module:
     part, given = split_spec(spec)
     complete_spec(spec)  # a required field that is missing is an error here
     return part.make(**{key: _to_field(key, value) for key, value in given.items()})
+
+
+def _expected(value: Any, default: Any) -> str:
+    """Returns what a field with this default takes, "" if the value is of that type."""
+    for kind, accepted, words in _TYPES:
+        if isinstance(default, kind):
+            fits = isinstance(value, accepted)
+            fits = fits and isinstance(value, bool) == isinstance(default, bool)
+            if fits and default and kind is _LIST:
+                fits = not any(all(_expected(x, y) for y in default) for x in value)
+            example = list(default) if kind is _LIST else default
+            return "" if fits else f"{words} such as {example!r}"
+    return ""
 
 
 def _to_plain(key: str, value: Any) -> tuple[bool, Any]:
