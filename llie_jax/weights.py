@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
@@ -26,6 +27,7 @@ from flax import traverse_util
 from llie_jax import registry
 from llie_jax.image import io
 from llie_jax.models.shapes import variable_shapes
+from llie_jax.registry import listed
 from llie_jax.types import Pretrained
 
 FOLDER_VARIABLE = "LLIE_JAX_WEIGHTS"
@@ -34,7 +36,6 @@ _CONFIG = "config.json"
 _CHECKPOINTS = "checkpoints"
 _STATE = "state"
 _METRIC = "psnr"
-_LISTED = 20
 
 
 def load(
@@ -297,14 +298,20 @@ class _Run:
         # Imported here: it takes seconds, which release files need not wait for.
         import orbax.checkpoint as ocp
 
+        # By default Orbax waits for all processes; this one may be reading alone.
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(), active_processes={jax.process_index()}
+        )
+        handlers = {
+            _STATE: ocp.PyTreeCheckpointHandler(multiprocessing_options=alone),
+            "metrics": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+        }
         with _quiet():
+            options = ocp.CheckpointManagerOptions(
+                read_only=True, multiprocessing_options=alone
+            )
             manager = ocp.CheckpointManager(
-                self.folder.absolute(),
-                options=ocp.CheckpointManagerOptions(read_only=True),
-                item_handlers={
-                    _STATE: ocp.PyTreeCheckpointHandler(),
-                    "metrics": ocp.JsonCheckpointHandler(),
-                },
+                self.folder.absolute(), options=options, item_handlers=handlers
             )
         with contextlib.closing(manager):
             steps = sorted(manager.all_steps())
@@ -364,7 +371,7 @@ class _Run:
         if self.step not in metrics:
             raise ValueError(
                 f"{self.folder} has no checkpoint of step {self.step!r}. Steps: "
-                f"{_listed(list(metrics))}; or 'best', 'latest'."
+                f"{listed(list(metrics))}; or 'best', 'latest'."
             )
         return self.step
 
@@ -378,7 +385,7 @@ class _Run:
             reason = str(error).partition(" [tensorstore_spec")[0]
             raise ValueError(
                 f"The checkpoint {self.folder / str(step)} cannot be read "
-                f"({type(error).__name__}: {reason}). Other steps: {_listed(others)}."
+                f"({type(error).__name__}: {reason}). Other steps: {listed(others)}."
             ) from error
 
 
@@ -411,7 +418,7 @@ def _find(weights: str | os.PathLike, step: int | str) -> _ReleaseFile | _Run:
         return _find_published(str(weights), known[str(weights)])
     raise FileNotFoundError(
         f"There is no file, folder or published name {str(weights)!r}."
-        f"{registry.suggest(str(weights), known)} Published: {_listed(list(known))}."
+        f"{registry.suggest(str(weights), known)} Published: {listed(list(known))}."
     )
 
 
@@ -490,8 +497,8 @@ def _check(
     ]
     if missing or unknown or differing:
         raise ValueError(
-            f"{where} do not fit the model. Unknown names: {_listed(unknown)}. Missing "
-            f"names: {_listed(missing)}. Other shapes: {_listed(differing)}."
+            f"{where} do not fit the model. Unknown names: {listed(unknown)}. Missing "
+            f"names: {listed(missing)}. Other shapes: {listed(differing)}."
         )
 
 
@@ -503,10 +510,3 @@ def _digest(tensors: Mapping[str, np.ndarray]) -> str:
         digest.update(f"{name} {value.dtype} {value.shape}\n".encode())
         digest.update(value.tobytes())
     return digest.hexdigest()
-
-
-def _listed(items: list, limit: int = _LISTED) -> str:
-    shown = ", ".join(str(item) for item in items[:limit])
-    if len(items) > limit:
-        shown += f" and {len(items) - limit} more"
-    return shown or "none"

@@ -1,5 +1,10 @@
 import json
+import os
+import re
 import shutil
+import socket
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -13,6 +18,7 @@ import llie_jax
 from llie_jax import registry, weights
 from llie_jax.training.state import create_train_state
 from llie_jax.types import Pretrained
+from tests.conftest import ROOT
 
 SPEC = {
     "name": "darkir",
@@ -179,6 +185,40 @@ class TestRun:
             manager.save(7, args=args)
         equal(weights.load(tmp_path)[1], {"params": state.params})
         assert not weights.describe(tmp_path)["averaged"]
+
+    @pytest.mark.slow
+    def test_one_process_of_two_reads_alone(self, tmp_path, workdir, state):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        environment = {
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "JAX_COORDINATOR_ADDRESS": address,
+            "JAX_NUM_PROCESSES": "2",
+        }
+        command = (sys.executable, "-m", "tests.lone_reader", workdir, tmp_path)
+        processes = [
+            subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**environment, "JAX_PROCESS_ID": str(i)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for i in range(2)
+        ]
+        expected = sum(leaf.sum() for leaf in jax.tree.leaves(state.ema_params))
+        try:
+            for process in processes:
+                out, err = process.communicate(timeout=120)
+                assert process.returncode == 0, err
+                total = float(re.search("^total (.*)$", out, re.MULTILINE)[1])
+                assert total == pytest.approx(float(expected), rel=1e-4)
+        finally:
+            for process in processes:
+                process.kill()
 
     def test_absent_step(self, workdir):
         with pytest.raises(
