@@ -13,8 +13,7 @@ from llie_jax.convert import names
 from llie_jax.convert import tensors as layouts
 from llie_jax.convert.checkpoint import state_dict
 from llie_jax.models.shapes import variable_shapes
-
-_LISTED = 20
+from llie_jax.registry import listed
 
 
 def from_torch(
@@ -103,8 +102,8 @@ def convert_tensors(
     if unknown or missing or differing:
         raise ValueError(
             "The checkpoint does not fit the model. "
-            f"Unknown keys: {_listed(unknown)}. Missing keys: {_listed(missing)}."
-            + (f" Other shapes: {_listed(differing)}." if differing else "")
+            f"Unknown keys: {listed(unknown)}. Missing keys: {listed(missing)}."
+            + (f" Other shapes: {listed(differing)}." if differing else "")
         )
     return traverse_util.unflatten_dict(filled, sep="/")
 
@@ -118,14 +117,7 @@ def _find_model(tensors):
     best = max(known, key=known.get, default=None)
     if best is None or known[best] <= len(tensors) / 2:
         raise ValueError(
-            f"No model recognised from the keys {_listed(list(tensors), 5)}. Models: "
+            f"No model recognised from the keys {listed(tensors, limit=5)}. Models: "
             f"{', '.join(known)}."
         )
     return best
-
-
-def _listed(items, limit=_LISTED):
-    shown = ", ".join(str(item) for item in items[:limit])
-    if len(items) > limit:
-        shown += f" and {len(items) - limit} more"
-    return shown or "none"

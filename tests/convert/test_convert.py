@@ -14,9 +14,9 @@ SMALL = {
     "name": "darkir",
     "width": 4,
     "encoder_blocks": [1, 2],
-    "middle_encoder_blocks": 0,
+    "middle_encoder_blocks": 1,
     "middle_decoder_blocks": 1,
-    "decoder_blocks": [2, 0],
+    "decoder_blocks": [2, 1],
     "dilations": [1],
     "extra_depthwise": False,
 }
@@ -84,7 +84,9 @@ def test_fields_are_found_and_values_kept():
     tensors = official(SMALL, np.random.default_rng(0))
     model, variables = convert.from_torch(tensors)
     assert model == llie_jax.build(SMALL)
-    kernel = variables["params"]["encoders_1"]["block_1"]["spatial"]["branches"]["branch_0"]
+    kernel = variables["params"]["encoders_1"]["block_1"]["spatial"]["branches"][
+        "branch_0"
+    ]
     source = tensors["encoders.1.modules_list.1.branches.0.branch.0.weight"]
     assert np.array_equal(kernel["kernel"], source.transpose(2, 3, 1, 0))
 
@@ -122,6 +124,32 @@ def test_unknown_and_missing_keys_are_both_listed():
     unknown, _, missing = message.partition("Missing")
     assert all(key in unknown for key in ("adapter.weight", "extra"))
     assert all(key in missing for key in ("intro.weight", "ups.0.0.weight"))
+
+
+@pytest.mark.parametrize("stage", ["encoders.0", "middle_blks_dec", "downs", "ups"])
+def test_all_keys_of_a_missing_stage_are_listed(stage):
+    tensors = official(SMALL)
+    gone = [key for key in tensors if key.startswith(f"{stage}.")]
+    for key in gone:
+        del tensors[key]
+    with pytest.raises(ValueError, match=r"Unknown keys: none\. Missing") as error:
+        convert.from_torch(tensors)
+    assert all(key in str(error.value) for key in gone)
+
+
+def test_all_unknown_keys_are_listed():
+    strays = {f"stray{i}.weight": np.zeros(1) for i in range(30)}
+    with pytest.raises(ValueError, match="does not fit") as error:
+        convert.from_torch({**official(SMALL), **strays})
+    assert all(key in str(error.value) for key in strays)
+
+
+def test_a_stage_without_blocks_is_given():
+    spec = {**SMALL, "middle_encoder_blocks": 0, "decoder_blocks": [2, 0]}
+    with pytest.raises(ValueError, match=r"Missing keys: .*middle_blks_enc"):
+        convert.from_torch(official(spec))
+    fields = {"middle_encoder_blocks": 0, "decoder_blocks": [2, 0]}
+    assert convert.from_torch(official(spec), fields)[0] == llie_jax.build(spec)
 
 
 def test_shapes_that_differ_are_listed():
