@@ -148,6 +148,10 @@ class SubsetSource(PairedSource):
     def _read(self, index: int, key: str) -> tuple[bytes, str]:
         return self.source._read(self.indices[index], key)
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Returns (H, W) of a pair's image, read as its source does."""
+        return self.source.size(self.indices[index])
+
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
@@ -457,11 +461,9 @@ def describe_size(image: np.ndarray) -> str:
     return f"{image.shape[0]} x {image.shape[1]}"
 
 
-def _some(items: Sequence, *, limit: int = 5) -> str:
+def _some(items: Sequence) -> str:
     """Returns the first names, and how many more there are."""
-    shown = ", ".join(str(item) for item in items[:limit])
-    more = len(items) - limit
-    return shown + (f" and {more} more" if more > 0 else "")
+    return registry.listed(items, limit=5)
 
 
 def missing(dataset: catalogue.Dataset | None, root: pathlib.Path) -> str:

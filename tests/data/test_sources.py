@@ -167,11 +167,16 @@ def test_fingerprint_is_of_the_names(tmp_path):
     assert len(one.fingerprint()) == 16
 
 
-def test_sizes_come_from_headers(tmp_path):
+def test_sizes_come_from_headers(tmp_path, monkeypatch):
     trees.pairs(tmp_path, ("a",), size=(8, 10))
     trees.pairs(tmp_path, ("b",), size=(12, 9))
     source = data.open_source(tmp_path)
     np.testing.assert_array_equal(source.sizes(), [[8, 10], [12, 9]])
+    subset = sources.SubsetSource(source, [1], split="part")
+    reads = []
+    monkeypatch.setattr(type(source), "_read", lambda *_: reads.append(1))
+    np.testing.assert_array_equal(subset.sizes(), [[12, 9]])
+    assert not reads
 
 
 @pytest.fixture
