@@ -6,7 +6,6 @@ import glob
 import os
 import pathlib
 import sys
-import tempfile
 
 HELP = "Brightens photos: files, folders or patterns."
 
@@ -95,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
     """Enhances the photos; returns the exit status."""
     from rich.console import Console
 
+    from llie_jax.image import io
     from llie_jax.inference import photo
 
     console = Console(stderr=True)
@@ -111,7 +111,8 @@ def run(args: argparse.Namespace) -> int:
     if not sizes:
         return 2
     for folder in {job.target.parent for job in sizes}:
-        _check_folder(folder)
+        # Made with the first result: mistakes in what follows leave no empty folder.
+        io.writable_folder(folder, hint="choose another --out", create=False)
 
     weights = args.weights
     if weights is None:
@@ -188,6 +189,7 @@ def _enhance_one(job, model, variables, **options) -> tuple[str, ...]:
 
     source = photo.read(job.source)
     result = enhance.enhance(model, variables, source.image, **options)
+    job.target.parent.mkdir(parents=True, exist_ok=True)
     lost = photo.write(job.target, result, source)
     if job.compare:
         both = np.concatenate([source.image, result], axis=1)
@@ -301,18 +303,6 @@ def _identity(path: pathlib.Path) -> tuple[int, int]:
     """Returns what two names of one file have in common."""
     status = path.stat()
     return status.st_dev, status.st_ino
-
-
-def _check_folder(folder: pathlib.Path) -> None:
-    """Makes the folder; raises OSError if nothing can be written into it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"Cannot write into the folder {folder}: {error.strerror}."
-        ) from error
 
 
 def _demo_weights() -> pathlib.Path:

@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import pathlib
+import tempfile
 import threading
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -123,6 +124,39 @@ def read_rgb(path: str | os.PathLike, *, upright: bool = False) -> np.ndarray:
     """
     data = pathlib.Path(path).read_bytes()
     return decode_rgb(data, name=str(path), upright=upright)
+
+
+def writable_folder(
+    folder: str | os.PathLike,
+    *,
+    hint: str = "choose another folder",
+    create: bool = True,
+) -> pathlib.Path:
+    """Makes a folder and tries it, so that long work is not lost at its end.
+
+    Args:
+        folder: the folder.
+        hint: what an error tells the user to do.
+        create: False makes nothing and tries the nearest folder above that exists.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OSError: if nothing can be written there.
+    """
+    folder = pathlib.Path(folder)
+    try:
+        if create:
+            folder.mkdir(parents=True, exist_ok=True)
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"Cannot write to {folder} ({error.strerror}); {hint}."
+        ) from error
+    return folder
 
 
 @contextlib.contextmanager

@@ -131,6 +131,16 @@ def test_unreadable_photos_are_reported_and_the_rest_go_on(run, tmp_path):
     assert os.listdir("out") == ["good.png"]
 
 
+def test_wrong_weights_leave_no_folder(run, tmp_path, monkeypatch):
+    def load(weights):
+        raise FileNotFoundError(f"There is no file {weights}.")
+
+    monkeypatch.setattr(llie_jax.weights, "load", load)
+    save(tmp_path / "a.png")
+    assert run("a.png", "--out", "new/out")[0] == 2
+    assert os.listdir(tmp_path) == ["a.png"]
+
+
 def test_nothing_readable_ends_before_the_model_is_loaded(run, tmp_path):
     (tmp_path / "bad.png").write_text("no image")
     status, out, err = run("bad.png", "--out", "out")
@@ -160,7 +170,10 @@ def test_lost_transparency_is_told(run, tmp_path):
         (("in", "--out", "out", "--format", "png"), "both become out/a.png"),
         (("in/a.png", "--out", "old"), "old/a.png exist already; --overwrite"),
         (("in/a.png", "--out", "b.png", "--suffix", "_x"), "for folders"),
-        (("in/a.png", "--out", "in/a.bmp/x"), "Cannot write into the folder"),
+        (
+            ("in/a.png", "--out", "in/a.bmp/x"),
+            "Cannot write to in/a.bmp/x.*another --out",
+        ),
     ],
 )
 def test_mistakes_end_before_the_model_is_loaded(run, tmp_path, arguments, words):

@@ -104,3 +104,17 @@ def test_interrupted_writing_keeps_the_old_file(tmp_path):
         interrupted()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writable_folder(tmp_path):
+    folder = tmp_path / "a" / "b"
+    assert io.writable_folder(str(folder), create=False) == folder
+    assert not list(tmp_path.iterdir())
+    assert io.writable_folder(folder) == folder
+    assert not list(folder.iterdir())
+    (tmp_path / "file").touch()
+    for create in (True, False):
+        with pytest.raises(
+            OSError, match=r"Cannot write to .*file/x \(Not a directory\); try y\."
+        ):
+            io.writable_folder(tmp_path / "file" / "x", hint="try y", create=create)
