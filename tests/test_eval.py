@@ -102,6 +102,24 @@ def test_another_protocol_without_files(main, weights_file, pairs, capsys):
     assert "PSNR is rgb_float(clip=False)" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("step", "asked"), [(0, 0), (7, 7), (None, "best")])
+def test_the_weights_are_those_described(pairs, monkeypatch, step, asked):
+    """A run that goes on may have another best step a moment later."""
+    from llie_jax import evaluation
+
+    steps = []
+
+    def load(_, step):
+        steps.append(step)
+        raise FileNotFoundError
+
+    monkeypatch.setattr(weights, "describe", lambda _: {"step": step})
+    monkeypatch.setattr(weights, "load", load)
+    with pytest.raises(FileNotFoundError):
+        evaluation.run("x", pairs)
+    assert steps == [asked]
+
+
 def test_mistakes(main, weights_file, pairs, tmp_path, capsys):
     def message(*arguments):
         assert main(*arguments) == 2

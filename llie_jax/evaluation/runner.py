@@ -4,11 +4,10 @@ import concurrent.futures
 import json as json_text
 import os
 import pathlib
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from llie_jax import data
+from llie_jax import data, registry
 from llie_jax import weights as weight_files
 from llie_jax.data import sources
 from llie_jax.evaluation import report
@@ -61,10 +60,12 @@ def run(
     if save_images and out is None:
         raise ValueError("Saving images needs an output folder (--out).")
     source = data.open_source(data_set, root=root, split=split)
-    out = out and _writable_folder(out)
+    out = out and io.writable_folder(out)
     json = json and _writable_file(json)
-    model, variables = weight_files.load(weights)
     described = weight_files.describe(weights)
+    # A run that is still training may have another best step by now.
+    step = described["step"]
+    model, variables = weight_files.load(weights, step="best" if step is None else step)
     workdir = _workdir(described)
     if workdir:
         config = workdir / "config.json"
@@ -179,28 +180,11 @@ def _workdir(described: dict[str, Any]) -> pathlib.Path | None:
     return pathlib.Path(described["path"]).parent.parent
 
 
-def _writable_folder(folder: str | os.PathLike) -> pathlib.Path:
-    """Makes a folder and tries it, so that long work is not lost at its end.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
-    folder = pathlib.Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(f"Cannot write to {folder}: {error.strerror}.") from error
-    return folder
-
-
 def _writable_file(path: str | os.PathLike) -> pathlib.Path:
     """Returns the path of a file to write, its folder made and tried."""
     path = pathlib.Path(path)
-    return _writable_folder(path.parent) / path.name
+    return io.writable_folder(path.parent) / path.name
 
 
 def _some(files: Sequence[pathlib.Path | str]) -> str:
-    names = ", ".join(pathlib.Path(file).name for file in files[:_NAMED])
-    return names + (f" and {len(files) - _NAMED} more" if len(files) > _NAMED else "")
+    return registry.listed((pathlib.Path(file).name for file in files), limit=_NAMED)

@@ -90,7 +90,22 @@ class Scores:
             content["input"] = {"mean": self.input_mean, "images": self.inputs}
         if self.other:
             content["other"] = self.other
-        return _plain(content)
+        return plain(content)
+
+
+def plain(value: Any) -> Any:
+    """Returns a value as JSON can hold it: "inf", "-inf" and "nan" are strings.
+
+    Args:
+        value: numbers, strings, None, and lists and mappings of these.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(float(value))
+    return value
 
 
 def mean_columns(rows) -> dict[str, float]:
@@ -128,10 +143,10 @@ def write_json(path: str | os.PathLike, scores: Scores) -> None:
 def write_csv(path: str | os.PathLike, scores: Scores) -> None:
     """Writes one line for each image, with the scores of its input beside them."""
     columns = list(scores.protocol.metrics)
-    floor = [f"input_{column}" for column in columns] if scores.inputs else []
+    beside = [f"input_{column}" for column in columns] if scores.inputs else []
     with io.atomic(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["name", *columns, *floor])
+        writer.writerow(["name", *columns, *beside])
         for name, row in scores.images.items():
             floor = scores.inputs.get(name, {})
             writer.writerow(
@@ -183,14 +198,3 @@ def _other_table(scores: Scores) -> Table:
         facts = registry.get(name, kind="metric").facts
         table.add_row(name, text(value, name), facts["used_by"])
     return table
-
-
-def _plain(value: Any) -> Any:
-    """Returns a JSON value; infinities become strings, arrays never occur."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and math.isinf(value):
-        return "inf" if value > 0 else "-inf"
-    return value

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from llie_jax.evaluation import report
-from llie_jax.evaluation.scores import Picture, Scores
+from llie_jax.evaluation.scores import Picture, Scores, plain
 from llie_jax.metrics import protocol as protocols
 
 VOID = {"meta", "img", "input", "line", "polyline"}
@@ -148,3 +148,10 @@ def test_infinite_scores_and_other_definitions(tmp_path):
     page = Page(text)
     assert {"inf", "protocol cidnet", "20.50 / 0.7000", "22.25"} <= set(page.words)
     assert 'data-value="Infinity"' in text
+
+
+def test_plain_values_are_json():
+    values = {1: [math.inf, -math.inf], "a": (math.nan, np.float64("nan"), 0.5, None)}
+    expected = {"1": ["inf", "-inf"], "a": ["nan", "nan", 0.5, None]}
+    assert plain(values) == expected
+    json.dumps(plain(values), allow_nan=False)
