@@ -99,11 +99,8 @@ def _list(args: argparse.Namespace) -> int:
     from llie_jax.data import catalogue
 
     for dataset in catalogue.DATASETS.values():
-        counts = ", ".join(
-            f"{count} {split}" for split, count in dataset.counts.items()
-        )
         print(f"{dataset.name}: {dataset.title}")
-        print(f"  pairs    {counts or 'any number'}")
+        print(f"  pairs    {_counts(dataset.counts) or 'any number'}")
         if dataset.image_size:
             print("  size     {} x {} (height x width)".format(*dataset.image_size))
         print(f"  licence  {dataset.licence}")

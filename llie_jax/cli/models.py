@@ -62,7 +62,7 @@ def list_models(pattern: str = "*") -> dict:
                 for size, fields in sizes.items()
             },
             "parity_tested": facts.get("parity", ""),
-            "trained": facts.get("trained", ""),
+            "trained": dict(facts.get("trained", {})),
         }
         for key in matching:
             path = weights.locate(key)
@@ -93,6 +93,19 @@ def _costs(costs) -> dict[str, int]:
     }
 
 
+def _scores(score: dict[str, float]) -> str:
+    return ", ".join(f"{metric} {value:#.4g}" for metric, value in score.items())
+
+
+def _trained(facts: dict) -> str:
+    """Returns e.g. "CONFIG on DATA: psnr 21.00, ssim 0.8000 (PROTOCOL)"."""
+    if not facts:
+        return "no"
+    return "{config} on {data}: {scores} ({protocol})".format(
+        **facts, scores=_scores(facts["score"])
+    )
+
+
 def _show(console, found: dict) -> None:
     from rich import box
     from rich.table import Table
@@ -102,7 +115,7 @@ def _show(console, found: dict) -> None:
     for header in ("parameters", "at inference", "10^9 MACs at 256x256"):
         table.add_column(header, justify="right")
     table.add_column("parity tested")
-    table.add_column("trained here")
+    table.add_column("trained with this package")
     for name, model in found["models"].items():
         for size, costs in model["sizes"].items():
             table.add_row(
@@ -111,7 +124,7 @@ def _show(console, found: dict) -> None:
                 f"{costs['inference_params']:,}",
                 f"{costs['macs_256'] / 1e9:.2f}",
                 model["parity_tested"] or "no",
-                model["trained"] or "no",
+                _trained(model["trained"]),
             )
     console.print(table)
 
@@ -120,11 +133,10 @@ def _show(console, found: dict) -> None:
     for header in ("published weights", *headers):
         table.add_column(header)
     for name, record in found["weights"].items():
-        score = record["published_score"].items()
         table.add_row(
             name,
             record["trained_on"],
-            ", ".join(f"{metric} {value:#.4g}" for metric, value in score),
+            _scores(record["published_score"]),
             record["licence"],
             record["file"],
             record["path"] or "no",

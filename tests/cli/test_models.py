@@ -1,9 +1,10 @@
+import dataclasses
 import json
 
 import pytest
 
 from llie_jax import costs, registry, weights
-from llie_jax.cli import main
+from llie_jax.cli import main, models
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +39,24 @@ def test_pattern(pattern, expected, tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     assert main.main(["models", pattern, "--json", str(path)]) == 0
     assert set(json.loads(path.read_text())["weights"]) == expected
+
+
+def test_what_was_trained(monkeypatch, capsys):
+    trained = {
+        "config": "toy",
+        "data": "lol_v1",
+        "protocol": "default",
+        "score": {"psnr": 21.0, "ssim": 0.8},
+    }
+    part = registry.get("darkir")
+    changed = dataclasses.replace(part, facts={**part.facts, "trained": trained})
+    monkeypatch.setattr(registry, "get", lambda name: changed)
+    monkeypatch.setattr(costs, "count", lambda spec: costs.Costs((8, 8), 1, 1, 1))
+    assert models.list_models("darkir")["models"]["darkir"]["trained"] == trained
+    assert main.main(["models", "darkir"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "toy on lol_v1" in out
+    assert "psnr 21.00" in out
 
 
 def test_no_match(capsys):
