@@ -32,10 +32,12 @@ from llie_jax.types import Pretrained
 
 FOLDER_VARIABLE = "LLIE_JAX_WEIGHTS"
 _PICKLED = (".pth", ".pt", ".ckpt", ".pkl")
-_CONFIG = "config.json"
-_CHECKPOINTS = "checkpoints"
-_STATE = "state"
-_METRIC = "psnr"
+
+# The layout of a run's folder, which `llie_jax.training` writes.
+CONFIG = "config.json"
+CHECKPOINTS = "checkpoints"
+STATE = "state"  # the item of a checkpoint that holds the train state
+METRIC = "psnr"  # the validation score that chooses the best checkpoint
 
 
 def load(
@@ -303,7 +305,7 @@ class _Run:
             primary_host=jax.process_index(), active_processes={jax.process_index()}
         )
         handlers = {
-            _STATE: ocp.PyTreeCheckpointHandler(multiprocessing_options=alone),
+            STATE: ocp.PyTreeCheckpointHandler(multiprocessing_options=alone),
             "metrics": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
         }
         with _quiet():
@@ -318,7 +320,7 @@ class _Run:
             metrics = {step: manager.metrics(step) or {} for step in steps}
             step = self._choose(metrics)
             with self._readable(step, steps):
-                saved = manager.item_metadata(step)[_STATE].tree
+                saved = manager.item_metadata(step)[STATE].tree
             params = "ema_params" if saved.get("ema_params") else "params"
             places = {
                 name: (params, *name.split("/")[1:])
@@ -339,14 +341,14 @@ class _Run:
                     step,
                     args=ocp.args.Composite(
                         **{
-                            _STATE: ocp.args.PyTreeRestore(
+                            STATE: ocp.args.PyTreeRestore(
                                 traverse_util.unflatten_dict(wanted),
                                 restore_args=traverse_util.unflatten_dict(as_numpy),
                                 partial_restore=True,
                             )
                         }
                     ),
-                )[_STATE]
+                )[STATE]
         state = traverse_util.flatten_dict(state)
         return {
             "tensors": {name: state[place] for name, place in places.items()},
@@ -360,9 +362,9 @@ class _Run:
         if not metrics:
             raise FileNotFoundError(f"{self.folder} holds no checkpoint yet.")
         scored = {
-            step: values[_METRIC]
+            step: values[METRIC]
             for step, values in metrics.items()
-            if not math.isnan(values.get(_METRIC, math.nan))
+            if not math.isnan(values.get(METRIC, math.nan))
         }
         if self.step == "best" and scored:
             return max(scored, key=scored.get)
@@ -424,17 +426,17 @@ def _find(weights: str | os.PathLike, step: int | str) -> _ReleaseFile | _Run:
 
 def _find_run(path: pathlib.Path, step: int | str) -> _Run:
     """Returns the run that `path` is, or is inside of."""
-    if (path / _CHECKPOINTS).is_dir():
+    if (path / CHECKPOINTS).is_dir():
         workdir = path
     elif path.name.isdecimal():
         workdir, step = path.absolute().parent.parent, int(path.name)
     else:
         workdir = path.absolute().parent
-    config, folder = workdir / _CONFIG, workdir / _CHECKPOINTS
+    config, folder = workdir / CONFIG, workdir / CHECKPOINTS
     if not (config.is_file() and folder.is_dir()):
         raise FileNotFoundError(
-            f"{path} is no run and not inside one: expected are {_CONFIG} and "
-            f"{_CHECKPOINTS}/ in a workdir, or a folder of that {_CHECKPOINTS}/."
+            f"{path} is no run and not inside one: expected are {CONFIG} and "
+            f"{CHECKPOINTS}/ in a workdir, or a folder of that {CHECKPOINTS}/."
         )
     return _Run(config, folder, step)
 

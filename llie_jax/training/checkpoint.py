@@ -15,10 +15,11 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from llie_jax.image import io
 from llie_jax.training.state import TrainState
+from llie_jax.weights import METRIC, STATE
 
-METRIC = "psnr"
-_ITEM = "state"
+HINT = "choose another --workdir"
 
 
 class Checkpoints:
@@ -33,7 +34,7 @@ class Checkpoints:
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = pathlib.Path(folder).resolve()
-        make_writable(self.folder)
+        io.writable_folder(self.folder, hint=HINT)
         policy = preservation_policy.AnyPreservationPolicy(
             [
                 preservation_policy.LatestN(1),
@@ -58,7 +59,7 @@ class Checkpoints:
                 cleanup_tmp_directories=True,
                 create=True,
             ),
-            item_names=(_ITEM,),
+            item_names=(STATE,),
         )
 
     def steps(self) -> list[int]:
@@ -80,7 +81,7 @@ class Checkpoints:
         try:
             self._manager.save(
                 step,
-                args=ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)}),
+                args=ocp.args.Composite(**{STATE: ocp.args.StandardSave(state)}),
                 metrics=metrics,
                 force=True,
             )
@@ -118,10 +119,10 @@ class Checkpoints:
                 restored = self._manager.restore(
                     step,
                     args=ocp.args.Composite(
-                        **{_ITEM: ocp.args.StandardRestore(template)}
+                        **{STATE: ocp.args.StandardRestore(template)}
                     ),
                 )
-                state = jax.block_until_ready(restored[_ITEM])
+                state = jax.block_until_ready(restored[STATE])
             except Exception as error:
                 first = first or error
                 damaged.append(step)
@@ -166,23 +167,6 @@ class Checkpoints:
             f"Cannot save a checkpoint in {self.folder} ({why}; {free:.0f} MiB are "
             f"free). Of the saved ones {rest}. Make room, then run the same command."
         )
-
-
-def make_writable(folder: pathlib.Path) -> None:
-    """Makes a folder and checks that files can be written there.
-
-    Raises:
-        OSError: if not, naming the folder.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".write-test-{os.getpid()}"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise OSError(
-            f"Cannot write to {folder} ({error.strerror}); choose another --workdir."
-        ) from error
 
 
 def _first_line(error: Exception) -> str:

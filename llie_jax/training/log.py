@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from tensorboardX import SummaryWriter
 
 from llie_jax.evaluation.report import read_log
+from llie_jax.evaluation.scores import plain
 from llie_jax.image import io
 
 
@@ -38,8 +39,11 @@ class RunLog:
     def write(self, step: int, values: Mapping[str, float | str]) -> None:
         """Writes one line; numbers also go to TensorBoard."""
         line = {"step": step, **values, "time": round(time.time(), 3)}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(plain(line), allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise OSError(f"Cannot write {self.path}: {error.strerror}.") from error
         for key, value in values.items():
             if isinstance(value, int | float):
                 self._events.add_scalar(key, value, step)

@@ -18,7 +18,7 @@ from llie_jax.evaluation import report
 from llie_jax.image import io
 from llie_jax.training import log as logs
 from llie_jax.training import parallel
-from llie_jax.training.checkpoint import Checkpoints, make_writable
+from llie_jax.training.checkpoint import HINT, Checkpoints
 from llie_jax.training.experiment import Experiment
 from llie_jax.training.state import TrainState
 from llie_jax.training.validation import Validation
@@ -129,11 +129,11 @@ def train(
     pipeline = open_pipeline(config, training)
     frozen = {"loss": experiment.loss.load_frozen(), "data": pipeline.resident}
     initial = _initial_variables(experiment)
-    make_writable(workdir)
+    io.writable_folder(workdir, hint=HINT)
     if jax.process_index() == 0:
         _write_config(workdir, config)
 
-    checkpoints = Checkpoints(workdir / "checkpoints")
+    checkpoints = Checkpoints(workdir / weights.CHECKPOINTS)
     try:
         state, step, notes = _begin(experiment, checkpoints, mesh, initial)
         if held_out is None:
@@ -419,7 +419,7 @@ def _initial_variables(experiment: Experiment) -> dict[str, Any] | None:
 
 def _check_workdir(workdir: pathlib.Path, config) -> None:
     """Raises ValueError if the folder holds a run of another config."""
-    path = workdir / "config.json"
+    path = workdir / weights.CONFIG
     if not path.exists():
         return
     try:
@@ -465,5 +465,5 @@ def _write_report(config, workdir: pathlib.Path, held_out) -> None:
 
 
 def _write_config(workdir: pathlib.Path, config) -> None:
-    with io.atomic(workdir / "config.json") as path:
+    with io.atomic(workdir / weights.CONFIG) as path:
         path.write_text(base.to_json(config))
