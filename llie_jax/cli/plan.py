@@ -41,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="let the compiler try less hard: several times faster, and the memory "
-        "needed differs a little",
+        help="let the compiler try less hard: several times faster, but it asks for "
+        "more memory than the real program",
     )
     parser.add_argument(
         "--resident",
@@ -191,10 +191,12 @@ def _show(console, report: dict) -> None:
     from rich.table import Table
 
     topology, model, stages = report["topology"], report["model"], report["stages"]
+    on_tpu = topology["kind"] != "cpu"
+    several = on_tpu and topology["devices"] != topology["chips"]
     parts = [
-        f"{topology['name']}: {topology['chips']} chips",
-        f"{topology['devices']} devices" if _several_per_chip(topology) else "",
-        topology["kind"],
+        f"{topology['name']}: {topology['chips']} {'chips' if on_tpu else 'devices'}",
+        f"{topology['devices']} devices" if several else "",
+        topology["kind"] if on_tpu else "",
         f"on {topology['hosts']} host{'s' if topology['hosts'] > 1 else ''}",
         f"{_gib(topology['memory_per_device'])} GiB for a program on each device",
     ]
@@ -241,10 +243,6 @@ def _rows(stage: dict) -> dict[str, str]:
         "all-reduce, MB": "?" if reduced is None else f"{reduced['bytes'] / 1e6:.2f}",
         "compile time, s": f"{stage['compile_seconds']:.0f}",
     }
-
-
-def _several_per_chip(topology: dict) -> bool:
-    return topology["devices"] != topology["chips"]
 
 
 def _gib(value: int | None) -> str:

@@ -158,8 +158,8 @@ class Planner:
         topology: from `open_topology`.
         resident: (count, height, width) of a training set that lives on the devices;
             None if the host cuts the crops.
-        quick: asks the compiler for less effort. It needs a fraction of the time, and
-            finds a somewhat different need of memory.
+        quick: asks the compiler for less effort. It takes a fraction of the time; its
+            program needs more memory, mostly for small batches.
 
     Raises:
         ValueError: if the experiment cannot run there.

@@ -46,7 +46,7 @@ def test_eight_cpu_devices(config, tmp_path):
         env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
     )
     assert result.returncode == 0, result.stderr
-    assert "8 chips" in result.stdout
+    assert "8 devices" in result.stdout
     assert "fits" in result.stdout
     assert "stage s0" in result.stderr  # progress
 
