@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import functools
+import pathlib
 
 HELP = "Compiles a config's training step for a TPU slice: memory, and whether it fits."
 EXAMPLES = """
@@ -63,10 +64,14 @@ def run(args: argparse.Namespace) -> int:
         )
 
     from llie_jax.cli import experiment, output
+    from llie_jax.image import io
     from llie_jax.training import plan
     from llie_jax.training.experiment import Experiment
 
     config = experiment.load_config(args.config, args.overrides)
+    if args.json:
+        folder = pathlib.Path(args.json).parent
+        io.writable_folder(folder, hint="choose another --json", create=False)
     # Before anything is computed, for that is when JAX chooses its devices.
     topology = plan.open_topology(args.topology)
     planner = plan.Planner(

@@ -346,10 +346,7 @@ def count_collectives(text: str) -> dict[str, dict[str, int]]:
             shape = _elements(shape)[1]
         total = found.setdefault(kind, {"count": 0, "bytes": 0})
         total["count"] += 1
-        total["bytes"] += sum(
-            _itemsize(dtype) * math.prod(int(side) for side in sides.split(",") if side)
-            for dtype, sides in _ARRAY.findall(shape)
-        )
+        total["bytes"] += sum(_array_bytes(*array) for array in _ARRAY.findall(shape))
     return found
 
 
@@ -375,12 +372,11 @@ def _elements(shape: str) -> list[str]:
     return elements
 
 
-def _itemsize(dtype: str) -> float:
-    """Returns the bytes of an HLO element type: bf16, f8e4m3fn, s4, pred, ..."""
-    if dtype in ("token", "opaque"):
-        return 0
-    digits = re.search(r"\d+", dtype)
-    return int(digits[0]) / 8 if digits else 1
+def _array_bytes(dtype: str, sides: str) -> int:
+    """Returns the bytes of an HLO array: ("bf16", "3,4"), ("f8e4m3fn", "2"), ..."""
+    bits = re.search(r"\d+", dtype)
+    size = math.prod(int(side) for side in sides.split(",") if side)
+    return math.ceil(size * int(bits[0] if bits else 8) / 8)  # without: pred
 
 
 def _nbytes(tree: Any) -> int:
