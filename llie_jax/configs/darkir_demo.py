@@ -1,6 +1,8 @@
 """A small DarkIR on the photographs that scikit-image ships: minutes on two cores.
 
 python train.py --config llie_jax/configs/darkir_demo.py --workdir runs/demo
+
+Held-out scene: 9.0 dB before, 21 to 22 dB after (`make demo`).
 """
 
 from llie_jax.configs import base

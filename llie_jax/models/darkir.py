@@ -379,6 +379,12 @@ WEIGHTS = {
     infer_spec=infer_spec,
     weights=WEIGHTS,
     parity="official code, random weights: 1e-5",
+    trained={
+        "config": "darkir_lol_v1_small",
+        "data": "20 pairs of LOL-v1",
+        "protocol": "default, eval15",
+        "score": {"psnr": 18.30, "ssim": 0.660},
+    },
 )
 class DarkIR(nn.Module):
     """DarkIR, a U-shaped network; its defaults are DarkIR-m, `width=64` is DarkIR-l.
