@@ -4,7 +4,7 @@ python train.py --config llie_jax/configs/darkir_lol_v1_small.py
     --workdir runs/lol_small --config.data.train.root=data/lol_v1
 
 On 20 of the 485 training pairs, two of them held out: eval15 18.30 dB PSNR, 0.660 SSIM
-(protocol default, seed 0, best of 3500 steps by validation); 19 minutes on two busy cores.
+(protocol default, seed 0, 3500 steps, the best by validation); 19 minutes on two cores.
 """
 
 from llie_jax.configs import base
