@@ -124,7 +124,7 @@ def _show(console, found: dict) -> None:
                 f"{costs['inference_params']:,}",
                 f"{costs['macs_256'] / 1e9:.2f}",
                 model["parity_tested"] or "no",
-                _trained(model["trained"]),
+                _trained(model["trained"].get(size, {})),
             )
     console.print(table)
 

@@ -6,19 +6,13 @@ Held-out scene: 9.0 dB before, 21 to 22 dB after (`make demo`).
 """
 
 from llie_jax.configs import base
+from llie_jax.models import darkir
 
 
 def get_config():
     """Returns the config."""
     config = base.get_config()
-    config.model = base.spec(
-        "darkir",
-        width=8,
-        encoder_blocks=(1, 1, 1),
-        middle_encoder_blocks=1,
-        middle_decoder_blocks=1,
-        decoder_blocks=(1, 1, 1),
-    )
+    config.model = base.spec("darkir", **darkir.SIZES["small"])
     config.data.train.name = "lowlight_demo"
     config.data.validation.fraction = 0.2
     config.stages.s0.steps = 300

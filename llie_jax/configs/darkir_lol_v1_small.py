@@ -8,19 +8,13 @@ On 20 of the 485 training pairs, two of them held out: eval15 18.30 dB PSNR, 0.6
 """
 
 from llie_jax.configs import base
+from llie_jax.models import darkir
 
 
 def get_config():
     """Returns the config."""
     config = base.get_config()
-    config.model = base.spec(
-        "darkir",
-        width=8,
-        encoder_blocks=(1, 1, 1),
-        middle_encoder_blocks=1,
-        middle_decoder_blocks=1,
-        decoder_blocks=(1, 1, 1),
-    )
+    config.model = base.spec("darkir", **darkir.SIZES["small"])
     config.data.train.name = "lol_v1"
     config.data.validation.fraction = 0.1
     config.data.augment.rotate = True  # few pairs: all eight symmetries of them

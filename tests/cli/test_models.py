@@ -42,12 +42,13 @@ def test_pattern(pattern, expected, tmp_path, monkeypatch):
 
 
 def test_what_was_trained(monkeypatch, capsys):
-    trained = {
+    record = {
         "config": "toy",
         "data": "lol_v1",
         "protocol": "default",
         "score": {"psnr": 21.0, "ssim": 0.8},
     }
+    trained = {"l": record}
     part = registry.get("darkir")
     changed = dataclasses.replace(part, facts={**part.facts, "trained": trained})
     monkeypatch.setattr(registry, "get", lambda name: changed)
@@ -55,7 +56,7 @@ def test_what_was_trained(monkeypatch, capsys):
     assert models.list_models("darkir")["models"]["darkir"]["trained"] == trained
     assert main.main(["models", "darkir"]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "toy on lol_v1" in out
+    assert out.count("toy on lol_v1") == 1
     assert "psnr 21.00" in out
 
 
