@@ -15,12 +15,12 @@ def get_config():
     config.model = base.spec("darkir", **darkir.SIZES["small"])
     config.data.train.name = "lowlight_demo"
     config.data.validation.fraction = 0.2
-    config.stages.s0.steps = 600
+    config.stages.s0.steps = 300
     config.stages.s0.patch_size = 96
     config.stages.s0.batch_size = 8
     config.optimizer.learning_rate = 1e-3
     config.ema.decay = 0.99
     config.log.every_steps = 10
-    config.evaluate.every_steps = 200
-    config.checkpoint.every_steps = 200
+    config.evaluate.every_steps = 100
+    config.checkpoint.every_steps = 100
     return base.check(config)
