@@ -10,7 +10,6 @@ and any of the part's fields. Fields that are left out have the part's own defau
 
 import dataclasses
 import difflib
-import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -75,6 +74,26 @@ class Part:
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY
             and parameter.name not in self.facts.get("internal", ())
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class Factory:
+    """A slot's part with the fields of its spec, called for each module it makes.
+
+    `functools.partial` would do, but two of them are never equal: a model that holds
+    one would compile anew each time it is built.
+
+    Attributes:
+        make: the Module class.
+        fields: pairs of name and value.
+    """
+
+    make: Callable[..., nn.Module]
+    fields: tuple[tuple[str, Any], ...]
+
+    def __call__(self, *args: Any, **more: Any) -> nn.Module:
+        """Returns a module; what the caller gives wins over the spec's fields."""
+        return self.make(*args, **{**dict(self.fields), **more})
 
 
 def suggest(name: str, options: Iterable[str]) -> str:
@@ -169,6 +188,8 @@ def split_spec(spec: Spec, *, kind: str = "model") -> tuple[Part, dict[str, Any]
                 f"{part.name!r} has no field {key!r}.{suggest(key, fields)} "
                 f"Fields: {', '.join(fields)}."
             )
+        if _is_slot(fields[key]) and isinstance(value, str):
+            value = given[key] = {"name": value}
         if expected := _expected(value, fields[key]):
             raise ValueError(
                 f"The field {key!r} of {part.name!r} is {expected}; got {value!r}."
@@ -205,7 +226,7 @@ def build(spec: Spec) -> nn.Module:
     """Builds a model from its spec.
 
     Sub-specs are built too: a model inside a model becomes an instance, a layer becomes
-    a factory (`functools.partial` of its class).
+    a `Factory`.
 
     Raises:
         ValueError, TypeError: if the spec names something unknown, see `split_spec`.
@@ -215,8 +236,16 @@ def build(spec: Spec) -> nn.Module:
     return part.make(**{key: _to_field(key, value) for key, value in given.items()})
 
 
+def _is_slot(default: Any) -> bool:
+    """Returns whether a field takes a part: its default is a Module class."""
+    return inspect.isclass(default) and issubclass(default, nn.Module)
+
+
 def _expected(value: Any, default: Any) -> str:
     """Returns what a field with this default takes, "" if the value is of that type."""
+    if _is_slot(default):
+        fits = isinstance(value, Mapping) or callable(value)
+        return "" if fits else "a layer: its name, or a dict with its 'name'"
     for kind, accepted, words in _TYPES:
         if isinstance(default, kind):
             fits = isinstance(value, accepted)
@@ -253,9 +282,8 @@ def _to_field(key: str, value: Any) -> Any:
             return build(value)
         part, given = split_spec(value, kind="layer")
         complete_spec(value, kind="layer")
-        return functools.partial(
-            part.make, **{key: _to_field(key, item) for key, item in given.items()}
-        )
+        fields = {key: _to_field(key, item) for key, item in given.items()}
+        return Factory(part.make, tuple(sorted(fields.items())))
     if key in _DTYPE_FIELDS and value is not None:
         return jnp.dtype(value)
     if isinstance(value, list | tuple):

@@ -1,8 +1,12 @@
 """Mistakes in specs are named: the part, the field, the value and what is accepted."""
 
+import json
+
 import pytest
+from flax import linen as nn
 
 from llie_jax import registry
+from llie_jax.types import ModuleFactory
 
 
 @pytest.mark.parametrize(
@@ -39,6 +43,58 @@ def test_values_that_fit():
     assert registry.split_spec({"name": "all", **given}, kind="types")[1] == given
     with pytest.raises(ValueError, match=r"'mode' of 'all' is a string such as 'a'"):
         registry.split_spec({"name": "all", "mode": 1}, kind="types")
+
+
+class Plain(nn.Module):
+    """A part without fields."""
+
+
+class Wide(nn.Module):
+    """A part with a required field."""
+
+    width: int
+
+
+class Host(nn.Module):
+    """A model with a slot."""
+
+    slot: ModuleFactory = Plain
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    monkeypatch.setattr(registry, "_PARTS", {})
+    registry.register("plain", kind="layer")(Plain)
+    registry.register("wide", kind="layer")(Wide)
+    registry.register("host")(Host)
+
+
+def test_a_slot(parts):
+    spec = registry.complete_spec(
+        {"name": "host", "slot": {"name": "wide", "width": 3}}
+    )
+    assert spec == {"name": "host", "slot": {"name": "wide", "width": 3}}
+    model = registry.build(json.loads(json.dumps(spec)))
+    assert model == registry.build(spec)  # compiled once, though built twice
+    assert hash(model) == hash(registry.build(spec))
+    assert model.slot(name="part").width == 3
+    assert model.slot(width=5).width == 5
+    assert registry.default_spec("host")["slot"] == {"name": "plain"}
+    assert isinstance(registry.build({"name": "host", "slot": "plain"}).slot(), Plain)
+
+
+@pytest.mark.parametrize(
+    ("slot", "expected"),
+    [
+        (3, "'slot' of 'host' is a layer.*got 3"),
+        ("plane", "Unknown part 'plane'. Did you mean 'plain'"),
+        ({"name": "wide"}, "'wide' needs a value for its field 'width'"),
+        ({"name": "wide", "with": 3}, "'wide' has no field 'with'.*'width'"),
+    ],
+)
+def test_a_slot_that_does_not_fit(parts, slot, expected):
+    with pytest.raises(ValueError, match=expected):
+        registry.build({"name": "host", "slot": slot})
 
 
 def test_listed():
