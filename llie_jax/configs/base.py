@@ -65,11 +65,21 @@ def get_config() -> ConfigDict:
             model=spec("darkir"),
             # Weights to begin with, whatever `llie_jax.load` reads; "": a fresh start.
             init_from="",
+            # Parameters that they may lack, such as "*/reallocate/*"; "": none.
+            init_missing="",
             data=dict(
                 train=dict(name="lowlight_demo", root="", split="train"),
                 # Held out of the training split, whole scenes at a time.
                 validation=dict(fraction=0.1, seed=0),
-                augment=dict(flip_horizontal=True, flip_vertical=True, rotate=False),
+                augment=dict(
+                    flip_horizontal=True,
+                    flip_vertical=True,
+                    rotate=False,
+                    # Parameter of the Beta distribution; 0.0 mixes no pairs.
+                    mixup=0.0,
+                    # Lowest and highest exponent of the image.
+                    gamma=(1.0, 1.0),
+                ),
                 # Where decoded images live: on the "device", on the "host", or "auto":
                 # on the device if they take at most `device_limit_mb`.
                 residence="auto",
@@ -86,12 +96,26 @@ def get_config() -> ConfigDict:
                 b2=0.9,
                 eps=1e-8,
                 weight_decay=1e-3,
+                # Parameters without weight decay. The rows of ADR's embeddings count by
+                # direction only; decay would shorten them until gradients explode.
+                no_decay=("*/embedding",),
+                # Parameters whose rate is multiplied by `factor`; "": none.
+                scaled=dict(parameters="", factor=1.0),
                 # Largest global norm of the gradient; 0.0 does not clip.
                 clip_norm=0.0,
             ),
-            # The rate falls to `final_rate` over all steps; it changes every
+            # "cosine": the rate falls to `final_rate` over all steps. It changes every
             # `hold_steps` steps (papers that schedule by epoch: steps per epoch).
-            schedule=dict(name="cosine", warmup_steps=0, final_rate=1e-6, hold_steps=1),
+            # "cosine_periods": periods of these relative lengths, each from
+            # `learning_rate` to its own rate.
+            schedule=dict(
+                name="cosine",
+                warmup_steps=0,
+                final_rate=1e-6,
+                hold_steps=1,
+                periods=(1.0,),
+                period_rates=(1e-6,),
+            ),
             # Decay of the averaged weights, the ones evaluated and released; 0.0: none.
             ema=dict(decay=0.0),
             parallel="shard_map",

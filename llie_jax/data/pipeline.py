@@ -24,6 +24,9 @@ from llie_jax.data import sources, transforms
 
 RESIDENCES = ("auto", "device", "host")
 
+NUMBERS = ("weight", "index", "share", "gamma")
+"""What a batch of pixels holds besides them."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
@@ -33,8 +36,9 @@ class Pipeline:
         residence: "device" or "host", where the decoded images are.
         plan: what every batch is made of.
         resident: arrays that `expand` needs on every device; {} for the host loader.
-        expand: `(resident, batch) -> Batch` with uint8 `image` and `target`
-            [b, P, P, 3], `weight` and `index` [b]; pure, for use inside `jit`.
+        expand: `(resident, batch) -> Batch` with `image` and `target` [b, P, P, 3],
+            uint8, or float32 where they are mixed; `weight` and `index` [b]. Pure, for
+            use inside `jit`.
     """
 
     residence: str
@@ -91,22 +95,23 @@ class Pipeline:
     def _load(self, step: int) -> dict[str, np.ndarray]:
         """Returns this process's part of a batch, with the pixels."""
         part = self._part(step)
-        shape = (*part["rows"].shape, part["rows"].shape[1], 3)
-        batch = {
-            "image": np.empty(shape, np.uint8),
-            "target": np.empty(shape, np.uint8),
-            "weight": part["weight"],
-            "index": part["index"],
-        }
-        for place, index in enumerate(part["index"]):
+        batch = self._crop(part)
+        if "partner_index" in part:
+            partners = {key: part[f"partner_{key}"] for key in transforms.CROP_KEYS}
+            for key, images in self._crop(partners).items():
+                batch[f"partner_{key}"] = images
+        return batch | {key: part[key] for key in NUMBERS if key in part}
+
+    def _crop(self, crops: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the pixels of crops, `image` and `target` [B, P, P, 3]."""
+        shape = (*crops["rows"].shape, crops["rows"].shape[1], 3)
+        images = {key: np.empty(shape, np.uint8) for key in ("image", "target")}
+        for place, index in enumerate(crops["index"]):
             record = self._source[int(index)]
-            where = (part[key][place] for key in ("rows", "columns", "transpose"))
-            rows, columns, transpose = where
-            for key in ("image", "target"):
-                batch[key][place] = transforms.crop(
-                    record[key], rows, columns, transpose
-                )
-        return batch
+            where = [crops[key][place] for key in ("rows", "columns", "transpose")]
+            for key in images:
+                images[key][place] = transforms.crop(record[key], *where)
+        return images
 
 
 def make_pipeline(
@@ -114,7 +119,7 @@ def make_pipeline(
     stages: Sequence[transforms.Stage | Mapping[str, int]],
     *,
     seed: int = 0,
-    augment: transforms.Augment | Mapping[str, bool] | None = None,
+    augment: transforms.Augment | Mapping[str, Any] | None = None,
     residence: str = "auto",
     device_limit_bytes: int = 2**30,
     host_cache_bytes: int = 2**30,
@@ -127,7 +132,7 @@ def make_pipeline(
     Args:
         source: the training pairs.
         stages: `Stage`s, or dicts of their fields.
-        seed: of order, crops, flips and rotations.
+        seed: of everything random.
         augment: an `Augment`, a dict of its fields, or None for the defaults.
         residence: "device", "host", or "auto": on the device if the decoded images take
             at most `device_limit_bytes`.
@@ -180,19 +185,21 @@ def make_pipeline(
 
 
 def expand_crops(resident: dict[str, jax.Array], batch: dict) -> types.Batch:
-    """Cuts the crops out of the resident images."""
-    return {
-        "image": transforms.crop_batch(resident["image"], batch),
-        "target": transforms.crop_batch(resident["target"], batch),
-        "weight": batch["weight"],
-        "index": batch["index"],
+    """Cuts the crops out of the resident images, and mixes them."""
+    images = {
+        key: transforms.crop_batch(whole, batch) for key, whole in resident.items()
     }
+    if "partner_index" in batch:
+        partners = {key: batch[f"partner_{key}"] for key in transforms.CROP_KEYS}
+        for key, whole in resident.items():
+            images[f"partner_{key}"] = transforms.crop_batch(whole, partners)
+    return transforms.mix(batch | images)
 
 
 def expand_images(resident: dict, batch: dict) -> types.Batch:
-    """Returns the batch, which the host has cropped already."""
+    """Mixes the images of the batch, which the host has cropped already."""
     del resident
-    return dict(batch)
+    return transforms.mix(batch)
 
 
 def _load_resident(

@@ -1,4 +1,4 @@
-"""Random crops, flips and rotations, and the plan of which record gets which.
+"""Random crops, flips, rotations and mixtures, and the plan of who gets which.
 
 A plan is a pure function of the seed and the step, in numpy and for the whole batch of
 all processes. Both loaders follow it, so they give the same batches; a restarted run
@@ -13,8 +13,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import special
 
-_ORDER, _CROP = 0, 1  # independent streams of random numbers
+_ORDER, _CROP, _BATCH = 0, 1, 2  # independent streams of random numbers
+
+CROP_KEYS = ("index", "rows", "columns", "transpose")
+"""What tells one crop."""
 
 
 class Stage(NamedTuple):
@@ -33,20 +37,40 @@ class Stage(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """Which random transforms are applied, to image and target alike.
+    """Which random transforms are applied.
 
     The defaults are DarkIR's: each flip with probability 1/2, no rotation. All three
     together give the eight symmetries of the square, equally likely.
 
     Attributes:
-        flip_horizontal: left and right are swapped.
-        flip_vertical: top and bottom are swapped.
-        rotate: by 0, 90, 180 or 270 degrees.
+        flip_horizontal: left and right are swapped, in image and target.
+        flip_vertical: top and bottom are swapped, in image and target.
+        rotate: image and target, by 0, 90, 180 or 270 degrees.
+        mixup: in every other batch, on average, each pair is mixed with another one of
+            the batch. The share that all its pairs keep is drawn from
+            Beta(mixup, mixup). 0 never mixes; Retinexformer has 1.2.
+        gamma: lowest and highest exponent of the image, one for a whole batch, in steps
+            of 0.01; the target keeps its brightness. CIDNet has (0.6, 1.2) as an
+            option.
+
+    Raises:
+        ValueError: if `mixup` is negative, or `gamma` not a range above 0.
     """
 
     flip_horizontal: bool = True
     flip_vertical: bool = True
     rotate: bool = False
+    mixup: float = 0.0
+    gamma: tuple[float, float] = (1.0, 1.0)
+
+    def __post_init__(self):
+        if self.mixup < 0:
+            raise ValueError(f"mixup is {self.mixup}; give 0 or more.")
+        if len(self.gamma) != 2 or not 0 < self.gamma[0] <= self.gamma[1]:
+            raise ValueError(
+                f"gamma is {tuple(self.gamma)}; give the lowest and the highest "
+                "exponent, both above 0."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,14 +128,34 @@ class Plan:
             `index` int32 [B], the record; `rows` and `columns` int32 [B, P], where in
             the record's images the crop's rows and columns come from: consecutive
             numbers, falling if the crop is flipped; `transpose` bool [B], whether the
-            crop is then transposed; `weight` float32 [B], all 1.
+            crop is then transposed; `weight` float32 [B], all 1. With mixtures also
+            `share` float32 [B], what of each pair is kept, and `partner_index`,
+            `partner_rows` and so on, the crop that fills the rest; with a range of
+            exponents `gamma` float32 [B].
         """
-        stage, samples = self.locate(step)
-        count = len(self.sizes)
         # Drawn for the whole batch, whatever the part, so that parts fit together.
+        stage, samples = self.locate(step)
+        crops = self._crops(step, stage, samples)
+        batch = crops | {"weight": np.ones(stage.batch_size, np.float32)}
+        draws = _uniform(self.seed, _BATCH, step, 3 + stage.batch_size)
+        mixed, share, gamma, order = *draws[:3], np.argsort(draws[3:], kind="stable")
+        if self.augment.mixup:
+            beta = special.betaincinv(self.augment.mixup, self.augment.mixup, share)
+            share = beta if mixed < 0.5 else 1.0
+            batch["share"] = np.full(stage.batch_size, share, np.float32)
+            batch |= {f"partner_{key}": value[order] for key, value in crops.items()}
+        low, high = self.augment.gamma
+        if (low, high) != (1, 1):
+            exponent = low + np.floor(gamma * (round(100 * (high - low)) + 1)) / 100
+            batch["gamma"] = np.full(stage.batch_size, exponent, np.float32)
+        return {key: value[part] for key, value in batch.items()}
+
+    def _crops(self, step: int, stage: Stage, samples: int) -> dict[str, np.ndarray]:
+        """Returns the crops of a whole batch."""
+        count = len(self.sizes)
         draws = _uniform(self.seed, _CROP, step, 5 * stage.batch_size)
-        top, left, vertical, horizontal, turn = draws.reshape(5, -1)[:, part]
-        places = np.arange(samples, samples + stage.batch_size)[part]
+        top, left, vertical, horizontal, turn = draws.reshape(5, -1)
+        places = np.arange(samples, samples + stage.batch_size)
         epochs, places = np.divmod(places, count)
         index = np.empty(len(places), np.int32)
         for epoch in range(epochs[0], epochs[-1] + 1):
@@ -133,7 +177,6 @@ class Plan:
             "rows": _run(top, stage.patch_size, flip_rows),
             "columns": _run(left, stage.patch_size, flip_columns),
             "transpose": turns % 2 == 1,
-            "weight": np.ones(len(index), np.float32),
         }
 
 
@@ -167,6 +210,35 @@ def crop_batch(images: jax.Array, crops: dict[str, jax.Array]) -> jax.Array:
     return jax.vmap(one)(
         crops["index"], crops["rows"], crops["columns"], crops["transpose"]
     )
+
+
+def mix(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Mixes pairs and changes their brightness, where the plan says so.
+
+    Args:
+        batch: `image` and `target` [B, P, P, 3], and what `Plan.batch` gives besides
+            the crops; with mixtures also `partner_image` and `partner_target`.
+
+    Returns:
+        `image`, `target`, `weight` and `index`; the images are float32 in [0, 1] where
+        they were changed, else as they came.
+    """
+    images = {key: batch[key] for key in ("image", "target")}
+    if "share" in batch:
+        share = batch["share"][:, None, None, None]
+        for key, image in images.items():
+            rest = _as_float(batch[f"partner_{key}"])
+            images[key] = share * _as_float(image) + (1 - share) * rest
+    if "gamma" in batch:
+        gamma = batch["gamma"][:, None, None, None]
+        images["image"] = _as_float(images["image"]) ** gamma
+    return images | {key: batch[key] for key in ("weight", "index")}
+
+
+def _as_float(image: jax.Array) -> jax.Array:
+    if image.dtype == jnp.uint8:
+        return image.astype(jnp.float32) / 255
+    return image
 
 
 def check_patches(

@@ -1,19 +1,27 @@
 """Learning rate schedules and optax chains from a config."""
 
+import fnmatch
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from flax import traverse_util
 
 from llie_jax import registry
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
-SCHEDULES = ("cosine", "constant")
+SCHEDULES = ("cosine", "cosine_periods", "constant")
 
 
 def make_schedule(config, *, peak: float, steps: int) -> optax.Schedule:
     """Returns the learning rate as a function of the step.
 
     "cosine" falls from `peak` to `final_rate` along half a cosine over all steps,
-    after a linear `warmup_steps`; "constant" stays. With `hold_steps` above 1 the rate
+    after a linear `warmup_steps`. "cosine_periods" cuts the steps in parts of the
+    relative lengths `periods`; in each, the rate goes from `peak` to that part's entry
+    of `period_rates` along half a cosine, which also rises if the entry is above `peak`
+    (Retinexformer's schedule). "constant" stays. With `hold_steps` above 1 the rate
     changes only every so many steps, as papers that schedule by epoch have it.
 
     Raises:
@@ -30,15 +38,28 @@ def make_schedule(config, *, peak: float, steps: int) -> optax.Schedule:
             f"schedule.warmup_steps={config.warmup_steps} below the {steps} steps."
         )
     warmup, hold = config.warmup_steps, config.hold_steps
+    lengths, rates = (1.0,), (config.final_rate,)
+    if config.name == "cosine_periods":
+        lengths, rates = config.periods, config.period_rates
+        if not lengths or len(lengths) != len(rates) or min(lengths) <= 0:
+            raise ValueError(
+                f"schedule.periods={tuple(lengths)} and schedule.period_rates="
+                f"{tuple(rates)} need one entry per period, and lengths above 0."
+            )
+    ends = np.cumsum(lengths) / np.sum(lengths)
+    starts = ends - np.asarray(lengths) / np.sum(lengths)
+    rates = jnp.asarray(rates, jnp.float32)
 
     def rate(step):
         held = (step // hold) * hold
-        if config.name == "cosine":
-            progress = jnp.clip((held - warmup) / max(steps - warmup, 1), 0.0, 1.0)
-            cosine = 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
-            value = config.final_rate + (peak - config.final_rate) * cosine
-        else:
+        if config.name == "constant":
             value = jnp.asarray(peak)
+        else:
+            done = jnp.clip((held - warmup) / max(steps - warmup, 1), 0.0, 1.0)
+            period = jnp.searchsorted(jnp.asarray(ends[:-1]), done, side="right")
+            start, end = jnp.asarray(starts)[period], jnp.asarray(ends)[period]
+            cosine = 0.5 * (1.0 + jnp.cos(jnp.pi * (done - start) / (end - start)))
+            value = rates[period] + (peak - rates[period]) * cosine
         if warmup:
             value = jnp.where(step < warmup, peak * (step + 1) / warmup, value)
         return value
@@ -50,7 +71,7 @@ def make_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransforma
     """Returns the optax chain: clipping, then the optimizer with its schedule.
 
     Raises:
-        ValueError: for an unknown optimizer.
+        ValueError: for an unknown optimizer or a factor that is not above 0.
     """
     if config.name == "adamw":
         optimizer = optax.adamw(
@@ -59,6 +80,9 @@ def make_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransforma
             b2=config.b2,
             eps=config.eps,
             weight_decay=config.weight_decay,
+            mask=lambda params: jax.tree.map(
+                lambda matches: not matches, _matching(params, config.no_decay)
+            ),
         )
     elif config.name == "adam":
         optimizer = optax.adam(schedule, b1=config.b1, b2=config.b2, eps=config.eps)
@@ -69,6 +93,31 @@ def make_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransforma
             f"Unknown optimizer {config.name!r}."
             f"{registry.suggest(config.name, OPTIMIZERS)} Use one of {OPTIMIZERS}."
         )
+    chain = [optimizer]
     if config.clip_norm > 0:
-        return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
-    return optimizer
+        chain.insert(0, optax.clip_by_global_norm(config.clip_norm))
+    if config.scaled.parameters:
+        if config.scaled.factor <= 0:
+            raise ValueError(
+                f"optimizer.scaled.factor is {config.scaled.factor}; give more than 0."
+            )
+        pattern = (config.scaled.parameters,)
+        chain.append(
+            optax.masked(
+                optax.scale(config.scaled.factor),
+                lambda params: _matching(params, pattern),
+            )
+        )
+    return optax.chain(*chain) if len(chain) > 1 else optimizer
+
+
+def _matching(params, patterns):
+    """Returns a tree of booleans: whether a parameter's path fits one of patterns."""
+    flat = traverse_util.flatten_dict(params, sep="/")
+    return traverse_util.unflatten_dict(
+        {
+            path: any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
+            for path in flat
+        },
+        sep="/",
+    )

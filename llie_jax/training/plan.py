@@ -291,20 +291,19 @@ class Planner:
         crops = transforms.Plan(
             sizes=np.tile(size, (batch_size, 1)),
             stages=(transforms.Stage(1, patch_size, batch_size),),
-            augment=transforms.Augment(),
+            augment=transforms.Augment(**self.experiment.config.data.augment.to_dict()),
             seed=0,
         ).batch(0)
         if self.resident:
             images = jax.ShapeDtypeStruct((count, *size, 3), np.uint8)
             return pipeline.expand_crops, {"image": images, "target": images}, crops
         pixels = jax.ShapeDtypeStruct((batch_size, patch_size, patch_size, 3), np.uint8)
-        batch = {
-            "image": pixels,
-            "target": pixels,
-            "weight": crops["weight"],
-            "index": crops["index"],
+        partners = ("partner_", "") if "share" in crops else ("",)
+        images = {
+            partner + key: pixels for partner in partners for key in ("image", "target")
         }
-        return pipeline.expand_images, {}, batch
+        numbers = {key: crops[key] for key in pipeline.NUMBERS if key in crops}
+        return pipeline.expand_images, {}, images | numbers
 
 
 def search(plan: Callable[[int], StepPlan], start: int) -> list[StepPlan]:

@@ -53,6 +53,21 @@ def test_both_loaders_give_the_same_batches(source):
         assert batch["weight"].tolist() == [1.0] * len(batch["index"])
 
 
+def test_both_loaders_mix_alike(source):
+    augment = {"mixup": 1.2, "gamma": (0.6, 1.2)}
+    device, host = (
+        batches(
+            data.make_pipeline(source, STAGES, augment=augment, residence=residence)
+        )
+        for residence in ("device", "host")
+    )
+    assert_same(device, host)
+    for batch in host:
+        assert set(batch) == {"image", "target", "weight", "index"}
+        assert batch["image"].dtype == np.float32
+        assert 0 <= batch["image"].min() < batch["image"].max() <= 1
+
+
 def test_image_and_target_are_cropped_alike(tmp_path):
     trees.pairs(tmp_path, ("a",), size=(16, 16))
     (tmp_path / "high/a.png").write_bytes((tmp_path / "low/a.png").read_bytes())

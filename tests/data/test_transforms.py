@@ -39,12 +39,72 @@ def test_shapes_and_types():
     }
 
 
+MIXING = Augment(mixup=1.2, gamma=(0.6, 1.2))
+
+
+def test_mixtures_and_exponents_are_one_for_a_batch():
+    made = plan(augment=MIXING, stages=(Stage(400, 4, 4),))
+    batches = [made.batch(step) for step in range(400)]
+    unmixed = plan(stages=(Stage(400, 4, 4),))
+    for step, batch in enumerate(batches[:20]):
+        assert np.ptp(batch["share"]) == np.ptp(batch["gamma"]) == 0
+        own = {tuple(rows) for rows in batch["rows"]}
+        assert {tuple(rows) for rows in batch["partner_rows"]} == own
+        crops = unmixed.batch(step)
+        assert_same({key: batch[key] for key in crops}, crops)
+    shares = np.array([batch["share"][0] for batch in batches])
+    kept = shares[shares < 1]
+    assert 0.4 < np.mean(shares == 1) < 0.6
+    # Beta(a, a) has mean 1/2 and variance 1 / (8 a + 4).
+    np.testing.assert_allclose(kept.mean(), 0.5, atol=0.06)
+    np.testing.assert_allclose(kept.var(), 1 / (8 * 1.2 + 4), rtol=0.25)
+    exponents = np.array([batch["gamma"][0] for batch in batches])
+    np.testing.assert_allclose(100 * exponents, np.rint(100 * exponents), atol=1e-4)
+    assert set(np.rint(100 * exponents)) <= set(range(60, 121))
+    assert exponents.min() < 0.63
+    assert exponents.max() > 1.17
+
+
+def test_mix():
+    image = np.stack([np.full((2, 2, 3), 51), np.full((2, 2, 3), 255)]).astype(np.uint8)
+    batch = {
+        "image": image,
+        "target": 255 - image,
+        "partner_image": image[::-1],
+        "partner_target": 255 - image[::-1],
+        "share": np.full(2, 0.75, np.float32),
+        "gamma": np.full(2, 2.0, np.float32),
+        "weight": np.ones(2, np.float32),
+        "index": np.arange(2),
+    }
+    mixed = transforms.mix(batch)
+    assert set(mixed) == {"image", "target", "weight", "index"}
+    np.testing.assert_allclose(mixed["image"][0], 0.4**2, rtol=1e-5)
+    np.testing.assert_allclose(mixed["target"][0], 0.6, rtol=1e-5)
+    plain = {key: batch[key] for key in ("image", "target", "weight", "index")}
+    assert transforms.mix(plain)["image"].dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (dict(mixup=-1.0), "mixup is -1.0; give 0 or more"),
+        (dict(gamma=(0.0, 1.0)), "both above 0"),
+        (dict(gamma=(1.2, 0.6)), "the lowest and the highest"),
+    ],
+)
+def test_augmentations_that_make_no_sense(fields, expected):
+    with pytest.raises(ValueError, match=expected):
+        Augment(**fields)
+
+
 @pytest.mark.parametrize("count", [2, 3, 6])
 def test_parts_of_processes_make_the_whole(count):
     size = 6 // count
-    parts = [plan().batch(8, slice(i * size, (i + 1) * size)) for i in range(count)]
+    made = plan(augment=MIXING)
+    parts = [made.batch(8, slice(i * size, (i + 1) * size)) for i in range(count)]
     whole = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    assert_same(whole, plan().batch(8))
+    assert_same(whole, made.batch(8))
 
 
 def test_epochs_visit_every_record_once_and_go_on_over_stages():
