@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import linen as nn
 from flax import traverse_util
 from jax import lax
 
@@ -39,7 +40,7 @@ def convolution(x, kernel, **options):
 )
 def test_darkir(width, params, inference_params, macs):
     found = costs.count({"name": "darkir", "width": width})
-    assert found == costs.Costs((256, 256), params, inference_params, macs)
+    assert found == costs.Costs((256, 256), params, inference_params, macs, macs)
 
 
 def test_parameters_for_training_only_are_those_that_the_model_names():
@@ -48,6 +49,39 @@ def test_parameters_for_training_only_are_those_that_the_model_names():
     flat = traverse_util.flatten_dict(variable_shapes(model)["params"])
     training = sum(v.size for k, v in flat.items() if k[0] in model.training_only)
     assert found.params - found.inference_params == training
+
+
+class Counted(nn.Module):
+    """A product that fvcore does not see, and a norm that it does."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(x.shape[-1], use_bias=False, name="inner")(x)
+
+    def fvcore_macs(self, x):
+        return 5 * x.size
+
+
+class Toy(nn.Module):
+    """One head for the image, one for the training loss, one that nobody reads."""
+
+    multiple = 2
+
+    @nn.compact
+    def __call__(self, image):
+        x = Counted()(image)
+        guide = nn.Dense(7, use_bias=False)(x)
+        nn.Dense(2, use_bias=False)(x)
+        return llie_jax.Outputs(nn.Dense(3, use_bias=False)(x), {"guide": guide})
+
+
+def test_rules(monkeypatch):
+    monkeypatch.setattr(llie_jax.registry, "build", lambda spec: Toy())
+    found = costs.count("toy", (4, 4))
+    assert found.params == 9 + 21 + 6 + 9
+    assert found.inference_params == 9 + 9
+    assert found.macs == 16 * (9 + 6 + 9)
+    assert found.macs_fvcore == 16 * (5 * 3 + 6 + 9)
 
 
 def test_size_is_rounded_up_to_the_multiple():
@@ -125,10 +159,15 @@ def test_calls_and_loops():
         x @ x
         return x
 
+    @jax.jit
+    def resize_aligned(x):
+        return x @ x
+
     assert costs.count_macs(nested, x) == w
     assert costs.count_macs(scanned, x) == 5 * w
     assert costs.count_macs(branches, x) == 2 * w
     assert costs.count_macs(unused, x) == 0
+    assert costs.count_macs(resize_aligned, x) == 0
     with pytest.raises(ValueError, match="loop of unknown length"):
         costs.count_macs(
             lambda x: lax.while_loop(lambda c: c[0, 0] < 1, lambda c: c @ c, x), x

@@ -10,6 +10,11 @@ EXAMPLES = """
   llie-jax costs '{"name": "darkir", "dilations": [1]}' --json costs.json
 """
 
+RULES = """
+MACs: convolutions, linear layers and matrix products. fvcore: as that tool counts the
+authors' code, which is what papers print; it adds PyTorch's own layer norms, resizes
+and poolings. Most papers write "G" for 2^30."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this subcommand."""
@@ -49,10 +54,12 @@ def run(args: argparse.Namespace) -> None:
         f"    inference   {found.inference_params:>17,}"
         f"  {found.inference_params / 1e6:9.2f} x 10^6"
     )
-    print(
-        f"  MACs          {found.macs:>17,}  {found.macs / 1e9:9.2f} x 10^9"
-        f"  {found.macs / 2**30:9.2f} x 2^30"
-    )
+    for label, macs in (("MACs", found.macs), ("  fvcore", found.macs_fvcore)):
+        print(
+            f"  {label:<14}{macs:>17,}  {macs / 1e9:9.2f} x 10^9"
+            f"  {macs / 2**30:9.2f} x 2^30"
+        )
+    print(RULES)
 
 
 def _parse_size(text: str) -> tuple[int, int]:

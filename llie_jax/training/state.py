@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from flax import struct
+from flax import struct, traverse_util
 
 CACHE = "cache"
 """The collection of values derived from parameters; it is never part of the state."""
@@ -55,12 +55,11 @@ def create_train_state(
         tx: the optax chain.
         rng: random key of the initial parameters.
         average: keeps averaged parameters.
-        variables: begin with these instead of the model's own initial values.
+        variables: begin with these; what they lack has the model's own initial values.
     """
-    if variables is None:
-        side = 2 * model.multiple
-        variables = model.init(rng, jnp.zeros((1, side, side, 3)))
-    variables = dict(variables)
+    side = 2 * model.multiple
+    initial = model.init(rng, jnp.zeros((1, side, side, 3)))
+    variables = _overlay(initial, variables or {})
     params = variables.pop("params")
     variables.pop(CACHE, None)
     return TrainState(
@@ -71,3 +70,12 @@ def create_train_state(
         ema_params=jax.tree.map(jnp.copy, params) if average else None,
         skipped=jnp.zeros((), jnp.int32),
     )
+
+
+def _overlay(initial: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Returns the initial values, replaced where others are given."""
+    values = {
+        **traverse_util.flatten_dict(initial),
+        **traverse_util.flatten_dict(given),
+    }
+    return traverse_util.unflatten_dict(values)
