@@ -1,0 +1,81 @@
+"""Attention between channels, and the slot in front of it."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from llie_jax.registry import register
+from llie_jax.types import Dtype
+
+
+@register("identity", kind="layer")
+class Identity(nn.Module):
+    """Returns its input: what a slot holds as long as nothing is put into it.
+
+    Attributes:
+        dtype: without effect.
+        param_dtype: without effect.
+    """
+
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns `x`."""
+        return x
+
+
+def channel_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    scale: jax.Array,
+    *,
+    num_heads: int,
+) -> jax.Array:
+    """Attention between the channels of each head, over all pixels.
+
+    Each channel of query and key is a vector over the pixels, brought to unit length.
+    Its cost is linear in the number of pixels.
+
+    Source: Zamir et al., Restormer, CVPR 2022, Eq. (1).
+
+    Args:
+        query: features [B, H, W, C]; the channels of head h are the h-th part of C.
+        key: likewise.
+        value: likewise.
+        scale: factor of each head's scores, of `num_heads` elements in any shape.
+        num_heads: number of heads, which divides C.
+
+    Returns:
+        Features [B, H, W, C]: channel i is the sum of the value's channels of its head,
+        weighted by a softmax over the products of query channel i with the keys.
+        Lengths, scores and softmax are float32; the result has the dtype of `value`.
+
+    Raises:
+        ValueError: if C does not divide into heads.
+    """
+    batch, height, width, channels = value.shape
+    if channels % num_heads:
+        raise ValueError(
+            f"{channels} channels do not divide into {num_heads} heads; use a multiple."
+        )
+    shape = (batch, height * width, num_heads, channels // num_heads)
+    query, key, value = (x.reshape(shape) for x in (query, key, value))
+    # The lengths divide the small matrix of scores and not the features.
+    scores = jnp.einsum(
+        "bnhi,bnhj->bhij", query, key, preferred_element_type=jnp.float32
+    )
+    scores *= _inverse_length(query)[..., :, None] * _inverse_length(key)[..., None, :]
+    scores *= scale.astype(jnp.float32).reshape(num_heads, 1, 1)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    output = jnp.einsum("bhij,bnhj->bnhi", weights, value)
+    return output.reshape(batch, height, width, channels)
+
+
+def _inverse_length(x: jax.Array) -> jax.Array:
+    """Returns 1 / max(length over pixels, 1e-12), [B, heads, d] of [B, N, heads, d]."""
+    squares = jnp.sum(jnp.square(x.astype(jnp.float32)), axis=1)
+    # Inside of the root: the gradient at zero is then zero and not NaN.
+    return jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
