@@ -26,6 +26,14 @@ def same_name(name: str) -> str:
     return name
 
 
+def normal_name(name: str) -> str:
+    """The pairing rule of LOL-v2-real: `low00690` goes with `normal00690`.
+
+    Renamed copies have `00690` in both folders.
+    """
+    return name.replace("low", "normal", 1) if name.startswith("low") else name
+
+
 def own_scene(name: str) -> str:
     """The scene of a set that tells nothing about scenes: each image is its own."""
     return name
@@ -85,6 +93,29 @@ DATASETS: dict[str, Dataset] = {
             page="https://daooshee.github.io/BMVC2018website/",
             get="download LOLdataset.zip from the official page and unpack it",
             wrappers=("lolv1", "loldataset", "lol"),
+        ),
+        Dataset(
+            name="lol_v2_real",
+            title="LOL-v2, real pairs; Yang et al., TIP 2021",
+            splits={"train": ("train",), "test": ("test",)},
+            counts={"train": 689, "test": 100},
+            image_size=(400, 600),
+            licence="none stated; research use, no redistribution",
+            page="https://github.com/flyywh/CVPR-2020-Semi-Low-Light",
+            get="download LOL-v2.zip, to which the official page links, and unpack it",
+            wrappers=("real_captured",),
+            target_name=normal_name,
+        ),
+        Dataset(
+            name="lol_v2_syn",
+            title="LOL-v2, synthetic pairs; Yang et al., TIP 2021",
+            splits={"train": ("train",), "test": ("test",)},
+            counts={"train": 900, "test": 100},
+            image_size=(384, 384),
+            licence="none stated; research use, no redistribution",
+            page="https://github.com/flyywh/CVPR-2020-Semi-Low-Light",
+            get="download LOL-v2.zip, to which the official page links, and unpack it",
+            wrappers=("synthetic",),
         ),
         Dataset(
             name="lowlight_demo",
@@ -196,16 +227,18 @@ def prepared(folder: pathlib.Path) -> pathlib.Path | None:
 def recognise(folder: pathlib.Path) -> Dataset | None:
     """Returns the data set whose layout a folder has, or None.
 
-    A folder named as a set is that set; `our485` or `eval15` inside make it LOL-v1, as
-    does a folder `LOLv1` with `Train` and `Test`; else it may hold a user's own pairs.
+    A folder named as a set is that set, or as the part of an archive that holds it;
+    `our485` or `eval15` inside make it LOL-v1, as does a folder `LOLv1` with `Train`
+    and `Test`; else it may hold a user's own pairs.
     """
-    named = DATASETS.get(folder.resolve().name.lower())
+    name = folder.resolve().name.lower()
     lol = DATASETS["lol_v1"]
-    candidates = [named] if named else []
-    if (
-        folder.resolve().name.lower() in lol.wrappers
-        or subfolder(folder, ("our485", "eval15", *lol.wrappers)) is not None
-    ):
+    candidates = [
+        dataset
+        for dataset in DATASETS.values()
+        if name == dataset.name or name in dataset.wrappers
+    ]
+    if subfolder(folder, ("our485", "eval15", *lol.wrappers)) is not None:
         candidates.append(lol)
     candidates.append(DATASETS["paired_folder"])
     return next((known for known in candidates if locate(known, folder)), None)

@@ -79,14 +79,34 @@ class PairedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             )
 
 
+def _instructions(name: str) -> str:
+    """Returns what a user does to have a data set, and what manual_dir then is."""
+    dataset = catalogue.get(name)
+    return (
+        f"{dataset.get} ({dataset.page}); manual_dir is the folder that holds "
+        f"{dataset.layout()}."
+    )
+
+
 class LolV1(PairedBuilder, skip_registration=True):
     """LOL-v1."""
 
     name = "lol_v1"
-    MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        f"{catalogue.get('lol_v1').get} ({catalogue.get('lol_v1').page}); manual_dir "
-        f"is the folder that holds {catalogue.get('lol_v1').layout()}."
-    )
+    MANUAL_DOWNLOAD_INSTRUCTIONS = _instructions(name)
+
+
+class LolV2Real(PairedBuilder, skip_registration=True):
+    """The real part of LOL-v2."""
+
+    name = "lol_v2_real"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = _instructions(name)
+
+
+class LolV2Syn(PairedBuilder, skip_registration=True):
+    """The synthetic part of LOL-v2."""
+
+    name = "lol_v2_syn"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = _instructions(name)
 
 
 class LowlightDemo(PairedBuilder, skip_registration=True):
@@ -105,7 +125,7 @@ class LowlightDemo(PairedBuilder, skip_registration=True):
 
 
 BUILDERS: dict[str, type[PairedBuilder]] = {
-    builder.name: builder for builder in (LolV1, LowlightDemo)
+    builder.name: builder for builder in (LolV1, LolV2Real, LolV2Syn, LowlightDemo)
 }
 
 

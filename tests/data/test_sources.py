@@ -41,6 +41,31 @@ def test_renamed_copy_of_lol_v1(tmp_path, inputs, targets):
     assert list(data.open_source(tmp_path, split="test").names) == ["3"]
 
 
+def test_both_parts_of_lol_v2(tmp_path):
+    root = tmp_path / "LOL-v2"
+    real, synthetic = root / "Real_captured", root / "Synthetic"
+    trees.pairs(synthetic / "Train", ("r1t",), low="Low", high="Normal")
+    trees.pairs(synthetic / "Test", ("r2t",), low="Low", high="Normal")
+    for split in ("Train", "Test"):
+        for place, name in (("Low", "low00690"), ("Normal", "normal00690")):
+            (real / split / place).mkdir(parents=True)
+            io.write_image(real / split / place / f"{name}.png", trees.image(7))
+    for name, folder in (("lol_v2_real", real), ("lol_v2_syn", synthetic)):
+        for where in (root, folder):
+            source = data.open_source(name, root=where, split="train")
+            assert (source.name, len(source)) == (name, 1)
+        assert data.open_source(folder, split="test").name == name
+    record = data.open_source(real, split="test")[0]
+    assert record["name"] == "low00690"
+    np.testing.assert_array_equal(record["target"], trees.image(7))
+
+
+def test_lol_v2_real_with_equal_names(tmp_path):
+    trees.pairs(tmp_path / "Train", ("00690",), low="Low", high="Normal")
+    source = data.open_source("lol_v2_real", root=tmp_path, split="train")
+    assert list(source.names) == ["00690"]
+
+
 def test_own_folder_without_splits(tmp_path):
     folder = trees.pairs(tmp_path / "mine", ("a b", "c.BMP"), low="LOW", high="gt")
     for split in (None, "train", "test"):
