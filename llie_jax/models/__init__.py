@@ -1,3 +1,4 @@
 """Models, one file per paper; importing this package registers them."""
 
 from llie_jax.models import darkir as darkir
+from llie_jax.models import retinexformer as retinexformer

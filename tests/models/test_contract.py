@@ -29,6 +29,7 @@ SMALL = {
         middle_decoder_blocks=1,
         decoder_blocks=(1, 1),
     ),
+    "retinexformer": dict(width=4, num_blocks=(1, 1, 1), num_stages=2),
 }
 
 

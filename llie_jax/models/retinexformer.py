@@ -1,0 +1,549 @@
+"""Retinexformer: brightens by an estimated illumination, which also guides attention.
+
+Source: Cai et al., Retinexformer: One-stage Retinex-based Transformer for Low-light
+Image Enhancement, ICCV 2023.
+"""
+
+import functools
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from llie_jax.nn import attention, primitives
+from llie_jax.registry import register
+from llie_jax.types import Dtype, ModuleFactory, Outputs, Pretrained
+
+
+class IlluminationEstimator(nn.Module):
+    """Illumination features, and the map that brightens the image, of an image.
+
+    There is no activation: the map is linear in the image.
+
+    Source: Retinexformer, Eq. (3) and Fig. 2 (a, i). The official code's "depthwise"
+    convolution works on four groups of channels, and so does this one.
+
+    Attributes:
+        width: number of illumination features.
+        dtype: computation dtype.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    width: int
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns features [B, H, W, width] and map [B, H, W, 3] of [B, H, W, 3]."""
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        x = jnp.concatenate([image, jnp.mean(image, -1, keepdims=True)], -1)
+        x = primitives.Conv(self.width, (1, 1), name="expand", **types)(x)
+        features = primitives.GroupedConv(
+            self.width, groups=4, kernel_size=(5, 5), name="spatial", **types
+        )(x)
+        return features, primitives.Conv(3, (1, 1), name="project", **types)(features)
+
+
+class PositionalBranch(nn.Module):
+    """Two depthwise convolutions with a GELU between: what stands where."""
+
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns features of the same shape as `x`, [B, H, W, C]."""
+        types = dict(use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype)
+        x = primitives.DepthwiseConv(name="depthwise1", **types)(x)
+        x = primitives.gelu(x)
+        return primitives.DepthwiseConv(name="depthwise2", **types)(x)
+
+
+class IlluminationGuidedAttention(nn.Module):
+    """Attention between channels whose values are multiplied by illumination (IG-MSA).
+
+    Source: Retinexformer, Eqs. (6) to (8).
+    Differs: nothing in the values; in the scores the rows are keys and the softmax
+    runs over queries, as the official code has it and not as is usual.
+
+    Attributes:
+        num_heads: number of heads.
+        reallocate: the slot that rewrites query, key and value [B, H, W, 3C], before
+            the illumination; the positional branch reads the rewritten value too.
+        dtype: computation dtype; lengths, scores and softmax are float32.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    num_heads: int
+    reallocate: ModuleFactory = attention.Identity
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, illumination: jax.Array) -> jax.Array:
+        """Returns features of the same shape as `x`, [B, H, W, C].
+
+        Args:
+            x: features [B, H, W, C].
+            illumination: illumination features [B, H, W, C].
+        """
+        channels = x.shape[-1]
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        # The authors cut the distribution off at 100 standard deviations.
+        linear = functools.partial(
+            nn.Dense, channels, kernel_init=nn.initializers.normal(0.02), **types
+        )
+        names = ("query", "key", "value")
+        query, key, value = (linear(use_bias=False, name=name)(x) for name in names)
+        if self.reallocate is not attention.Identity:
+            features = jnp.concatenate([query, key, value], -1)
+            features = self.reallocate(name="reallocate", **types)(features)
+            query, key, value = jnp.split(features, 3, -1)
+        scale = self.param(
+            "scale", nn.initializers.ones, (self.num_heads, 1, 1), self.param_dtype
+        )
+        y = attention.channel_attention(
+            key, query, value * illumination, scale, num_heads=self.num_heads
+        )
+        position = PositionalBranch(name="position", **types)(value)
+        return linear(name="project")(y) + position
+
+
+class FeedForward(nn.Module):
+    """Four times the channels, a depthwise convolution, and back.
+
+    Source: Retinexformer, Fig. 2 (b); the official code for its layers.
+
+    Attributes:
+        expansion: hidden channels over input channels.
+        dtype: computation dtype.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    expansion: int = 4
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns features of the same shape as `x`, [B, H, W, C]."""
+        channels = x.shape[-1]
+        types = dict(use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype)
+        y = primitives.Conv(self.expansion * channels, (1, 1), name="expand", **types)(
+            x
+        )
+        y = primitives.gelu(y)
+        y = primitives.DepthwiseConv(name="depthwise", **types)(y)
+        y = primitives.gelu(y)
+        return primitives.Conv(channels, (1, 1), name="contract", **types)(y)
+
+
+class _LayerNorm(primitives.LayerNorm):
+    """The layer norm, which the authors take from PyTorch, so that fvcore sees it."""
+
+    def fvcore_macs(self, x: jax.Array) -> int:
+        """Returns fvcore's count for one call."""
+        return 5 * x.size
+
+
+class Block(nn.Module):
+    """Attention, then a feed-forward network; only the latter has a norm in front.
+
+    Source: Retinexformer, Fig. 2 (b) and the official code, which has no norm before
+    the attention.
+
+    Attributes:
+        num_heads: number of heads.
+        reallocate: the attention's slot.
+        dtype: computation dtype.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    num_heads: int
+    reallocate: ModuleFactory = attention.Identity
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, illumination: jax.Array) -> jax.Array:
+        """Returns features of the same shape as `x`, [B, H, W, C]."""
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        x = x + IlluminationGuidedAttention(
+            self.num_heads, self.reallocate, name="attention", **types
+        )(x, illumination)
+        y = _LayerNorm(epsilon=1e-5, name="norm", **types)(x)
+        return x + FeedForward(name="feed_forward", **types)(y)
+
+
+class Level(nn.Module):
+    """Blocks at one resolution, all guided by the same illumination features (IGAB).
+
+    Attributes:
+        num_blocks: how many of them.
+        num_heads: number of heads.
+        reallocate: the slot of each attention.
+        dtype: computation dtype.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    num_blocks: int
+    num_heads: int
+    reallocate: ModuleFactory = attention.Identity
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, illumination: jax.Array) -> jax.Array:
+        """Returns features of the same shape as `x`, [B, H, W, C]."""
+        for i in range(self.num_blocks):
+            x = Block(
+                self.num_heads,
+                self.reallocate,
+                dtype=self.dtype,
+                param_dtype=self.param_dtype,
+                name=f"block_{i}",
+            )(x, illumination)
+        return x
+
+
+class Denoiser(nn.Module):
+    """U-shaped network that removes what brightening brings out (IGT).
+
+    Source: Retinexformer, Fig. 2 (a, ii).
+
+    Attributes:
+        width: channels at full resolution; each level has twice as many, in heads of
+            `width` channels.
+        num_blocks: blocks per level, fine to coarse; the last is the bottleneck.
+        reallocate: the slot of each attention of the decoder.
+        dtype: computation dtype.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    width: int
+    num_blocks: tuple[int, ...]
+    reallocate: ModuleFactory = attention.Identity
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    def setup(self):
+        """Builds all parts."""
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        conv = functools.partial(primitives.Conv, use_bias=False, **types)
+        down = functools.partial(conv, kernel_size=(4, 4), strides=2, padding=1)
+        *blocks, bottleneck_blocks = self.num_blocks
+        heads = [2**i for i in range(len(blocks))]
+
+        self.embedding = conv(self.width)
+        self.encoder = [
+            Level(n, h, **types) for n, h in zip(blocks, heads, strict=True)
+        ]
+        self.down = [down(2 * h * self.width) for h in heads]
+        self.illumination_down = [down(2 * h * self.width) for h in heads]
+        self.bottleneck = Level(bottleneck_blocks, 2 ** len(blocks), **types)
+        # Coarse to fine, as they run.
+        self.up = [
+            primitives.ConvTranspose(h * self.width, **types) for h in reversed(heads)
+        ]
+        self.fuse = [conv(h * self.width, (1, 1)) for h in reversed(heads)]
+        self.decoder = [
+            Level(n, h, self.reallocate, **types)
+            for n, h in zip(reversed(blocks), reversed(heads), strict=True)
+        ]
+        self.mapping = conv(3)
+
+    def encode(self, image: jax.Array, illumination: jax.Array):
+        """Returns the bottleneck's features, and a list of skips, fine to coarse.
+
+        Args:
+            image: brightened image [B, H, W, 3].
+            illumination: illumination features [B, H, W, width].
+        """
+        x = self.embedding(image)
+        skips = []
+        for level, down, illumination_down in zip(
+            self.encoder, self.down, self.illumination_down, strict=True
+        ):
+            x = level(x, illumination)
+            skips.append((x, illumination))
+            x, illumination = down(x), illumination_down(illumination)
+        return self.bottleneck(x, illumination), skips
+
+    def decode(self, x: jax.Array, skips) -> jax.Array:
+        """Returns what to add to the brightened image, [B, H, W, 3]."""
+        for up, fuse, level, (skip, illumination) in zip(
+            self.up, self.fuse, self.decoder, reversed(skips), strict=True
+        ):
+            x = fuse(jnp.concatenate([up(x), skip], -1))
+            x = level(x, illumination)
+        return self.mapping(x)
+
+
+class Stage(nn.Module):
+    """From image to image: estimate the illumination, brighten, denoise.
+
+    Source: Retinexformer, Eqs. (3) to (5).
+
+    Attributes:
+        width: channels at full resolution.
+        num_blocks: blocks per level of the denoiser.
+        reallocate: the slot of each attention of the decoder.
+        dtype: computation dtype; images are float32.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    width: int
+    num_blocks: tuple[int, ...]
+    reallocate: ModuleFactory = attention.Identity
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    def setup(self):
+        """Builds all parts."""
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        self.estimator = IlluminationEstimator(self.width, **types)
+        self.denoiser = Denoiser(self.width, self.num_blocks, self.reallocate, **types)
+
+    def encode(self, image: jax.Array):
+        """Returns the bottleneck's features and what `decode` needs besides them."""
+        illumination, factor = self.estimator(image)
+        brightened = image * factor.astype(jnp.float32) + image
+        features, skips = self.denoiser.encode(brightened, illumination)
+        return features, {"brightened": brightened, "skips": skips}
+
+    def decode(self, features: jax.Array, context) -> jax.Array:
+        """Returns the image [B, H, W, 3] for features and context of `encode`."""
+        noise = self.denoiser.decode(features, context["skips"])
+        return noise.astype(jnp.float32) + context["brightened"]
+
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Returns the enhanced image of an image [B, H, W, 3]."""
+        return self.decode(*self.encode(image))
+
+
+_TORCH_LEVELS = {
+    "encoder_layers.{l}.0": "encoder_{l}",
+    "bottleneck": "bottleneck",
+    "decoder_layers.{l}.2": "decoder_{l}",
+}
+TORCH_BLOCK_KEYS = {
+    "0.to_q": "attention/query",
+    "0.to_k": "attention/key",
+    "0.to_v": "attention/value",
+    "0.rescale": "attention/scale",
+    "0.proj": "attention/project",
+    "0.pos_emb.0": "attention/position/depthwise1",
+    "0.pos_emb.2": "attention/position/depthwise2",
+    "1.norm": "norm",
+    "1.fn.net.0": "feed_forward/expand",
+    "1.fn.net.2": "feed_forward/depthwise",
+    "1.fn.net.4": "feed_forward/contract",
+}
+"""Names of one block, as the official code has them and as they are here."""
+
+TORCH_KEYS = {
+    f"body.{{s}}.{torch_part}": f"stage_{{s}}/{part}"
+    for torch_part, part in (
+        {
+            "estimator.conv1": "estimator/expand",
+            "estimator.depth_conv": "estimator/spatial",
+            "estimator.conv2": "estimator/project",
+            "denoiser.embedding": "denoiser/embedding",
+            "denoiser.encoder_layers.{l}.1": "denoiser/down_{l}",
+            "denoiser.encoder_layers.{l}.2": "denoiser/illumination_down_{l}",
+            "denoiser.decoder_layers.{l}.0": "denoiser/up_{l}",
+            "denoiser.decoder_layers.{l}.1": "denoiser/fuse_{l}",
+            "denoiser.mapping": "denoiser/mapping",
+        }
+        | {
+            f"denoiser.{torch_level}.blocks.{{b}}.{key}": (
+                f"denoiser/{level}/block_{{b}}/{name}"
+            )
+            for torch_level, level in _TORCH_LEVELS.items()
+            for key, name in TORCH_BLOCK_KEYS.items()
+        }
+    ).items()
+}
+
+
+def infer_spec(
+    shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns the fields of Retinexformer that an official checkpoint tells.
+
+    A level of which there is no block is taken to have one, so that a checkpoint with
+    a level missing does not fit.
+
+    Args:
+        shapes: official state-dict keys to shapes.
+        given: fields that are known beforehand.
+
+    Raises:
+        ValueError: if the width is not to be seen.
+    """
+
+    def count(pattern):
+        found = (re.match(pattern + r"\.(\d+)\.", key) for key in shapes)
+        return max([1, *(1 + int(match[1]) for match in found if match)])
+
+    denoiser = r"body\.\d+\.denoiser\."
+    levels = count(denoiser + "encoder_layers")
+    encoder = [denoiser + rf"encoder_layers\.{i}\.0" for i in range(levels)]
+    fields = {
+        "num_stages": count("body"),
+        "num_blocks": tuple(
+            count(level + r"\.blocks") for level in (*encoder, denoiser + "bottleneck")
+        ),
+    }
+    embeddings = [
+        shape[0]
+        for key, shape in shapes.items()
+        if re.fullmatch(denoiser + r"embedding\.weight", key)
+    ]
+    if embeddings:
+        fields["width"] = embeddings[0]
+    elif "width" not in given:
+        raise ValueError(
+            "The checkpoint has no 'denoiser.embedding', from which Retinexformer's "
+            "width is read."
+        )
+    return fields
+
+
+def _published(file: str, trained_on: str, psnr: float, ssim: float) -> Pretrained:
+    return Pretrained(
+        spec={"name": "retinexformer"},
+        file=file,
+        origin="https://github.com/caiyuanhao1998/Retinexformer",
+        licence="MIT",
+        trained_on=trained_on,
+        score={"psnr": psnr, "ssim": ssim},
+        protocol="retinexformer",
+    )
+
+
+WEIGHTS = {
+    "lol_v1": _published("LOL_v1.pth", "LOL-v1", 25.16, 0.845),
+    "lol_v2_real": _published("LOL_v2_real.pth", "LOL-v2 real", 22.80, 0.840),
+    "lol_v2_syn": _published("LOL_v2_synthetic.pth", "LOL-v2 synthetic", 25.67, 0.930),
+}
+
+SIZES = {
+    "paper": {},
+    # Not the authors': trains in minutes on two CPU cores.
+    "small": {"width": 8, "num_blocks": (1, 1, 1)},
+}
+
+
+@register(
+    "retinexformer",
+    sizes=SIZES,
+    torch_keys=TORCH_KEYS,
+    infer_spec=infer_spec,
+    weights=WEIGHTS,
+    parity="official code, random weights: 2e-5",
+    attention_layers=("*/attention",),
+    feed_forward_layers=("*/feed_forward",),
+)
+class Retinexformer(nn.Module):
+    """Retinexformer; its defaults are the configuration of all published LOL weights.
+
+    The split for wrappers lies behind the bottleneck of the last stage: the features
+    are [B, H / 4, W / 4, 4 * width]. Earlier stages run in `encode`.
+
+    Source: Cai et al., Retinexformer, ICCV 2023, Fig. 2 and Section 3.
+    Differs: the input is never padded or cropped here, see `llie_jax.inference`.
+
+    Attributes:
+        width: channels at full resolution; each level has twice as many.
+        num_stages: how often the whole is repeated, each time with its own parameters.
+        num_blocks: blocks per level, fine to coarse; the last is the bottleneck. The
+            decoder has as many as the encoder.
+        reallocate: the slot of each attention of the decoders, given the concatenated
+            query, key and value features.
+        dtype: computation dtype. Images, lengths, scores and norms are float32 whatever
+            it is.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    width: int = 40
+    num_stages: int = 1
+    num_blocks: tuple[int, ...] = (1, 2, 2)
+    reallocate: ModuleFactory = attention.Identity
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    pad_mode = "reflect"
+
+    @property
+    def multiple(self) -> int:
+        """Height and width must be divisible by it."""
+        return 2 ** (len(self.num_blocks) - 1)
+
+    def setup(self):
+        """Builds all stages; raises ValueError if a field is impossible."""
+        if self.width < 4 or self.width % 4:
+            raise ValueError(
+                f"width={self.width}; the illumination estimator works on four groups "
+                "of channels, use a multiple of 4."
+            )
+        if self.num_stages < 1:
+            raise ValueError(f"num_stages={self.num_stages}; use at least 1.")
+        if not self.num_blocks or min(self.num_blocks) < 1:
+            raise ValueError(
+                f"num_blocks={self.num_blocks}; use at least one block per level, and "
+                "one level."
+            )
+        self.stage = [
+            Stage(
+                self.width,
+                self.num_blocks,
+                self.reallocate,
+                dtype=self.dtype,
+                param_dtype=self.param_dtype,
+            )
+            for _ in range(self.num_stages)
+        ]
+
+    def encode(self, image: jax.Array, *, train: bool = False):
+        """Returns the bottleneck's features and what `decode` needs besides them.
+
+        Args:
+            image: [B, H, W, 3] in [0, 1].
+            train: without effect; Retinexformer computes the same in training.
+
+        Raises:
+            ValueError: if `image` has another shape, or sides that the model's
+                `multiple` does not divide.
+        """
+        del train
+        if image.ndim != 4 or image.shape[-1] != 3:
+            raise ValueError(f"image has the shape {image.shape}, not [B, H, W, 3].")
+        height, width = image.shape[1:3]
+        if height % self.multiple or width % self.multiple:
+            raise ValueError(
+                f"image is {height} x {width}; this Retinexformer needs multiples of "
+                f"{self.multiple}. Use llie_jax.inference.padding.pad_to_multiple, "
+                "or llie_jax.enhance for any size."
+            )
+        image = image.astype(jnp.float32)
+        for stage in self.stage[:-1]:
+            image = stage(image)
+        return self.stage[-1].encode(image)
+
+    def decode(self, features: jax.Array, context, *, train: bool = False) -> Outputs:
+        """Returns the outputs for features and context as `encode` gives them."""
+        del train
+        return Outputs(self.stage[-1].decode(features, context))
+
+    def __call__(
+        self, image: jax.Array, *, target: jax.Array | None = None, train: bool = False
+    ) -> Outputs:
+        """Enhances images [B, H, W, 3] in [0, 1]; `target` is not used."""
+        del target
+        features, context = self.encode(image, train=train)
+        return self.decode(features, context, train=train)
