@@ -6,6 +6,7 @@ A release file is a `.safetensors` file with flat names `params/...` and
 
 import contextlib
 import dataclasses
+import fnmatch
 import hashlib
 import json
 import math
@@ -134,19 +135,27 @@ def save(
     write_safetensors(path, tensors, facts)
 
 
-def check_fit(variables: Mapping[str, Any], model: nn.Module, where: str) -> None:
+def check_fit(
+    variables: Mapping[str, Any], model: nn.Module, where: str, *, missing: str = ""
+) -> None:
     """Checks that variables are those of a model.
 
     Args:
         variables: `{collection: tree of arrays}`.
         model: the model.
         where: what the variables are, to begin the message with.
+        missing: pattern of names that may be missing, such as `*/reallocate/*`.
 
     Raises:
         ValueError: listing all names and shapes that differ.
     """
-    expected = _flat(variable_shapes(model))
-    _check(_shapes(_flat(variables)), _shapes(expected), where)
+    found = _shapes(_flat(variables))
+    expected = {
+        name: shape
+        for name, shape in _shapes(_flat(variable_shapes(model))).items()
+        if name in found or not fnmatch.fnmatchcase(name, missing)
+    }
+    _check(found, expected, where)
 
 
 def write_safetensors(

@@ -5,6 +5,7 @@ A term is a loss's spec plus where and how much:
     pixel = "l1"
     guide = {"name": "l1", "on": "aux.guide", "resize": "target_area"}
     edge = {"name": "edge", "weight": 50.0}
+    colour = {"name": "l1", "space": "hvi"}
     flow = {"name": "model_loss", "on": "losses.nll"}
     warm = {"name": "mse", "weight": {"name": "linear", "init_value": 0.0,
                                       "end_value": 1.0, "transition_steps": 1000}}
@@ -20,14 +21,16 @@ import jax.numpy as jnp
 import optax
 
 from llie_jax import registry
+from llie_jax.image.hvi import rgb_to_hvi
 from llie_jax.image.resize import area_downsample, nearest_upsample
 from llie_jax.losses.pixel import as_float
 from llie_jax.registry import register
 from llie_jax.types import Batch, Outputs
 
 RESIZES = ("target_area", "prediction_nearest")
+SPACES = ("hvi",)
 # "" and not None for no resize: a config's flag needs a value with a type.
-_DEFAULTS = {"on": "image", "weight": 1.0, "resize": ""}
+_DEFAULTS = {"on": "image", "weight": 1.0, "resize": "", "space": ""}
 
 
 @register("model_loss", kind="loss", needs_target=False)
@@ -78,7 +81,9 @@ def complete_term(spec: registry.Spec) -> dict[str, Any]:
     Args:
         spec: name of a loss, or a dict of `name`, and as wanted `on` ("image",
             "aux.NAME", "losses.NAME"), `weight` (a number or a schedule's spec; 0 turns
-            the term off), `resize` ("" or one of `RESIZES`) and the loss's options.
+            the term off), `resize` ("" or one of `RESIZES`), `space` ("" for RGB, or
+            "hvi": both images are brought to HVI with the model's `aux.density_k`), and
+            the loss's options.
 
     Raises:
         TypeError: if the spec or its weight has the wrong type.
@@ -110,12 +115,17 @@ def complete_term(spec: registry.Spec) -> dict[str, Any]:
             f"{term['on']!r} is a loss already; its name is 'model_loss', "
             f"not {part.name!r}."
         )
-    term["resize"] = term["resize"] or ""
-    if term["resize"] not in ("", *RESIZES):
-        raise ValueError(
-            f"Unknown resize {term['resize']!r}."
-            f"{registry.suggest(term['resize'], RESIZES)} Use '' or one of {RESIZES}."
-        )
+    for key, options in (("resize", RESIZES), ("space", SPACES)):
+        term[key] = term[key] or ""
+        if term[key] not in ("", *options):
+            raise ValueError(
+                f"Unknown {key} {term[key]!r}.{registry.suggest(term[key], options)} "
+                f"Use '' or one of {options}."
+            )
+    if term["space"] and (
+        part.facts.get("whole_output") or not part.facts.get("needs_target", True)
+    ):
+        raise ValueError(f"{part.name!r} compares no images; leave out 'space'.")
     return {**registry.complete_spec(spec, kind="loss"), **term}
 
 
@@ -201,6 +211,7 @@ class _Term:
         self.facts = part.facts
         self.on = spec["on"]
         self.resize = spec["resize"]
+        self.space = spec["space"]
         self.weight = _schedule(spec["weight"])
         self.loss = functools.partial(part.make, **options)
         if inspect.isclass(part.make):  # a loss with a network behind it
@@ -212,6 +223,9 @@ class _Term:
             arguments = (outputs, batch)
         elif self.facts.get("needs_target", True):
             arguments = self._resized(_pick(outputs, self.on, self.name), batch)
+            if self.space == "hvi":
+                density_k = _pick(outputs, "aux.density_k", self.name)
+                arguments = tuple(rgb_to_hvi(as_float(x), density_k) for x in arguments)
         else:
             arguments = (_pick(outputs, self.on, self.name),)
         if hasattr(self.loss, "frozen_key"):

@@ -408,12 +408,20 @@ def _begin(experiment: Experiment, checkpoints: Checkpoints, mesh, initial):
 
 
 def _initial_variables(experiment: Experiment) -> dict[str, Any] | None:
-    """Returns the weights named by `config.init_from`, which must fit the model."""
+    """Returns the weights named by `config.init_from`, which must fit the model.
+
+    Parameters that `config.init_missing` names may be missing.
+    """
     path = experiment.config.init_from
     if not path:
         return None
     _, variables = weights.load(path)
-    weights.check_fit(variables, experiment.model, f"The arrays of {path}")
+    weights.check_fit(
+        variables,
+        experiment.model,
+        f"The arrays of {path}",
+        missing=experiment.config.init_missing,
+    )
     return variables
 
 

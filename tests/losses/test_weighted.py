@@ -40,6 +40,37 @@ def test_total_is_the_sum_of_the_weighted_terms(outputs, batch):
     np.testing.assert_allclose(total, 1.3, rtol=1e-6)
 
 
+def test_hvi_space(outputs, batch):
+    terms = {"rgb": "l1", "hvi": {"name": "l1", "space": "hvi"}}
+    k = jnp.array([0.2])
+    outputs = outputs.replace(aux={"density_k": k})
+    _, found = WeightedLoss(terms)(outputs, batch, {}, 0)
+    # Both images are grey: only the intensity differs, one channel of three.
+    np.testing.assert_allclose(found["rgb"], 0.5, rtol=1e-6)
+    np.testing.assert_allclose(found["hvi"], 0.5 / 3, rtol=1e-5)
+    red = jnp.zeros((2, 16, 16, 3)).at[..., 0].set(1.0)
+    pale = red.at[..., 1:].set(0.5)
+
+    def loss(k):
+        made = Outputs(pale, aux={"density_k": k})
+        return WeightedLoss({"hvi": terms["hvi"]})(
+            made, {**batch, "target": red}, {}, 0
+        )
+
+    (total, _), gradient = jax.value_and_grad(loss, has_aux=True)(jnp.array([0.2]))
+    np.testing.assert_allclose(total, 0.5 / 3, rtol=1e-5)  # saturation 1/2 less
+    assert np.isfinite(gradient).all()
+
+
+def test_hvi_space_needs_a_model_that_has_it(outputs, batch):
+    with pytest.raises(ValueError, match=r"'hvi' is on 'aux\.density_k', which this"):
+        WeightedLoss({"hvi": {"name": "l1", "space": "hvi"}})(outputs, batch, {}, 0)
+    with pytest.raises(ValueError, match=r"Unknown space 'hsv'\. Did you mean 'hvi'"):
+        complete_term({"name": "l1", "space": "hsv"})
+    with pytest.raises(ValueError, match="'model_loss' compares no images"):
+        complete_term({"name": "model_loss", "on": "losses.nll", "space": "hvi"})
+
+
 def test_guide_in_both_readings(golden):
     data = np.load(golden / "darkir_losses.npz")
     side, target = nhwc(data["side"]), nhwc(data["target"])
@@ -143,6 +174,7 @@ def test_terms_of_a_config(outputs, batch):
         "on": "image",
         "weight": 1.0,
         "resize": "",
+        "space": "",
     }
     assert loss.terms["edge"]["weight"]["transition_begin"] == 0
     assert WeightedLoss(loss.terms).terms == loss.terms

@@ -205,6 +205,24 @@ def test_starting_from_other_weights(pairs, unbroken, tmp_path):
         loop.train(other, tmp_path / "other", progress=False)
 
 
+def test_starting_from_the_weights_of_a_smaller_model(pairs, unbroken, tmp_path):
+    workdir, _ = unbroken
+    changes = {
+        "init_from": str(workdir),
+        "model.extra": True,
+        "optimizer.name": "sgd",
+        "optimizer.learning_rate": 0.0,
+    }
+    with pytest.raises(ValueError, match="Missing names: params/extra/bias"):
+        loop.train(toys.config(pairs, **changes), tmp_path / "no", progress=False)
+    config = toys.config(pairs, init_missing="*/extra/*", **changes)
+    config.stages.s0.steps = 1
+    begun = loop.train(config, tmp_path / "yes", progress=False).state.params
+    _, best = weights.load(workdir)
+    assert np.any(begun["extra"]["kernel"])
+    same({key: begun[key] for key in best["params"]}, best["params"])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -13,9 +13,10 @@ from llie_jax.types import Outputs
 
 @register("toy", kind="model")
 class Toy(nn.Module):
-    """Two convolutions, batch statistics and a count of steps."""
+    """Two convolutions or three, batch statistics and a count of steps."""
 
     width: int = 4
+    extra: bool = False
     axis_name: str | None = None
 
     multiple = 2
@@ -35,6 +36,8 @@ class Toy(nn.Module):
             mean.value = 0.9 * mean.value + 0.1 * now
             count.value = count.value + 1
         x = nn.relu(x - mean.value)
+        if self.extra:
+            x = nn.Conv(self.width, (1, 1), name="extra")(x)
         y = nn.Conv(3, (3, 3), name="last")(x)
         return Outputs(image + y, {"features": x})
 
