@@ -6,6 +6,7 @@ import sys
 EXAMPLES = """examples:
   python eval.py --weights runs/demo --data lowlight_demo --out runs/demo/eval
   python eval.py --weights runs/lol --data lol_v1 --root /disk/LOLdataset --report-all
+  python eval.py --weights runs/cidnet --data lol_v1 --option saturation=1.3
   python eval.py --weights darkir.safetensors --data my_pairs --save-images --out scores
 """
 
@@ -65,6 +66,14 @@ def parser() -> argparse.ArgumentParser:
         help="enhance images of more than N x N pixels in tiles (needs less memory, "
         "may change the scores)",
     )
+    add(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a test option of the model, written into the scores; CIDNet has "
+        "saturation, alpha (brightness of the output) and gamma (of the input)",
+    )
     return parser
 
 
@@ -73,6 +82,7 @@ def run(args: argparse.Namespace) -> None:
     from llie_jax import evaluation
     from llie_jax.cli import output
     from llie_jax.evaluation import scores as results
+    from llie_jax.models import options
 
     scores = evaluation.run(
         args.weights,
@@ -86,6 +96,7 @@ def run(args: argparse.Namespace) -> None:
         all_protocols=args.report_all,
         batch_size=args.batch_size,
         tile=args.tile,
+        test_options=options.parse(args.option),
     )
     results.show(scores, output.console())
     if args.out:

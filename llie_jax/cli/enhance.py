@@ -88,6 +88,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MEGAPIXELS",
         help="larger photos are enhanced in tiles; left out, the size of one tile",
     )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a test option of the model, such as CIDNet's saturation=1.3, alpha=0.9 "
+        "(brightness of the output) or gamma=0.8 (exponent of the input)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -119,8 +127,10 @@ def run(args: argparse.Namespace) -> int:
         weights = _demo_weights()
         _say(console, f"No --weights given: using those of the demo, {weights}.")
     import llie_jax.weights
+    from llie_jax.models import options
 
     model, variables = llie_jax.weights.load(weights)
+    model = options.with_test_options(model, options.parse(args.option))
     done = _enhance_all(args, console, model, variables, sizes)
     if done < len(jobs):
         _say(console, f"{len(jobs) - done} of {len(jobs)} photos failed.")

@@ -27,6 +27,7 @@ from llie_jax.image import io
 from llie_jax.inference import padding
 from llie_jax.inference.enhance import enhance
 from llie_jax.metrics import protocol as protocols
+from llie_jax.models.options import test_options
 
 PICTURE_SIDE = 600
 """Longest side of the pictures that are kept for the report, in pixels."""
@@ -156,6 +157,7 @@ def evaluate(
                 "tiled": [source.names[index] for index in tiled],
                 "self_ensemble": False,
                 "gt_mean": False,
+                **test_options(model),
             },
         ),
         pictures=[row["picture"] for row in rows if "picture" in row],

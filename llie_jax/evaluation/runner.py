@@ -4,7 +4,7 @@ import concurrent.futures
 import json as json_text
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llie_jax import data, registry
@@ -16,6 +16,7 @@ from llie_jax.evaluation.evaluator import evaluate, progress_bar
 from llie_jax.evaluation.scores import Scores
 from llie_jax.image import io
 from llie_jax.metrics import protocol as protocols
+from llie_jax.models import options
 
 _NAMED = 5  # files that an error names
 
@@ -33,6 +34,7 @@ def run(
     all_protocols: bool = False,
     batch_size: int | None = None,
     tile: int | None = None,
+    test_options: Mapping[str, float] | None = None,
     progress: bool = True,
 ) -> Scores:
     """Scores weights on a data set, and writes the results.
@@ -50,6 +52,7 @@ def run(
         all_protocols: also score the same outputs under every protocol and metric.
         batch_size: see `evaluate`.
         tile: see `evaluate`.
+        test_options: of the model, such as CIDNet's `saturation`; the results say so.
         progress: shows a bar on standard error.
 
     Raises:
@@ -66,6 +69,7 @@ def run(
     # A run that is still training may have another best step by now.
     step = described["step"]
     model, variables = weight_files.load(weights, step="best" if step is None else step)
+    model = options.with_test_options(model, test_options or {})
     workdir = _workdir(described)
     if workdir:
         config = workdir / "config.json"
