@@ -2,7 +2,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llie_jax.image.resize import area_downsample, nearest_upsample
+from llie_jax.image.resize import (
+    area_downsample,
+    nearest_upsample,
+    resize_aligned,
+)
 
 
 def test_area_downsample_averages_cells():
@@ -32,3 +36,35 @@ def test_factor_is_a_positive_integer(resize, factor):
 def test_area_downsample_needs_whole_cells():
     with pytest.raises(ValueError, match=r"9 x 12 .* 4 x 4; crop to 8 x 12"):
         area_downsample(jnp.zeros((1, 9, 12, 3)), 4)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ((6, 8), (3, 4)),
+        ((3, 4), (6, 8)),
+        ((2, 1), (1, 2)),  # a single pixel has no distance to anything
+        ((5, 7), (8, 3)),
+        ((4, 6), (4, 5)),
+    ],
+)
+def test_resize_aligned_interpolates_between_corners(old, new):
+    x = np.random.default_rng(0).random((2, *old, 3)).astype(np.float32)
+    expected = x
+    for axis in (1, 2):
+        places = np.linspace(0, x.shape[axis] - 1, new[axis - 1])
+
+        def interpolate(line, places=places):
+            return np.interp(places, np.arange(len(line)), line)
+
+        expected = np.apply_along_axis(interpolate, axis, expected)
+    result = resize_aligned(x, new)
+    assert result.shape == (2, *new, 3)
+    np.testing.assert_allclose(result, expected, atol=1e-6)
+
+
+def test_resize_aligned_by_hand_and_dtype():
+    row = jnp.asarray([[[[0.0], [3.0]]]], jnp.bfloat16)
+    result = resize_aligned(row, (1, 4))
+    assert result.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(result[0, 0, :, 0], [0, 1, 2, 3])

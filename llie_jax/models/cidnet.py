@@ -1,0 +1,531 @@
+"""CIDNet: one branch for intensity and one for colour, in the HVI colour space.
+
+Source: Yan, Feng et al., HVI: A New Color Space for Low-light Image Enhancement, CVPR
+2025 (the branches and blocks also: 2402.05809).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from llie_jax.image.hvi import hvi_to_rgb, rgb_to_hvi
+from llie_jax.image.resize import resize_aligned
+from llie_jax.nn import primitives
+from llie_jax.nn.attention import Identity, channel_attention
+from llie_jax.registry import listed, register
+from llie_jax.types import Dtype, ModuleFactory, Outputs, Pretrained
+
+_EXPANSION = 2.66
+
+Branches = tuple[jax.Array, jax.Array]
+"""Features of the intensity branch and of the colour branch."""
+
+
+class CrossAttention(nn.Module):
+    """Channel attention, queries from one branch, keys and values from the other (CAB).
+
+    Source: HVI-CIDNet, Section 4.2; the attention is Restormer's.
+
+    Attributes:
+        num_heads: number of heads, which divides the channels.
+        reallocate: what rewrites the concatenated queries, keys and values,
+            [B, H, W, 3C] -> [B, H, W, 3C].
+        dtype: computation dtype; scores are float32.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    num_heads: int
+    reallocate: ModuleFactory = Identity
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        """Returns what `x` reads from `y`; all are [B, H, W, C]."""
+        channels = x.shape[-1]
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        options = dict(use_bias=False, **types)
+        temperature = self.param(
+            "temperature",
+            nn.initializers.ones,
+            (self.num_heads, 1, 1),
+            self.param_dtype,
+        )
+        query = primitives.Conv(channels, (1, 1), name="query", **options)(x)
+        query = primitives.DepthwiseConv(name="query_depthwise", **options)(query)
+        pair = primitives.Conv(2 * channels, (1, 1), name="key_value", **options)(y)
+        pair = primitives.DepthwiseConv(name="key_value_depthwise", **options)(pair)
+        key, value = jnp.split(pair, 2, axis=-1)
+        if self.reallocate is not Identity:
+            features = jnp.concatenate([query, key, value], axis=-1)
+            features = self.reallocate(name="reallocate", **types)(features)
+            query, key, value = jnp.split(features, 3, axis=-1)
+        output = channel_attention(
+            query, key, value, temperature, num_heads=self.num_heads
+        )
+        return primitives.Conv(channels, (1, 1), name="project", **options)(output)
+
+
+class IntensityEnhancement(nn.Module):
+    """Feed-forward part: two gated halves, each sharpened by its own convolution (IEL).
+
+    Source: HVI-CIDNet, Section 4.2.
+    """
+
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns features of the same shape as `x`, [B, H, W, C]."""
+        channels = x.shape[-1]
+        hidden = int(_EXPANSION * channels)
+        options = dict(use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype)
+        x = primitives.Conv(2 * hidden, (1, 1), name="expand", **options)(x)
+        x = primitives.DepthwiseConv(name="depthwise", **options)(x)
+        first, second = (
+            jnp.tanh(primitives.DepthwiseConv(name=name, **options)(half)) + half
+            for name, half in zip(
+                ("first", "second"), jnp.split(x, 2, axis=-1), strict=True
+            )
+        )
+        return primitives.Conv(channels, (1, 1), name="contract", **options)(
+            first * second
+        )
+
+
+class LightenCrossAttention(nn.Module):
+    """Cross attention and feed-forward part of one branch (LCA).
+
+    One layer norm serves both inputs of the attention and the feed-forward part.
+
+    Source: HVI-CIDNet, Section 4.2; the authors' code for the two kinds.
+
+    Attributes:
+        num_heads: heads of the attention.
+        residual: whether the feed-forward part adds to its input, as in the intensity
+            branch, or replaces it, as in the colour branch.
+        reallocate: see `CrossAttention`.
+        dtype: computation dtype.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    num_heads: int
+    residual: bool
+    reallocate: ModuleFactory = Identity
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        """Returns new features of this branch, [B, H, W, C].
+
+        Args:
+            x: features of this branch [B, H, W, C].
+            y: features of the other branch, of the same shape.
+        """
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        norm = primitives.LayerNorm(name="norm", **types)
+        x = x + CrossAttention(
+            self.num_heads, self.reallocate, name="attention", **types
+        )(norm(x), norm(y))
+        update = IntensityEnhancement(name="feed_forward", **types)(norm(x))
+        return x + update if self.residual else update
+
+
+class Resize(nn.Module):
+    """Bilinear resize by a factor, corner pixels onto corner pixels."""
+
+    factor: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns features [B, factor * H, factor * W, C] of `x` [B, H, W, C]."""
+        height, width = (int(self.factor * side) for side in x.shape[1:3])
+        return resize_aligned(x, (height, width))
+
+    def fvcore_macs(self, x: jax.Array) -> int:
+        """Returns fvcore's count of one call: four per element of the result."""
+        return int(4 * self.factor**2 * x.size)
+
+
+class Downsample(nn.Module):
+    """Half the size: 3x3 convolution, bilinear resize, PReLU, optional layer norm.
+
+    Attributes:
+        features: number of output channels.
+        norm: whether a layer norm ends it.
+        dtype: computation dtype.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    features: int
+    norm: bool = False
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns features [B, H / 2, W / 2, features] of `x` [B, H, W, C]."""
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        x = primitives.Conv(self.features, use_bias=False, name="conv", **types)(x)
+        return _finish(Resize(0.5, name="resize")(x), self.norm, types)
+
+
+class Upsample(nn.Module):
+    """Twice the size, merged with a skip: 3x3 convolution, resize, 1x1, PReLU.
+
+    Attributes:
+        features: number of output channels.
+        norm: whether a layer norm ends it.
+        dtype: computation dtype.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    features: int
+    norm: bool = False
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, skip: jax.Array) -> jax.Array:
+        """Returns features [B, 2H, 2W, features].
+
+        Args:
+            x: features [B, H, W, C].
+            skip: features [B, 2H, 2W, features].
+        """
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        options = dict(use_bias=False, **types)
+        x = primitives.Conv(self.features, name="conv", **options)(x)
+        x = jnp.concatenate([Resize(2, name="resize")(x), skip], axis=-1)
+        x = primitives.Conv(self.features, (1, 1), name="merge", **options)(x)
+        return _finish(x, self.norm, types)
+
+
+def _finish(x, norm, types):
+    """The end of `Downsample` and `Upsample`, called inside of them."""
+    x = nn.PReLU(types["param_dtype"], negative_slope_init=0.25, name="prelu")(x)
+    return primitives.LayerNorm(name="norm", **types)(x) if norm else x
+
+
+class EdgeConv(nn.Module):
+    """3x3 convolution without bias whose border repeats the outermost pixels."""
+
+    features: int
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns features [B, H, W, features] of `x` [B, H, W, C]."""
+        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+        return primitives.Conv(
+            self.features,
+            padding=0,
+            use_bias=False,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name="conv",
+        )(x)
+
+
+TORCH_LCA_KEYS = {
+    "norm": "norm",
+    "ffn.temperature": "attention/temperature",
+    "ffn.q": "attention/query",
+    "ffn.q_dwconv": "attention/query_depthwise",
+    "ffn.kv": "attention/key_value",
+    "ffn.kv_dwconv": "attention/key_value_depthwise",
+    "ffn.project_out": "attention/project",
+    "gdfn.project_in": "feed_forward/expand",
+    "gdfn.dwconv": "feed_forward/depthwise",
+    "gdfn.dwconv1": "feed_forward/first",
+    "gdfn.dwconv2": "feed_forward/second",
+    "gdfn.project_out": "feed_forward/contract",
+}
+"""Names of one LCA, as the official code has them and as they are here.
+
+The authors' `ffn` is the attention, and `gdfn` the feed-forward part.
+"""
+
+_TORCH_END_KEYS = {"prelu.weight": "prelu/negative_slope", "norm": "norm"}
+TORCH_DOWN_KEYS = {"down.0": "conv"} | _TORCH_END_KEYS
+TORCH_UP_KEYS = {"up_scale.0": "conv", "up": "merge"} | _TORCH_END_KEYS
+
+
+def _torch_keys() -> dict[str, str]:
+    keys = {"trans.density_k": "density_k"}
+    for official, ours in (("HV", "hv"), ("I", "i")):
+        keys[f"{official}E_block0.1"] = f"{ours}_in/conv"
+        keys[f"{official}D_block0.1"] = f"{ours}_out/conv"
+        for block, name, parts in (
+            (f"{official}E_block", f"{ours}_down", TORCH_DOWN_KEYS),
+            (f"{official}D_block", f"{ours}_up", TORCH_UP_KEYS),
+            (f"{official}_LCA", f"{ours}_lca", TORCH_LCA_KEYS),
+        ):
+            for part, path in parts.items():
+                keys[f"{block}{{i}}.{part}"] = f"{name}{{i}}/{path}"
+    return keys
+
+
+TORCH_KEYS = _torch_keys()
+
+_LCA_LEVELS = (1, 2, 3, 3, 2, 1)
+
+
+def infer_spec(
+    shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns the fields of CIDNet that an official checkpoint tells.
+
+    The test options leave no trace: saturation and alpha are taken to be 1.
+
+    Args:
+        shapes: official state-dict keys to shapes.
+        given: fields that are known beforehand.
+
+    Raises:
+        ValueError: if a width or a number of heads is not to be seen and not given.
+    """
+
+    def read(field, keys):
+        found = [shapes[key][0] for key in keys if key in shapes]
+        if len(found) < len(keys) and field not in given:
+            missing = [key for key in keys if key not in shapes]
+            raise ValueError(
+                f"The checkpoint has no {listed(missing)}, from which CIDNet's "
+                f"{field} are read."
+            )
+        return tuple(found)
+
+    fields = {"norm": "HVE_block1.norm.weight" in shapes}
+    if "widths" not in given:
+        keys = [f"HVE_block{i}.down.0.weight" for i in (1, 2, 3)]
+        fields["widths"] = read("widths", ["HVE_block0.1.weight", *keys])
+    if "num_heads" not in given:
+        keys = [f"HV_LCA{i}.ffn.temperature" for i in (1, 2, 3)]
+        fields["num_heads"] = (1, *read("num_heads", keys))
+    return fields
+
+
+def _published(
+    file: str, trained_on: str, psnr: float, ssim: float, note: str = "", **options
+) -> Pretrained:
+    return Pretrained(
+        spec={"name": "cidnet", **options},
+        file=file,
+        origin="https://github.com/Fediory/HVI-CIDNet",
+        licence="MIT",
+        trained_on=trained_on,
+        score={"psnr": psnr, "ssim": ssim},
+        protocol="cidnet" + note,
+    )
+
+
+_TUNED = ", alpha chosen on the test set"
+
+WEIGHTS = {
+    "lol_v1": _published("w_perc.pth", "LOL-v1", 23.8091, 0.8574, saturation=1.3),
+    "lol_v2_real": _published(
+        "best_PSNR.pth", "LOL-v2 real", 23.9040, 0.8656, _TUNED, alpha=0.8
+    ),
+    "lol_v2_syn": _published("wo_perc.pth", "LOL-v2 synthetic", 25.7048, 0.9419),
+}
+
+SIZES = {
+    "paper": {},
+    # Not the authors': trains in minutes on two CPU cores.
+    "small": {"widths": (12, 12, 24, 48)},
+}
+
+
+@register(
+    "cidnet",
+    sizes=SIZES,
+    torch_keys=TORCH_KEYS,
+    infer_spec=infer_spec,
+    weights=WEIGHTS,
+    parity="official code, random weights: 2e-5",
+    attention_layers=("*/attention",),
+    feed_forward_layers=("*/feed_forward",),
+    unused_layers=("i_lca5/*",),
+    unused_parameters=("i_lca5/*",),
+)
+class CIDNet(nn.Module):
+    """CIDNet; its defaults are the configuration of all published weights.
+
+    The image is taken apart into intensity and colour, each with its own branch. Six
+    pairs of blocks pass on between the branches what each one sees. As in the authors'
+    code, the second pair serves the skips only, and the intensity's part of the fifth
+    one nothing at all: its parameters exist, but nothing is computed with them.
+
+    The split for wrappers lies behind the fourth pair, at the bottleneck. The features
+    are those of the intensity branch, [B, H / 8, W / 8, widths[3]]; those of the colour
+    branch are in the context.
+
+    `Outputs.aux["density_k"]`, a scalar, is the exponent of the colour space, for
+    losses in that space.
+
+    Source: Yan, Feng et al., HVI: A New Color Space for Low-light Image Enhancement,
+    CVPR 2025, Fig. 4; the authors' code where it differs from the figure (the second
+    and fifth pair).
+    Differs: the input is never padded or cropped here, see `llie_jax.inference`. Hues
+    just below red keep their colour, see `llie_jax.image.hvi`.
+
+    Attributes:
+        widths: channels at full, 1/2, 1/4 and 1/8 resolution.
+        num_heads: attention heads at each of these levels; at full resolution there is
+            no attention, and the number has no effect.
+        norm: whether a layer norm follows each change of resolution.
+        saturation: factor of the result's saturation, at inference only. The authors
+            use 1.3 on LOL-v1.
+        alpha: factor of the result, at inference only. The authors use 0.8 to 0.84 on
+            LOL-v2 real, chosen on its test set.
+        gamma: exponent of the input, at inference only.
+        reallocate: the slot of each attention from the fourth pair on, given the
+            concatenated query, key and value features.
+        dtype: computation dtype. The colour space, norms and scores are float32
+            whatever it is.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    widths: tuple[int, ...] = (36, 36, 72, 144)
+    num_heads: tuple[int, ...] = (1, 2, 4, 8)
+    norm: bool = False
+    saturation: float = 1.0
+    alpha: float = 1.0
+    gamma: float = 1.0
+    reallocate: ModuleFactory = Identity
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    multiple = 8
+    pad_mode = "reflect"
+    test_options = ("saturation", "alpha", "gamma")
+
+    def setup(self):
+        """Builds all parts; raises ValueError if the fields do not fit together."""
+        widths, heads = self.widths, self.num_heads
+        if len(widths) != 4 or len(heads) != 4:
+            raise ValueError(
+                f"widths {widths} and num_heads {heads} need one number for each of "
+                "CIDNet's four levels."
+            )
+        if min(*widths, *heads) < 1 or any(
+            width % n for width, n in zip(widths[1:], heads[1:], strict=True)
+        ):
+            raise ValueError(
+                f"widths {widths} and num_heads {heads} must be at least 1, and heads "
+                "must divide the width of their level."
+            )
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        self.density_k = self.param(
+            "density_k", nn.initializers.constant(0.2), (1,), self.param_dtype
+        )
+        for branch, features in (("i", 1), ("hv", 2)):
+            parts = {"in": EdgeConv(widths[0], **types)}
+            for i in (1, 2, 3):
+                parts[f"down{i}"] = Downsample(widths[i], self.norm, **types)
+                parts[f"up{i}"] = Upsample(widths[i - 1], self.norm, **types)
+            for i, level in enumerate(_LCA_LEVELS, start=1):
+                parts[f"lca{i}"] = LightenCrossAttention(
+                    heads[level],
+                    residual=branch == "i",
+                    reallocate=self.reallocate if i > 3 else Identity,
+                    **types,
+                )
+            parts["out"] = EdgeConv(features, **types)
+            for name, part in parts.items():
+                setattr(self, f"{branch}_{name}", part)
+
+    def encode(self, image: jax.Array, *, train: bool = False):
+        """Returns the bottleneck features and what `decode` needs besides them.
+
+        Args:
+            image: [B, H, W, 3] in [0, 1].
+            train: True leaves `gamma` out.
+
+        Raises:
+            ValueError: if `image` has another shape, or sides that 8 does not divide.
+        """
+        if image.ndim != 4 or image.shape[-1] != 3:
+            raise ValueError(f"image has the shape {image.shape}, not [B, H, W, 3].")
+        height, width = image.shape[1:3]
+        if height % self.multiple or width % self.multiple:
+            raise ValueError(
+                f"image is {height} x {width}; CIDNet needs multiples of "
+                f"{self.multiple}. Use llie_jax.inference.padding.pad_to_multiple, "
+                "or llie_jax.enhance for any size."
+            )
+        if self.gamma != 1.0 and not train:
+            image = image.astype(jnp.float32) ** self.gamma
+        hvi = rgb_to_hvi(image, self.density_k)
+        x = hvi.astype(self.dtype)
+        full = self.i_in(x[..., 2:]), self.hv_in(x)
+        half = self._exchange(1, self._down(1, full))
+        x = self._down(2, half)
+        quarter = self._exchange(2, x)  # for the skips; the way down takes its input
+        x = self._exchange(3, self._down(3, x))
+        features, colour = self._exchange(4, x)
+        skips = {"full": full, "half": half, "quarter": quarter}
+        return features, {"hvi": hvi, "colour": colour, "skips": skips}
+
+    def decode(self, features: jax.Array, context, *, train: bool = False) -> Outputs:
+        """Returns the outputs for features and context as `encode` gives them.
+
+        Args:
+            features: of the intensity branch.
+            context: from `encode`.
+            train: True leaves `saturation` and `alpha` out.
+        """
+        skips = context["skips"]
+        x = self._up(3, (features, context["colour"]), skips["quarter"])
+        intensity, colour = x
+        # The authors' code computes the intensity's part and never reads it. Only its
+        # parameters are made here, because published checkpoints hold them.
+        if self.is_initializing():
+            self.i_lca5(intensity, colour)
+        x = self._up(2, (intensity, self.hv_lca5(colour, intensity)), skips["half"])
+        intensity, colour = self._up(1, self._exchange(6, x), skips["full"])
+        change = jnp.concatenate([self.hv_out(colour), self.i_out(intensity)], axis=-1)
+        image = hvi_to_rgb(
+            change.astype(jnp.float32) + context["hvi"],
+            self.density_k,
+            saturation=1.0 if train else self.saturation,
+            alpha=1.0 if train else self.alpha,
+        )
+        return Outputs(image, {"density_k": self.density_k[0].astype(jnp.float32)})
+
+    def __call__(
+        self, image: jax.Array, *, target: jax.Array | None = None, train: bool = False
+    ) -> Outputs:
+        """Enhances images [B, H, W, 3] in [0, 1]; `target` is not used."""
+        del target
+        features, context = self.encode(image, train=train)
+        return self.decode(features, context, train=train)
+
+    def _exchange(self, i: int, x: Branches) -> Branches:
+        """Runs the i-th pair of LCAs, both on the same features."""
+        intensity, colour = x
+        return (
+            getattr(self, f"i_lca{i}")(intensity, colour),
+            getattr(self, f"hv_lca{i}")(colour, intensity),
+        )
+
+    def _down(self, i: int, x: Branches) -> Branches:
+        intensity, colour = x
+        return (
+            getattr(self, f"i_down{i}")(intensity),
+            getattr(self, f"hv_down{i}")(colour),
+        )
+
+    def _up(self, i: int, x: Branches, skip: Branches) -> Branches:
+        (intensity, colour), (intensity_skip, colour_skip) = x, skip
+        return (
+            getattr(self, f"i_up{i}")(intensity, intensity_skip),
+            getattr(self, f"hv_up{i}")(colour, colour_skip),
+        )
