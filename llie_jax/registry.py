@@ -208,6 +208,8 @@ def complete_spec(spec: Spec, *, kind: str = "model") -> dict[str, Any]:
     part, given = split_spec(spec, kind=kind)
     complete = {"name": part.name}
     for key, default in part.fields().items():
+        if kind == "layer" and key in _DTYPE_FIELDS and key not in given:
+            continue  # the module that has the slot decides
         value = given.get(key, default)
         if value is inspect.Parameter.empty:
             raise ValueError(f"{part.name!r} needs a value for its field {key!r}.")
@@ -226,7 +228,7 @@ def build(spec: Spec) -> nn.Module:
     """Builds a model from its spec.
 
     Sub-specs are built too: a model inside a model becomes an instance, a layer becomes
-    a `Factory`.
+    its class, or a `Factory` if fields are set.
 
     Raises:
         ValueError, TypeError: if the spec names something unknown, see `split_spec`.
@@ -283,7 +285,9 @@ def _to_field(key: str, value: Any) -> Any:
         part, given = split_spec(value, kind="layer")
         complete_spec(value, kind="layer")
         fields = {key: _to_field(key, item) for key, item in given.items()}
-        return Factory(part.make, tuple(sorted(fields.items())))
+        return (
+            Factory(part.make, tuple(sorted(fields.items()))) if fields else part.make
+        )
     if key in _DTYPE_FIELDS and value is not None:
         return jnp.dtype(value)
     if isinstance(value, list | tuple):

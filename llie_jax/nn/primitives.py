@@ -739,3 +739,29 @@ def pixel_shuffle(x: jax.Array, factor: int = 2) -> jax.Array:
     y = x.reshape(batch, height, width, features, factor, factor)
     y = y.transpose(0, 1, 4, 2, 5, 3)  # [B, H, i, W, j, features]
     return y.reshape(batch, factor * height, factor * width, features)
+
+
+def pixel_unshuffle(x: jax.Array, factor: int = 2) -> jax.Array:
+    """Moves space into channels, as PyTorch's `PixelUnshuffle` does.
+
+    The reverse of `pixel_shuffle`, with the same order of channels.
+
+    Args:
+        x: features [B, H, W, C].
+        factor: reduction of both sides.
+
+    Returns:
+        Features [B, H / factor, W / factor, factor**2 * C].
+
+    Raises:
+        ValueError: if H or W is not a multiple of `factor`.
+    """
+    batch, height, width, channels = x.shape
+    if height % factor or width % factor:
+        raise ValueError(
+            f"pixel_unshuffle by {factor} needs sides that it divides, got {height} x "
+            f"{width}."
+        )
+    y = x.reshape(batch, height // factor, factor, width // factor, factor, channels)
+    y = y.transpose(0, 1, 3, 5, 2, 4)  # [B, H', W', C, i, j]
+    return y.reshape(batch, height // factor, width // factor, channels * factor**2)

@@ -486,3 +486,14 @@ def test_golden(golden):
         bias="downs.bias",
     )
     assert relative_error(y, arrays["down_output"]) < 1e-5
+
+
+def test_pixel_unshuffle_is_the_reverse():
+    x = jnp.arange(2 * 4 * 6 * 3.0).reshape(2, 4, 6, 3)
+    y = primitives.pixel_unshuffle(x, 2)
+    assert y.shape == (2, 2, 3, 12)
+    np.testing.assert_array_equal(primitives.pixel_shuffle(y, 2), x)
+    # Channel c * 4 + 2 * row + column.
+    np.testing.assert_array_equal(y[0, 0, 0, 4:8], x[0, :2, :2, 1].ravel())
+    with pytest.raises(ValueError, match="4 x 6"):
+        primitives.pixel_unshuffle(x, 4)
