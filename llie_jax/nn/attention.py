@@ -61,13 +61,16 @@ def channel_attention(
         raise ValueError(
             f"{channels} channels do not divide into {num_heads} heads; use a multiple."
         )
+    # The lengths divide the small matrix of scores and not the features. They are
+    # summed before the heads are split: on CPU, XLA is several times slower after it.
+    heads = (batch, num_heads, channels // num_heads)
+    query_scale, key_scale = (_inverse_length(x).reshape(heads) for x in (query, key))
     shape = (batch, height * width, num_heads, channels // num_heads)
     query, key, value = (x.reshape(shape) for x in (query, key, value))
-    # The lengths divide the small matrix of scores and not the features.
     scores = jnp.einsum(
         "bnhi,bnhj->bhij", query, key, preferred_element_type=jnp.float32
     )
-    scores *= _inverse_length(query)[..., :, None] * _inverse_length(key)[..., None, :]
+    scores *= query_scale[..., :, None] * key_scale[..., None, :]
     scores *= scale.astype(jnp.float32).reshape(num_heads, 1, 1)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
     output = jnp.einsum("bhij,bnhj->bnhi", weights, value)
@@ -75,7 +78,7 @@ def channel_attention(
 
 
 def _inverse_length(x: jax.Array) -> jax.Array:
-    """Returns 1 / max(length over pixels, 1e-12), [B, heads, d] of [B, N, heads, d]."""
-    squares = jnp.sum(jnp.square(x.astype(jnp.float32)), axis=1)
+    """Returns 1 / max(length over pixels, 1e-12), [B, C] of [B, H, W, C]."""
+    squares = jnp.sum(jnp.square(x.astype(jnp.float32)), axis=(1, 2))
     # Inside of the root: the gradient at zero is then zero and not NaN.
     return jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
