@@ -6,17 +6,18 @@ import jax
 import jax.numpy as jnp
 
 from llie_jax.features import vgg
-from llie_jax.losses.pixel import as_float, check_shapes, l1
-from llie_jax.registry import register
+from llie_jax.losses.pixel import as_float, check_shapes, l1, mse
+from llie_jax.registry import register, suggest
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
+_DISTANCES = {"l1": l1, "mse": mse}
 
 
 @register("vgg19", kind="loss")
 @dataclasses.dataclass(frozen=True)
 class VGGPerceptual:
-    """Weighted L1 distance of VGG19 features.
+    """Weighted distance of VGG19 features.
 
     The network's weights are frozen and passed in, see `load_frozen`; the target's
     features carry no gradient.
@@ -32,6 +33,10 @@ class VGGPerceptual:
         factors: how much each layer counts.
         normalize: whether images are normalised by ImageNet's mean and deviation, which
             the weights were trained with. Off, as in those authors' code.
+        signed: whether images are taken to be in [-1, 1] and first brought to [0, 1].
+            HVI-CIDNet's code (Yan, Feng et al., CVPR 2025) does so with images that are
+            in [0, 1] already.
+        distance: "l1" or "mse", of the features.
         reduce: "mean" or "sum" over the pixels and channels of each layer.
     """
 
@@ -39,6 +44,8 @@ class VGGPerceptual:
     layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
     factors: tuple[float, ...] = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
     normalize: bool = False
+    signed: bool = False
+    distance: str = "l1"
     reduce: str = "mean"
 
     def __post_init__(self):
@@ -47,6 +54,12 @@ class VGGPerceptual:
             raise ValueError(
                 f"vgg19 has {len(self.layers)} layers but {len(self.factors)} factors; "
                 "give one factor per layer."
+            )
+        if self.distance not in _DISTANCES:
+            raise ValueError(
+                f"vgg19 has no distance {self.distance!r}."
+                f"{suggest(self.distance, _DISTANCES)} Use one of "
+                f"{', '.join(_DISTANCES)}."
             )
 
     @property
@@ -88,13 +101,16 @@ class VGGPerceptual:
 
         def features(image):
             image = as_float(image)
+            if self.signed:
+                image = (image + 1) / 2
             if self.normalize:
                 image = (image - jnp.array(_IMAGENET_MEAN)) / jnp.array(_IMAGENET_STD)
             return trunk.apply({"params": frozen}, image)
 
         predicted = features(prediction)
         wanted = features(jax.lax.stop_gradient(target))
+        distance = _DISTANCES[self.distance]
         return sum(
-            factor * l1(predicted[layer], wanted[layer], reduce=self.reduce)
+            factor * distance(predicted[layer], wanted[layer], reduce=self.reduce)
             for layer, factor in zip(self.layers, self.factors, strict=True)
         )

@@ -7,7 +7,7 @@ from llie_jax import losses, registry
 from llie_jax.losses.frequency import laplacian_residue
 
 BASIC = [losses.l1, losses.mse, losses.charbonnier, losses.edge]
-BASIC += [losses.amplitude_spectrum]
+BASIC += [losses.amplitude_spectrum, losses.ssim]
 
 
 def nhwc(array):
@@ -74,6 +74,42 @@ def test_hand_computed_values():
     np.testing.assert_allclose(
         losses.amplitude_spectrum(half, black), [256 / 12, 64 / 12], rtol=1e-6
     )
+
+
+def test_ssim_of_flat_images_by_hand():
+    """No contrast: what is left is the comparison of the windows' means.
+
+    At the border, zeros outside give the windows less weight and some contrast, but
+    one window fits into the middle of 11 x 11 pixels.
+    """
+    x, y = 0.6, 0.2
+    prediction, target = jnp.full((1, 11, 11, 1), x), jnp.full((1, 11, 11, 1), y)
+    np.testing.assert_allclose(losses.ssim(prediction, prediction), 0, atol=1e-6)
+    taps = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
+    taps /= taps.sum()
+    # How much of each window lies inside of the image.
+    inside = np.convolve(np.ones(11), taps, mode="same")
+    inside = np.outer(inside, inside)
+    c1, c2 = 0.01**2, 0.03**2
+    spread = inside * (1 - inside)
+    similarity = (2 * x * y * inside**2 + c1) * (2 * x * y * spread + c2)
+    similarity /= ((x**2 + y**2) * inside**2 + c1) * ((x**2 + y**2) * spread + c2)
+    np.testing.assert_allclose(
+        losses.ssim(prediction, target), 1 - similarity.mean(), rtol=1e-4
+    )
+    # Its middle alone is the textbook's formula.
+    middle = (2 * x * y + c1) / (x**2 + y**2 + c1)
+    np.testing.assert_allclose(similarity[5, 5], middle, rtol=1e-6)
+
+
+def test_ssim_of_opposite_patterns():
+    """Same contrast, opposite sign: the correlation is -1 around the mean of 0."""
+    pattern = jnp.asarray(np.indices((16, 16)).sum(0) % 2 * 2.0 - 1)[None, :, :, None]
+    value = losses.ssim(
+        jnp.concatenate([pattern] * 2), jnp.concatenate([pattern, -pattern])
+    )
+    np.testing.assert_allclose(value, [0, 2], atol=0.15)  # less contrast at the border
+    assert np.isfinite(losses.ssim(1e4 * pattern, 1e4 * pattern)).all()
 
 
 @pytest.mark.parametrize("loss", BASIC, ids=lambda loss: loss.__name__)

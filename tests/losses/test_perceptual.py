@@ -64,6 +64,25 @@ def test_normalize_and_sum(data, params):
     )
 
 
+def test_signed_images_and_squares(data, params):
+    """HVI-CIDNet's form: layers before their ReLU, squares, range shifted first."""
+    layers = {"layers": ("conv1_2", "conv2_2"), "factors": (1.0, 1.0)}
+    official = VGGPerceptual(**layers, normalize=True, signed=True, distance="mse")
+    value = official(data["pred"], data["target"], params)
+    shifted = [(data[key] + 1) / 2 for key in ("pred", "target")]
+    by_hand = VGGPerceptual(**layers, normalize=True, distance="mse")(*shifted, params)
+    np.testing.assert_allclose(value, by_hand, rtol=1e-5)
+
+    trunk = vgg.VGG(taps=layers["layers"], width=4)
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    first, second = (trunk.apply({"params": params}, (x - mean) / std) for x in shifted)
+    assert any(np.any(first[layer] < 0) for layer in first)
+    expected = sum(
+        ((first[layer] - second[layer]) ** 2).mean((1, 2, 3)) for layer in first
+    )
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
 def test_gradient_is_finite_on_black(params):
     black = jnp.zeros((1, 16, 16, 3))
     loss = VGGPerceptual()
@@ -88,6 +107,8 @@ def test_shapes_without_a_file():
 def test_user_mistakes(params):
     with pytest.raises(ValueError, match="5 layers but 1 factors"):
         VGGPerceptual(factors=(1.0,))
+    with pytest.raises(ValueError, match="no distance 'l2'"):
+        VGGPerceptual(distance="l2")
     with pytest.raises(ValueError, match="no layer 'relu1-1'"):
         VGGPerceptual(layers=("relu1-1",), factors=(1.0,))
     with pytest.raises(ValueError, match="equal shapes"):
