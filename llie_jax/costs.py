@@ -34,9 +34,8 @@ class Costs:
         inference_params: of these, the ones that the enhanced image depends on; heads
             that serve only the training loss are left out.
         macs: multiply-accumulates of convolutions, linear layers and matrix products
-            of the forward pass as it is written: heads that serve only the training
-            loss are left out, a branch whose result is discarded is not. Activations,
-            norms, biases, resizes and FFTs are not counted.
+            that the enhanced image depends on. Activations, norms, biases, resizes and
+            FFTs are not counted.
         macs_fvcore: the same as the tool fvcore counts the authors' code, which is what
             papers print. It adds layer norms (5 per element), bilinear resizes (4 per
             output element) and adaptive pooling (1 per input element), but only where
@@ -74,18 +73,15 @@ def count(spec: registry.Spec, size: Sequence[int] = (256, 256)) -> Costs:
     cached = jax.eval_shape(apply, variables, image)[1]  # as inference has it
     params = variables.pop("params")
 
-    # `params` come first among the inputs of the traced function, the image first
-    # among its outputs.
+    # `params` come first among the inputs of the traced function.
     def enhance(params, rest, image):
-        outputs = model.apply({**rest, "params": params}, image)
-        return outputs.image, outputs
+        return model.apply({**rest, "params": params}, image).image
 
     fvcore = _FvcoreRules()
     with nn.intercept_methods(fvcore):
         jaxpr = jax.make_jaxpr(enhance)(params, {**variables, **cached}, image).jaxpr
-    needed, used = _needed(jaxpr, jaxpr.outvars[:1])
-    for_outputs = set(map(id, _needed(jaxpr)[0])) - set(map(id, needed))
-    macs = sum(_macs(e) for e in jaxpr.eqns if id(e) not in for_outputs)
+    needed, used = _needed(jaxpr)
+    macs = sum(map(_macs, needed))
     sizes = [leaf.size for leaf in jax.tree.leaves(params)]
     return Costs(
         size=(height, width),
@@ -149,10 +145,9 @@ def count_macs(function: Callable, *args: Any) -> int:
     return sum(_macs(equation) for equation in _needed(jaxpr)[0])
 
 
-def _needed(jaxpr: core.Jaxpr, outputs: Sequence | None = None) -> tuple[list, set]:
-    """Returns the equations that outputs depend on, and the variables used."""
-    outputs = jaxpr.outvars if outputs is None else outputs
-    used = {v for v in outputs if isinstance(v, core.Var)}
+def _needed(jaxpr: core.Jaxpr) -> tuple[list, set]:
+    """Returns the equations that the outputs depend on, and the variables used."""
+    used = {v for v in jaxpr.outvars if isinstance(v, core.Var)}
     needed = []
     for equation in reversed(jaxpr.eqns):
         if equation.effects or not used.isdisjoint(equation.outvars):

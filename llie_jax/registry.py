@@ -56,10 +56,11 @@ class Part:
 
     def fields(self) -> dict[str, Any]:
         """Returns the defaults of all fields; `inspect.Parameter.empty` if required."""
+        hidden = (*_MODULE_INTERNALS, *self.facts.get("internal", ()))
         if dataclasses.is_dataclass(self.make):
             found = {}
             for field in dataclasses.fields(self.make):
-                if not field.init or field.name in _MODULE_INTERNALS:
+                if not field.init or field.name in hidden:
                     continue
                 if field.default is not dataclasses.MISSING:
                     found[field.name] = field.default
@@ -72,7 +73,7 @@ class Part:
             parameter.name: parameter.default
             for parameter in inspect.signature(self.make).parameters.values()
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-            and parameter.name not in self.facts.get("internal", ())
+            and parameter.name not in hidden
         }
 
 
@@ -122,7 +123,7 @@ def register(name: str, *, kind: str = "model", **facts: Any) -> Callable:
         kind: the table; "model" (built to an instance), "layer" (built to a factory),
             or any other ("loss", "metric": looked up by the code that uses them).
         **facts: stored with the part, read with `get(...).facts`. `internal` lists
-            keyword-only parameters that are not fields.
+            what the caller of the part decides, and no spec.
 
     Raises:
         ValueError: if the name is taken.

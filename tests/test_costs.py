@@ -63,7 +63,7 @@ class Counted(nn.Module):
 
 
 class Toy(nn.Module):
-    """One head for the image, one for the training loss, one that nobody reads."""
+    """One head for the image, one for the training loss."""
 
     multiple = 2
 
@@ -71,17 +71,53 @@ class Toy(nn.Module):
     def __call__(self, image):
         x = Counted()(image)
         guide = nn.Dense(7, use_bias=False)(x)
-        nn.Dense(2, use_bias=False)(x)
         return llie_jax.Outputs(nn.Dense(3, use_bias=False)(x), {"guide": guide})
 
 
 def test_rules(monkeypatch):
     monkeypatch.setattr(llie_jax.registry, "build", lambda spec: Toy())
     found = costs.count("toy", (4, 4))
-    assert found.params == 9 + 21 + 6 + 9
+    assert found.params == 9 + 21 + 9
     assert found.inference_params == 9 + 9
-    assert found.macs == 16 * (9 + 6 + 9)
-    assert found.macs_fvcore == 16 * (5 * 3 + 6 + 9)
+    assert found.macs == 16 * (9 + 9)
+    assert found.macs_fvcore == 16 * (5 * 3 + 9)
+
+
+def adr(width, **conv):
+    return {"name": "adr", "width": width, "conv": {"name": "orthogonal", **conv}}
+
+
+@pytest.mark.parametrize(
+    ("slot", "published"),
+    [
+        ("identity", "144.25"),
+        ({"name": "adr", "width": 4, "conv": "static"}, "145.69"),
+        ({"name": "adr", "width": 4, "conv": "dynamic"}, "145.87"),
+        (adr(4), "145.99"),
+        (adr(8), "147.55"),
+        (adr(16), "150.67"),
+        (adr(4, embedding_dim=16), "145.88"),
+        (adr(4, embedding_dim=32), "145.90"),
+    ],
+)
+def test_the_published_ablation_of_restormer(slot, published):
+    """Tables 3 and 4 of the ADR paper, in 2^30."""
+    found = costs.count({"name": "restormer", "reallocate": slot})
+    assert f"{found.macs_fvcore / 2**30:.2f}" == published
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "macs", "fvcore", "width", "more"),
+    [
+        ("restormer", 26_126_644, 154_882_031_616, 154_882_031_616, 4, 4_571_688),
+        ("retinexformer", 1_605_701, 16_656_629_760, 16_715_612_160, 32, 2_540_166),
+        ("cidnet", 1_975_569, 7_878_279_168, 7_912_488_960, 32, 6_378_252),
+    ],
+)
+def test_the_hosts_of_adr(name, params, macs, fvcore, width, more):
+    plain = costs.count(name)
+    assert (plain.params, plain.macs, plain.macs_fvcore) == (params, macs, fvcore)
+    assert costs.count({"name": name, "reallocate": adr(width)}).params - params == more
 
 
 def test_size_is_rounded_up_to_the_multiple():

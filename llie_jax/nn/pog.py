@@ -1,0 +1,233 @@
+"""Convolution kernels generated from orthogonal bases (POG).
+
+Each value of a generated kernel has an embedding, a row of a learned table. The row is
+the mirror of a Householder reflection, whose matrix is an orthogonal basis. A vector
+that the image decides weights the basis vectors, and a small network shared by all
+values turns their sum into the value.
+
+The bases are never formed. With a unit row n, the weights w and a linear layer U, u,
+
+    s = (I - 2 n n^T) w = w - 2 n (n . w)
+    U s + u = (U w + u) - 2 (n . w) (U n)
+
+where U n does not depend on the image.
+
+Source: Li et al., Rethinking Model Redundancy for Low-light Image Enhancement,
+arXiv 2412.16459, Eqs. (4) to (7).
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from llie_jax.registry import register
+from llie_jax.types import Dtype
+
+
+def unit_rows(embedding: jax.Array) -> jax.Array:
+    """Returns the rows of [N, De] with length 1, in float32.
+
+    Rows shorter than 1e-6 are divided by that, so that their gradient stays finite.
+    """
+    x = embedding.astype(jnp.promote_types(embedding.dtype, jnp.float32))
+    squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(squares, 1e-12))
+
+
+def householder_basis(embedding: jax.Array) -> jax.Array:
+    """Returns the orthogonal basis of each row: [N, De] -> [N, De, De].
+
+    I - 2 n n^T with the unit row n: symmetric, orthogonal and its own inverse. This is
+    the definition, for plots and tests; `specific_embedding` does without it.
+
+    Source: Eq. (4).
+    """
+
+    def reflection(row):
+        return jnp.eye(len(row), dtype=row.dtype) - 2 * jnp.outer(row, row)
+
+    return jax.vmap(reflection)(unit_rows(embedding))
+
+
+def specific_embedding(embedding: jax.Array, weights: jax.Array) -> jax.Array:
+    """Returns the weighted sums of the vectors of each basis.
+
+    Source: Eq. (6), in closed form.
+
+    Args:
+        embedding: table [N, De].
+        weights: of the basis vectors, [B, De].
+
+    Returns:
+        [B, N, De]; each vector is as long as its image's `weights`.
+    """
+    rows = unit_rows(embedding)
+    along = weights @ rows.T
+    return weights[:, None] - 2 * along[..., None] * rows
+
+
+@jax.checkpoint  # the gradient would keep several arrays [B, H, N]
+def _decode(rows, projected, weights, shared, output, bias):
+    """Returns the values [B, N] of generated kernels.
+
+    Args:
+        rows: unit rows [N, De].
+        projected: U n of each row, [H, N].
+        weights: of the basis vectors, [B, De].
+        shared: U w + u, [B, H].
+        output: the last layer's weights [H, 1].
+        bias: its bias [1].
+    """
+    along = -2 * weights @ rows.T  # [B, N]
+    hidden = nn.gelu(shared[..., None] + along[:, None] * projected, approximate=True)
+    return jnp.sum(hidden * output, axis=1) + bias
+
+
+class _Linear(nn.Module):
+    """The parameters of a linear layer, initialised as in PyTorch."""
+
+    inputs: int
+    features: int
+    kernel_gain: float = 1.0
+    bias_gain: float = 1.0
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self) -> tuple[jax.Array, jax.Array]:
+        """Returns kernel [inputs, features] and bias [features], float32 or wider."""
+
+        def parameter(name, shape, gain):
+            bound = gain / math.sqrt(self.inputs)
+
+            def init(rng, shape, dtype):
+                return jax.random.uniform(rng, shape, dtype, -bound, bound)
+
+            value = self.param(name, init, shape, self.param_dtype)
+            return value.astype(jnp.promote_types(value.dtype, jnp.float32))
+
+        shape = (self.inputs, self.features)
+        return (
+            parameter("kernel", shape, self.kernel_gain),
+            parameter("bias", shape[1:], self.bias_gain),
+        )
+
+
+@register("orthogonal", kind="layer", internal=("features", "zero_init"))
+class OrthogonalConv(nn.Module):
+    """Generates the kernel of a convolution for each image from orthogonal bases.
+
+    Parameters: the table `embedding` [N, De], N values in the order output channel,
+    input channel, row, column; `mix_in`, `mix_out`, which turn the mean features into
+    the weights of the basis vectors; `decode_in`, `decode_out`, which turn a weighted
+    sum of them into a value. For inference the collection `cache` holds what does not
+    depend on the image, see `llie_jax.inference.freeze`.
+
+    Source: Eqs. (4) to (7).
+    Differs: the closed form at the top of this file; the values are equal.
+
+    Attributes:
+        features: number of output channels.
+        embedding_dim: length De of an embedding, at least 2.
+        kernel_size: rows and columns of the kernel, odd.
+        decoder_gain: scale of the first layer of the value network at the start. With
+            1, the paper's, all values of a new kernel are almost equal; the square root
+            of `embedding_dim` spreads them.
+        zero_init: begin with the kernel 0.
+        dtype: without effect, generators compute in float32.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    features: int
+    embedding_dim: int = 64
+    kernel_size: int = 1
+    decoder_gain: float = 1.0
+    zero_init: bool = False
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def kernel(self, pooled: jax.Array) -> jax.Array:
+        """Returns the kernels [B, k, k, C, features] of images.
+
+        Args:
+            pooled: mean over the pixels of the convolution's input, [B, C].
+
+        Raises:
+            ValueError: if `embedding_dim` is below 2 or `kernel_size` is even.
+        """
+        size, dim = self.kernel_size, self.embedding_dim
+        check_kernel_size(size)
+        if dim < 2:
+            raise ValueError(
+                f"embedding_dim={dim}: a basis needs at least two vectors."
+            )
+        inputs = pooled.shape[-1]
+        count, hidden = inputs * self.features * size**2, dim // 2
+
+        def linear(inputs, features, name, **gains):
+            return _Linear(
+                inputs, features, param_dtype=self.param_dtype, name=name, **gains
+            )()
+
+        embedding = self.param(
+            "embedding", nn.initializers.normal(1.0), (count, dim), self.param_dtype
+        )
+        mix_in, mix_in_bias = linear(inputs, dim, "mix_in")
+        mix_out, mix_out_bias = linear(dim, dim, "mix_out")
+        decode_in, decode_in_bias = linear(
+            dim, hidden, "decode_in", kernel_gain=self.decoder_gain
+        )
+        start = 0.0 if self.zero_init else 1.0
+        decode_out, decode_out_bias = linear(
+            hidden, 1, "decode_out", kernel_gain=start, bias_gain=start
+        )
+
+        mixed = pooled.astype(mix_in.dtype) @ mix_in + mix_in_bias
+        mixed = nn.gelu(mixed, approximate=True)
+        weights = nn.softmax(mixed @ mix_out + mix_out_bias)
+        rows, projected = self._cached(
+            lambda: _project(unit_rows(embedding), decode_in)
+        )
+        values = _decode(
+            rows,
+            projected,
+            weights,
+            weights @ decode_in + decode_in_bias,
+            decode_out,
+            decode_out_bias,
+        )
+        values = values.reshape(-1, self.features, inputs, size, size)
+        return values.transpose(0, 3, 4, 2, 1)
+
+    def _cached(self, compute):
+        """Returns unit rows and their projections, from the cache if there is one."""
+        names = ("rows", "projected")
+        if self.has_variable("cache", names[0]):
+            return tuple(self.get_variable("cache", name) for name in names)
+        values = compute()
+        if self.is_mutable_collection("cache") and not self.is_initializing():
+            for name, value in zip(names, values, strict=True):
+                self.put_variable("cache", name, value)
+        return values
+
+    def generator_macs(self, inputs: int, pixels: int) -> int:
+        """Returns what fvcore counts besides the convolution itself, for one image.
+
+        That is the pooling, and the networks in the authors' form.
+        """
+        dim, hidden = self.embedding_dim, self.embedding_dim // 2
+        count = inputs * self.features * self.kernel_size**2
+        return inputs * pixels + count * (dim + 1) * hidden + (inputs + dim) * dim
+
+
+def _project(rows, decode_in):
+    """Returns the rows [N, De], and their products with a layer [De, H], [H, N]."""
+    return rows, decode_in.T @ rows.T
+
+
+def check_kernel_size(size: int) -> None:
+    """Raises ValueError if a kernel of this size has no centre."""
+    if size < 1 or size % 2 == 0:
+        raise ValueError(f"kernel_size={size}; use an odd number, 1 or more.")
