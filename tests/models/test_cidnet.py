@@ -255,6 +255,15 @@ def test_bfloat16_keeps_the_colour_space_in_float32(small):
     assert np.max(np.abs(outputs.image - nhwc(arrays["output"]))) < 0.05
 
 
+def test_slots_are_in_the_decoder():
+    spec = {**SMALL, "reallocate": {"name": "adr", "width": 2}}
+    params = traverse_util.flatten_dict(variable_shapes(llie_jax.build(spec))["params"])
+    found = {path[:-2] for path in params if "reallocate" in path}
+    blocks = {f"{branch}_lca{i}" for branch in ("i", "hv") for i in (4, 5, 6)}
+    assert {path[0] for path in found} == blocks
+    assert {path[1:3] for path in found} == {("attention", "reallocate")}
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -1,0 +1,16 @@
+"""CIDNet with ADR and POG on the real pairs of LOL-v2. Not yet trained.
+
+python train.py --config llie_jax/configs/cidnet_adr_lol_v2_real.py
+    --workdir runs/cidnet_adr_lol_v2_real --config.data.train.root=data/lol_v2
+
+The recipe is CIDNet's, see cidnet_lol_v2_real.py: the paper on ADR names none.
+"""
+
+from llie_jax.configs import base, cidnet_adr_lol_v1, cidnet_lol_v2_real
+
+
+def get_config():
+    """Returns the config."""
+    config = cidnet_lol_v2_real.get_config()
+    config.model = base.spec("cidnet", reallocate=cidnet_adr_lol_v1.ADR)
+    return base.check(config)
