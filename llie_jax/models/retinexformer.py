@@ -23,7 +23,7 @@ class IlluminationEstimator(nn.Module):
 
     There is no activation: the map is linear in the image.
 
-    Source: Retinexformer, Eq. (3) and Fig. 2 (a, i). The official code's "depthwise"
+    Source: Retinexformer, Section 3.1 and Fig. 2. The official code's "depthwise"
     convolution works on four groups of channels, and so does this one.
 
     Attributes:
@@ -66,9 +66,10 @@ class PositionalBranch(nn.Module):
 class IlluminationGuidedAttention(nn.Module):
     """Attention between channels whose values are multiplied by illumination (IG-MSA).
 
-    Source: Retinexformer, Eqs. (6) to (8).
-    Differs: nothing in the values; in the scores the rows are keys and the softmax
-    runs over queries, as the official code has it and not as is usual.
+    Unlike elsewhere, keys are the rows of the scores, and the softmax runs over
+    queries.
+
+    Source: Retinexformer, Section 3.2; the official code for the order of the softmax.
 
     Attributes:
         num_heads: number of heads.
@@ -125,7 +126,7 @@ class IlluminationGuidedAttention(nn.Module):
 class FeedForward(nn.Module):
     """Four times the channels, a depthwise convolution, and back.
 
-    Source: Retinexformer, Fig. 2 (b); the official code for its layers.
+    Source: Retinexformer, Fig. 2; the official code for its layers.
 
     Attributes:
         expansion: hidden channels over input channels.
@@ -162,7 +163,7 @@ class _LayerNorm(primitives.LayerNorm):
 class Block(nn.Module):
     """Attention, then a feed-forward network; only the latter has a norm in front.
 
-    Source: Retinexformer, Fig. 2 (b) and the official code, which has no norm before
+    Source: Retinexformer, Fig. 2 and the official code, which has no norm before
     the attention.
 
     Attributes:
@@ -222,7 +223,7 @@ class Level(nn.Module):
 class Denoiser(nn.Module):
     """U-shaped network that removes what brightening brings out (IGT).
 
-    Source: Retinexformer, Fig. 2 (a, ii).
+    Source: Retinexformer, Section 3.2 and Fig. 2.
 
     Attributes:
         width: channels at full resolution; each level has twice as many, in heads of
@@ -295,7 +296,7 @@ class Denoiser(nn.Module):
 class Stage(nn.Module):
     """From image to image: estimate the illumination, brighten, denoise.
 
-    Source: Retinexformer, Eqs. (3) to (5).
+    Source: Retinexformer, Section 3.1.
 
     Attributes:
         width: channels at full resolution.
