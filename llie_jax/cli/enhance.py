@@ -89,6 +89,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="larger photos are enhanced in tiles; left out, the size of one tile",
     )
     parser.add_argument(
+        "--kernels-per-tile",
+        action="store_true",
+        help="models with ADR: each tile generates its own kernels, instead of all "
+        "using those of the whole photo",
+    )
+    parser.add_argument(
         "--option",
         action="append",
         default=[],
@@ -127,10 +133,12 @@ def run(args: argparse.Namespace) -> int:
         weights = _demo_weights()
         _say(console, f"No --weights given: using those of the demo, {weights}.")
     import llie_jax.weights
+    from llie_jax.inference import freeze
     from llie_jax.models import options
 
     model, variables = llie_jax.weights.load(weights)
     model = options.with_test_options(model, options.parse(args.option))
+    variables = freeze.freeze(model, variables)
     done = _enhance_all(args, console, model, variables, sizes)
     if done < len(jobs):
         _say(console, f"{len(jobs) - done} of {len(jobs)} photos failed.")
@@ -144,11 +152,12 @@ def _enhance_all(args, console, model, variables, sizes) -> int:
 
     from llie_jax.inference import enhance
 
-    options = {"tile": args.tile}
-    if args.limit is not None:
-        options["limit"] = args.limit * 1e6
+    limit = None if args.limit is None else args.limit * 1e6
+    options = {"tile": args.tile, "limit": limit}
+    options["shared_kernels"] = not args.kernels_per_tile
     tiles = {
-        job: len(enhance.plan(model, size, **options)) for job, size in sizes.items()
+        job: len(enhance.plan(model, size, tile=args.tile, limit=limit))
+        for job, size in sizes.items()
     }
     if tiled := [job for job in tiles if tiles[job] > 1]:
         which = tiled[0].source if len(tiled) == 1 else f"{len(tiled)} photos"

@@ -24,7 +24,7 @@ from llie_jax import metrics, registry
 from llie_jax.evaluation import scores as results
 from llie_jax.evaluation.scores import Picture, Scores
 from llie_jax.image import io
-from llie_jax.inference import padding
+from llie_jax.inference import freeze, padding
 from llie_jax.inference.enhance import enhance
 from llie_jax.metrics import protocol as protocols
 from llie_jax.models.options import test_options
@@ -91,9 +91,8 @@ def evaluate(
             whole[index] = (height, width)
     groups = _group(whole, multiple)
     run = _compiled(model)
-    variables = jax.device_put(
-        jax.tree.map(np.asarray, variables), NamedSharding(_mesh(), P())
-    )
+    variables = jax.tree.map(np.asarray, freeze.freeze(model, variables))
+    variables = jax.device_put(variables, NamedSharding(_mesh(), P()))
 
     def outputs() -> Iterator[tuple[int, dict, np.ndarray]]:
         """Yields (index, record, output float32 [H, W, 3]) of every pair."""

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from llie_jax.inference import padding, tiling
+from llie_jax.inference import freeze, padding, tiling
 
 TILE = 1024
 """Side of a tile, in pixels; one tile of DarkIR-m takes about 3 GB on a CPU."""
@@ -50,6 +50,7 @@ def enhance(
     tile: int = TILE,
     overlap: int | None = None,
     limit: float | None = None,
+    shared_kernels: bool = True,
     clip: bool = True,
     progress: Callable[[], None] | None = None,
 ) -> np.ndarray:
@@ -74,6 +75,9 @@ def enhance(
         limit: the largest number of pixels that is enhanced in one piece; by default
             those of a tile, so that no image needs more memory than a tile. Infinity
             never tiles.
+        shared_kernels: tiles of one image share the kernels that ADR generates, made
+            from a smaller form of the whole image; False gives each tile its own.
+            Without effect on other models.
         clip: limits a float result to [0, 1].
         progress: called after each tile.
 
@@ -94,7 +98,10 @@ def enhance(
     if image.dtype != np.uint8:
         image = image.astype(np.float32, copy=False)
     padded, _ = padding.pad_to_multiple(image, model.multiple, model.pad_mode)
-    variables = jax.device_put(variables)
+    variables = freeze.freeze(model, jax.device_put(variables))
+    if len(grid) > 1 and shared_kernels:
+        floats = padded if image.dtype != np.uint8 else padded.astype(np.float32) / 255
+        variables |= freeze.shared_kernels(model, variables, floats, pixels=tile**2)
     function = functools.partial(_apply, model, variables)
     if len(grid) > 1:
         result = tiling.apply(function, padded, grid, progress=progress)
