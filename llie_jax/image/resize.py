@@ -84,28 +84,17 @@ def _interpolate(x: jax.Array, axis: int, length: int) -> jax.Array:
     def blend(first, second, share):
         return first + (second - first) * column(share)
 
-    def interleaved(even, odd):
-        return jnp.stack([even, odd], axis + 1).reshape(
-            *x.shape[:axis], length, *x.shape[axis + 1 :]
-        )
-
+    cut = functools.partial(jax.lax.slice_in_dim, x, axis=axis)
     if old == 2 * length:
-        pairs = x.reshape(*x.shape[:axis], length, 2, *x.shape[axis + 1 :])
-        first, second = (
-            jax.lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in (0, 1)
-        )
-        return blend(first, second, place - 2 * np.arange(length))
+        return blend(cut(0, old, 2), cut(1, old, 2), place - 2 * np.arange(length))
     if length == 2 * old:
         here = np.arange(old)
-        head = jax.lax.slice_in_dim(x, 0, 1, axis=axis)
-        tail = jax.lax.slice_in_dim(x, old - 1, old, axis=axis)
-        before = jax.lax.slice_in_dim(x, 0, old - 1, axis=axis)
-        after = jax.lax.slice_in_dim(x, 1, old, axis=axis)
-        before = jnp.concatenate([head, before], axis)
-        after = jnp.concatenate([after, tail], axis)
-        return interleaved(
-            blend(x, before, here - place[::2]), blend(x, after, place[1::2] - here)
-        )
+        before = jnp.concatenate([cut(0, 1), cut(0, old - 1)], axis)
+        after = jnp.concatenate([cut(1, old), cut(old - 1, old)], axis)
+        even = blend(x, before, here - place[::2])
+        odd = blend(x, after, place[1::2] - here)
+        shape = (*x.shape[:axis], length, *x.shape[axis + 1 :])
+        return jnp.stack([even, odd], axis + 1).reshape(shape)
     low = np.minimum(place.astype(int), max(old - 2, 0))
     high = np.minimum(low + 1, old - 1)
     return blend(
