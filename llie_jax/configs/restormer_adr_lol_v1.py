@@ -1,0 +1,23 @@
+"""Restormer with ADR and POG on LOL-v1. Not yet trained.
+
+python train.py --config llie_jax/configs/restormer_adr_lol_v1.py
+    --workdir runs/restormer_adr_lol_v1 --config.data.train.root=data/lol_v1
+
+The recipe is that of restormer_lol_v1.py: the paper on ADR names none.
+"""
+
+from llie_jax.configs import base, restormer_lol_v1
+
+ADR = {
+    "name": "adr",
+    "width": 4,
+    "conv": {"name": "orthogonal", "embedding_dim": 64},
+}
+"""The paper's settings for this host."""
+
+
+def get_config():
+    """Returns the config."""
+    config = restormer_lol_v1.get_config()
+    config.model = base.spec("restormer", reallocate=ADR)
+    return base.check(config)

@@ -1,0 +1,16 @@
+"""Restormer with ADR and POG on the real pairs of LOL-v2. Not yet trained.
+
+python train.py --config llie_jax/configs/restormer_adr_lol_v2_real.py
+    --workdir runs/restormer_adr_lol_v2_real --config.data.train.root=data/lol_v2
+
+The recipe is that of restormer_lol_v2_real.py: the paper on ADR names none.
+"""
+
+from llie_jax.configs import base, restormer_adr_lol_v1, restormer_lol_v2_real
+
+
+def get_config():
+    """Returns the config."""
+    config = restormer_lol_v2_real.get_config()
+    config.model = base.spec("restormer", reallocate=restormer_adr_lol_v1.ADR)
+    return base.check(config)

@@ -1,0 +1,31 @@
+"""Every experiment file gives a complete config whose parts exist."""
+
+import pathlib
+
+import pytest
+
+from llie_jax.configs import base
+from llie_jax.training.experiment import Experiment
+
+FILES = sorted(
+    path
+    for path in pathlib.Path(base.__file__).parent.glob("*.py")
+    if path.stem not in ("__init__", "base")
+)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_an_experiment(path):
+    config = base.load(path)
+    experiment = Experiment.from_config(config)
+    assert base.to_json(base.from_json(base.to_json(config))) == base.to_json(config)
+    text = path.read_text()
+    assert f"--config llie_jax/configs/{path.name}" in text  # the header's command
+    if "adr" in path.stem.split("_"):
+        assert config.model.reallocate.name == "adr"
+        assert config.optimizer.no_decay == ("*/embedding",)
+        plain = base.load(path.with_stem(path.stem.replace("_adr", "")))
+        with plain.unlocked(), config.unlocked():
+            del plain.model, config.model
+        assert base.to_json(plain) == base.to_json(config)
+    assert float(experiment.schedule(0)) > 0
