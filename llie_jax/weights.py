@@ -455,10 +455,14 @@ def _find_published(name: str, record: Pretrained) -> _ReleaseFile:
     path = locate(name)
     if path is None:
         folder = _folders()[0]
+        # Test options, for example, cannot be told from the tensors.
+        fields = {key: value for key, value in record.spec.items() if key != "name"}
+        option = f" --spec '{json.dumps(fields)}'" if fields else ""
         raise FileNotFoundError(
             f"{name} is not on this machine. Get {record.file} from {record.origin} "
             f"({record.licence}), then run `llie-jax convert {record.file} "
-            f"{folder / name}.safetensors`. (Another folder: {FOLDER_VARIABLE}.)"
+            f"{folder / name}.safetensors{option}`. (Another folder: "
+            f"{FOLDER_VARIABLE}.)"
         )
     file = _ReleaseFile(path, name)
     if file.spec != registry.complete_spec(record.spec):

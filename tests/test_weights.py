@@ -280,6 +280,7 @@ class TestPublished:
 
     def test_to_be_fetched(self, folder):
         expected = rf"Get official\.pt from https://example\.org.*convert.*{folder}"
+        expected += r'.* --spec .{"width": 2,'
         with pytest.raises(FileNotFoundError, match=expected):
             weights.load("darkir.test")
 

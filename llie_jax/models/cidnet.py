@@ -329,11 +329,13 @@ def _published(
 _TUNED = ", alpha chosen on the test set"
 
 WEIGHTS = {
-    "lol_v1": _published("w_perc.pth", "LOL-v1", 23.8091, 0.8574, saturation=1.3),
+    "lol_v1": _published("LOLv1/w_perc.pth", "LOL-v1", 23.8091, 0.8574, saturation=1.3),
     "lol_v2_real": _published(
-        "best_PSNR.pth", "LOL-v2 real", 23.9040, 0.8656, _TUNED, alpha=0.8
+        "LOLv2_real/best_PSNR.pth", "LOL-v2 real", 23.9040, 0.8656, _TUNED, alpha=0.8
     ),
-    "lol_v2_syn": _published("wo_perc.pth", "LOL-v2 synthetic", 25.7048, 0.9419),
+    "lol_v2_syn": _published(
+        "LOLv2_syn/wo_perc.pth", "LOL-v2 synthetic", 25.7048, 0.9419
+    ),
 }
 
 SIZES = {
