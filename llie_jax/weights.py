@@ -172,8 +172,9 @@ def write_safetensors(
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Not `ascontiguousarray`, which gives a scalar an axis.
     blob = safetensors.numpy.save(
-        {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+        {name: np.asarray(value, order="C") for name, value in tensors.items()}
     )
     # The library writes metadata in random order; equal weights need equal hashes.
     end = 8 + int.from_bytes(blob[:8], "little")

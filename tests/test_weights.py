@@ -88,6 +88,14 @@ class TestReleaseFile:
         equal(variables, {"params": state.params})
         assert [file.name for file in path.parent.iterdir()] == [path.name]
 
+    def test_arrays_keep_their_shape_and_order(self, tmp_path):
+        arrays = {"scalar": np.float32(3.0), "turned": np.arange(6).reshape(2, 3).T}
+        weights.write_safetensors(tmp_path / "a.safetensors", arrays, {})
+        with safetensors.safe_open(tmp_path / "a.safetensors", "numpy") as file:
+            for name, value in arrays.items():
+                assert file.get_tensor(name).shape == value.shape
+                np.testing.assert_array_equal(file.get_tensor(name), value)
+
     def test_contents(self, path):
         with safetensors.safe_open(path, "numpy") as file:
             metadata, names = file.metadata(), list(file.keys())
