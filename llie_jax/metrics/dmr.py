@@ -1,0 +1,57 @@
+"""Degeneration between a model and the same model with a layer reset."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+DMR = (
+    "DMR: mean over layers and images of 10 log10(1 / MSE) between the model's image "
+    "and its image with one layer reset, both clipped to [0, 1]; in dB, an equal image "
+    "counts as 100. Lower: each layer matters more."
+)
+"""The definition that reports print beside the number."""
+
+POI = (
+    "POI: share of images whose PSNR is strictly higher with the layers reset, in "
+    "percent."
+)
+"""The definition that reports print beside the number."""
+
+_FLOOR = 1e-10
+
+
+def degeneration(image: np.ndarray, reset_image: np.ndarray) -> float:
+    """Returns 10 log10(1 / MSE) of one image and one reset layer, in dB.
+
+    Source: Li et al., arXiv 2412.16459, Eq. (8). DMR is its mean over layers and
+    images: a mean of logarithms, as written, and no sum, by the size of the printed
+    values.
+
+    Args:
+        image: the model's image [H, W, 3], floating point; clipped to [0, 1] here.
+        reset_image: that of the model with the layer reset.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if image.shape != reset_image.shape:
+        raise ValueError(f"The images are {image.shape} and {reset_image.shape}.")
+    first, second = (
+        np.clip(np.asarray(x, np.float64), 0, 1) for x in (image, reset_image)
+    )
+    return float(-10 * np.log10(max(np.mean((first - second) ** 2), _FLOOR)))
+
+
+def poi(trained: Sequence[float], reset: Sequence[float]) -> float:
+    """Returns the percentage of images that score strictly higher after a reset.
+
+    Args:
+        trained: PSNR of each image, model as trained.
+        reset: PSNR of each image, layers reset.
+
+    Raises:
+        ValueError: if there are no images, or not equally many.
+    """
+    if len(trained) != len(reset) or not len(trained):
+        raise ValueError(f"There are {len(trained)} and {len(reset)} scores.")
+    return 100 * float(np.mean(np.asarray(reset) > np.asarray(trained)))
