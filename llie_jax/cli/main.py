@@ -5,7 +5,16 @@ import importlib
 import os
 import sys
 
-SUBCOMMANDS = ("enhance", "score", "data", "models", "costs", "convert", "plan")
+SUBCOMMANDS = (
+    "enhance",
+    "score",
+    "data",
+    "models",
+    "costs",
+    "convert",
+    "plan",
+    "redundancy",
+)
 
 
 class _Formatter(

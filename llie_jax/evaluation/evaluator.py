@@ -295,7 +295,9 @@ def _facts(model, source, weights, *, options) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def progress_bar(total: int, shown: bool) -> Iterator[Callable[[], None]]:
+def progress_bar(
+    total: int, shown: bool, label: str = "scoring"
+) -> Iterator[Callable[[], None]]:
     """Gives a function to call after each image."""
     console = Console(stderr=True)
     with Progress(
@@ -304,7 +306,7 @@ def progress_bar(total: int, shown: bool) -> Iterator[Callable[[], None]]:
         transient=True,
         disable=not (shown and console.is_terminal),
     ) as bar:
-        task = bar.add_task("scoring", total=total)
+        task = bar.add_task(label, total=total)
         yield lambda: bar.advance(task)
 
 

@@ -57,9 +57,14 @@ def write(
         _other(scores) if scores else "",
         _settings(scores, settings),
     ]
+    write_page(path, title, body)
+
+
+def write_page(path: str | os.PathLike, title: str, sections: Sequence[str]) -> None:
+    """Writes sections of HTML as one page; it is complete or absent."""
     template = importlib.resources.files(__package__).joinpath("report.html")
     page = string.Template(template.read_text(encoding="utf-8")).substitute(
-        title=html.escape(title), body="\n".join(filter(None, body))
+        title=html.escape(title), body="\n".join(filter(None, sections))
     )
     with io.atomic(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -294,15 +299,15 @@ def _chart(name: str, series: Mapping[str, list[tuple[float, float]]]) -> str:
         return top + (high - scale(value)) / (high - low) * inner
 
     parts = [f'<text class="name" x="{left}" y="18">{html.escape(name)}</text>']
-    ticks = _decade_ticks(low, high) if log_scale else _ticks(low, high)
-    for value in ticks:
+    levels = _decade_ticks(low, high) if log_scale else ticks(low, high)
+    for value in levels:
         y = y_of(value)
         parts.append(
             f'<line class="rule" x1="{left}" x2="{width - right}" y1="{y:.1f}" '
             f'y2="{y:.1f}"/><text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">'
             f"{value:.3g}</text>"
         )
-    for tick in _ticks(first, last):
+    for tick in ticks(first, last):
         label = f"{tick / 1000:g}k" if tick >= 10_000 else f"{tick:g}"
         parts.append(
             f'<text x="{x_of(tick):.1f}" y="{height - 10}" text-anchor="middle">'
@@ -335,7 +340,7 @@ def _limits(values: Sequence[float]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
     """Returns about five round numbers in a range."""
     raw = (high - low) / 5
     magnitude = 10 ** math.floor(math.log10(raw))

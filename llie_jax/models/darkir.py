@@ -403,6 +403,8 @@ TRAINED = {
     weights=WEIGHTS,
     parity="official code, random weights: 1e-5",
     trained=TRAINED,
+    attention_layers=("*/spatial",),
+    feed_forward_layers=("*/frequency",),
 )
 class DarkIR(nn.Module):
     """DarkIR, a U-shaped network; its defaults are DarkIR-m, `width=64` is DarkIR-l.
