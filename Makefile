@@ -48,6 +48,8 @@ format: install ## rewrites files in the project's style
 
 bench: install ## measures speed; JSON files under bench/results
 	$(BIN)/python -m bench.primitives
+	$(BIN)/python -m bench.pog
+	$(BIN)/python -m bench.adr
 
 clean: ## removes the environment and caches, keeps runs and data
 	rm -rf .venv .bootstrap .jax_cache .pytest_cache .ruff_cache

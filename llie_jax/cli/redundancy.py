@@ -1,6 +1,7 @@
 """`llie-jax redundancy`: how much of a trained model matters."""
 
 import argparse
+import pathlib
 
 HELP = "Resets, prunes or quantises layers of a trained model and compares the images."
 
@@ -64,6 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--amount", type=float, default=0.1, help="share that compress prunes"
     )
     parser.add_argument(
+        "--gradient-split",
+        default="train",
+        metavar="SPLIT",
+        help="split of the pairs whose gradients --method taylor takes",
+    )
+    parser.add_argument(
         "--bits", type=int, default=8, help="to which compress quantises"
     )
     parser.add_argument("--json", metavar="FILE", help="also write all numbers there")
@@ -74,16 +81,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs one study."""
+    import jax
     from rich.console import Console
 
+    import llie_jax
     from llie_jax import data
     from llie_jax import weights as weight_files
     from llie_jax.cli import output
-    from llie_jax.evaluation import redundancy, redundancy_report
+    from llie_jax.evaluation import compression, redundancy, redundancy_report
+    from llie_jax.evaluation import scores as results
     from llie_jax.evaluation.evaluator import progress_bar
     from llie_jax.image import io
 
+    if args.json:
+        io.writable_folder(pathlib.Path(args.json).parent, create=False)
+    compression.check_amount(args.amount)
+    compression.check_bits(args.bits)
     source = data.open_source(args.data, root=args.root, split=args.split)
+    training = None
+    if (args.study, args.method) == ("compress", "taylor"):
+        training = data.open_source(
+            args.data, root=args.root, split=args.gradient_split
+        )
     model, variables = weight_files.load(args.weights)
     kinds = {}
     if args.study in ("reset", "dmr", "poi"):
@@ -114,7 +133,7 @@ def run(args: argparse.Namespace) -> None:
         elif args.study == "kernels":
             result = redundancy.compare_kernels(study)
         else:
-            result = _compress(args, study, source)
+            result = _compress(args, study, training)
     described = weight_files.describe(args.weights)
     result = {
         "study": args.study,
@@ -122,9 +141,11 @@ def run(args: argparse.Namespace) -> None:
         "weights_sha256": described["weights_sha256"],
         "data": {"name": source.name, "split": source.split, "images": count},
         "host_only": args.host_only,
+        "device": jax.devices()[0].device_kind,
+        "versions": {"llie_jax": llie_jax.__version__, "jax": jax.__version__},
         **result,
     }
-    plain = {key: value for key, value in result.items() if key != "maps"}
+    plain = results.plain({k: v for k, v in result.items() if k != "maps"})
     if args.json:
         output.write_json(args.json, plain)
     if out:
@@ -158,8 +179,11 @@ def _passes(args, kinds) -> int:
     return 1 + args.seeds * (singles + groups) + (not kinds)
 
 
-def _compress(args, study, source):
-    """Returns the PSNR before and after one of the methods."""
+def _compress(args, study, training):
+    """Returns the PSNR before and after one of the methods.
+
+    `training` holds the pairs whose gradients decide, for the method "taylor".
+    """
     import jax
     import numpy as np
 
@@ -184,7 +208,7 @@ def _compress(args, study, source):
         if args.method == "magnitude":
             params, _ = compression.magnitude_pruning(study.params, amount=args.amount)
         else:
-            gradients = study.gradients() if args.method == "taylor" else None
+            gradients = study.gradients(training) if training else None
             params, _ = compression.filter_pruning(
                 study.params,
                 amount=args.amount,

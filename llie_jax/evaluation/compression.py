@@ -7,6 +7,7 @@ Source: Li et al., arXiv 2412.16459, Table 5, and the papers named below.
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -48,12 +49,12 @@ def magnitude_pruning(params: Params, *, amount: float) -> tuple[Params, Params]
     Raises:
         ValueError: if `amount` is not in [0, 1].
     """
-    _check(amount)
+    check_amount(amount)
 
     def mask(kernel):
         flat = np.abs(kernel).ravel()
         kept = np.ones(flat.size, bool)
-        kept[np.argsort(flat, kind="stable")[: int(amount * flat.size)]] = False
+        kept[np.argsort(flat, kind="stable")[: _count(amount, flat.size)]] = False
         return kept.reshape(kernel.shape)
 
     return _masked(params, {path: mask(k) for path, k in _kernels(params).items()})
@@ -86,7 +87,7 @@ def filter_pruning(
         ValueError: if `amount` is not in [0, 1], the criterion is unknown, or gradients
             are missing.
     """
-    _check(amount)
+    check_amount(amount)
     if criterion not in CRITERIA:
         raise ValueError(f"Unknown criterion {criterion!r}; use one of {CRITERIA}.")
     if criterion == "taylor" and gradients is None:
@@ -116,7 +117,7 @@ def filter_pruning(
         else:
             importance = _distances(filters(kernel)).sum(1)
         kept = np.ones(len(importance), bool)
-        removed = np.argsort(importance, kind="stable")[: int(amount * len(kept))]
+        removed = np.argsort(importance, kind="stable")[: _count(amount, len(kept))]
         kept[removed] = False
         masks[bias] = kept
         masks[path] = np.broadcast_to(
@@ -138,8 +139,7 @@ def quantise_weights(params: Params, *, bits: int) -> Params:
     Raises:
         ValueError: if `bits` is below 2.
     """
-    if bits < 2:
-        raise ValueError(f"bits={bits}; symmetric values need at least 2.")
+    check_bits(bits)
     flat = dict(traverse_util.flatten_dict(params, sep="/"))
     for path, kernel in _kernels(params).items():
         flat[path] = np.asarray(_rounded(kernel, np.abs(kernel).max(), bits))
@@ -187,7 +187,11 @@ def quantised_apply(
         model: the model.
         ranges: from `activation_ranges`; larger values are cut off.
         bits: of the rounded values.
+
+    Raises:
+        ValueError: if `bits` is below 2.
     """
+    check_bits(bits)
 
     def interceptor(call, args, kwargs, context):
         path = "/".join(context.module.path or ())
@@ -247,6 +251,18 @@ def _masked(params: Params, masks: Mapping[str, np.ndarray]) -> tuple[Params, Pa
     )
 
 
-def _check(amount: float) -> None:
+def _count(amount: float, total: int) -> int:
+    """Returns a share of a number, rounded down but for rounding errors."""
+    return math.floor(amount * total + 1e-9)
+
+
+def check_amount(amount: float) -> None:
+    """Raises ValueError if `amount` is no share."""
     if not 0 <= amount <= 1:
         raise ValueError(f"amount is {amount}; give a share between 0 and 1.")
+
+
+def check_bits(bits: int) -> None:
+    """Raises ValueError if there are too few bits for symmetric values."""
+    if bits < 2:
+        raise ValueError(f"bits={bits}; symmetric values need at least 2.")

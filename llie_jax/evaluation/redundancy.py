@@ -32,12 +32,13 @@ REALLOCATE = "reallocate"
 """The submodule that belongs to an attention but not to the host."""
 
 _PSNR = "rgb_uint8"  # that of the default protocol
+_SIDE = 64  # of the crops whose gradients are taken, in pixels
 
 
 def layers(
     model: nn.Module, kind: str = "attention", pattern: str | None = None
 ) -> list[str]:
-    """Returns the paths of a model's layers of one kind, in the order of the tree.
+    """Returns the paths of a model's layers of one kind, in the order they are run.
 
     Args:
         model: the model.
@@ -52,11 +53,7 @@ def layers(
         raise ValueError(
             f"Unknown kind {kind!r}.{registry.suggest(kind, KINDS)} Use one of {KINDS}."
         )
-    facts = _facts(model)
-    paths = {}  # a dict keeps the order
-    for path in traverse_util.flatten_dict(variable_shapes(model)["params"]):
-        for end in range(1, len(path)):
-            paths["/".join(path[:end])] = None
+    facts, paths = _facts(model), _run_modules(model)
     known = facts.get(f"{kind}_layers", () if pattern is None else ("*",))
     unused = facts.get("unused_layers", ())
     found = [path for path in paths if _fits(path, known) and not _fits(path, unused)]
@@ -68,6 +65,22 @@ def layers(
             + f". Layers: {registry.listed(found, limit=8)}."
         )
     return chosen
+
+
+def _run_modules(model: nn.Module) -> list[str]:
+    """Returns the paths of all modules with parameters, in the order they are run."""
+    found = {}  # a dict keeps the order
+
+    def record(call, args, kwargs, context):
+        module = context.module
+        if module.path and module.variables.get("params"):
+            found["/".join(module.path)] = None
+        return call(*args, **kwargs)
+
+    image = jax.ShapeDtypeStruct((1, model.multiple, model.multiple, 3), jnp.float32)
+    with nn.intercept_methods(record):
+        jax.eval_shape(model.apply, variable_shapes(model), image)
+    return list(found)
 
 
 def _facts(model: nn.Module) -> Mapping[str, Any]:
@@ -234,29 +247,29 @@ class Study:
         """Returns the PSNR of each image with another `model.apply`, in dB."""
         return self._scores(list(self._run(self.params, apply)))
 
-    def gradients(self, count: int = 4, side: int = 64) -> list[dict[str, Any]]:
-        """Returns gradients of the L1 loss, one for a crop of each of some images.
+    def gradients(self, source, count: int = 4) -> list[dict[str, Any]]:
+        """Returns gradients of the L1 loss, one for the middle of each of some pairs.
 
         Args:
-            count: how many images.
-            side: of the crops in their middle, in pixels, rounded to the model's
-                `multiple` and cut to the image.
+            source: training pairs; evenly spread ones are taken.
+            count: how many pairs.
+
+        Raises:
+            ValueError: if an image is smaller than the model's `multiple`.
         """
-        gradient = _gradient(self.model)
-        found = []
-        for record in self._records[:count]:
-            height, width = (
-                min(side, length) // self.model.multiple * self.model.multiple
-                for length in record["image"].shape[:2]
-            )
-            top, left = (
-                (length - cut) // 2
-                for length, cut in zip(
-                    record["image"].shape, (height, width), strict=False
-                )
-            )
-            window = np.s_[top : top + height, left : left + width]
-            pair = (record[key][window][None] for key in ("image", "target"))
+        gradient, multiple, found = _gradient(self.model), self.model.multiple, []
+        for index in np.unique(np.linspace(0, len(source) - 1, count).astype(int)):
+            record = source[int(index)]
+            window = []
+            for length in record["image"].shape[:2]:
+                side = min(max(_SIDE, multiple), length) // multiple * multiple
+                if not side:
+                    raise ValueError(
+                        f"{record['name']} has a side of {length} pixels; gradients "
+                        f"need {multiple}."
+                    )
+                window.append(slice((length - side) // 2, (length + side) // 2))
+            pair = (record[key][tuple(window)][None] for key in ("image", "target"))
             grads = gradient(self.params, self._rest, *pair)
             found.append(jax.tree.map(np.asarray, grads))
         return found
@@ -339,7 +352,11 @@ def kernel_variation(kernels: np.ndarray) -> float:
         raise ValueError(f"Kernels are compared between images; there is {count}.")
     kernels = kernels.astype(np.float64)
     length = np.linalg.norm(kernels, axis=1)
-    distance = np.linalg.norm(kernels[:, None] - kernels[None], axis=-1)
+    # From inner products of deviations: little memory, and nothing large cancels.
+    kernels = kernels - kernels.mean(0)
+    products = kernels @ kernels.T
+    squares = np.diag(products)
+    distance = np.sqrt(np.maximum(squares[:, None] + squares - 2 * products, 0))
     ratio = distance / np.maximum(length, 1e-30)[:, None]
     return float(ratio.sum() / (count * (count - 1)))
 

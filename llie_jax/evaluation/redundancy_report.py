@@ -222,6 +222,8 @@ def _details(result) -> str:
         ("weights SHA-256", result["weights_sha256"]),
         ("data", result["data"]),
         ("reset leaves ADR as it is", result["host_only"]),
+        ("device", result.get("device")),
+        ("versions", result.get("versions")),
     ]
     rows = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{html.escape(str(value))}</td></tr>"

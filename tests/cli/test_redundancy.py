@@ -68,12 +68,13 @@ def test_compress(arguments, capsys):
         (["compress", "--amount", "2"], "amount is 2.0"),
         (["compress", "--method", "weights", "--bits", "1"], "bits=1"),
         (["dmr", "--split", "x", "--data", "nowhere"], "nowhere"),
+        (["dmr", "--json", "/dev/null/x/y.json"], "/dev/null/x"),
     ],
 )
 def test_mistakes_are_one_line(arguments, options, message, capsys, tmp_path):
     file = tmp_path / "result.json"
     study, *rest = options
-    command = ["redundancy", study, *arguments, *rest, "--json", str(file)]
+    command = ["redundancy", study, *arguments, "--json", str(file), *rest]
     assert main(command) == 2
     error = capsys.readouterr().err
     assert message in error

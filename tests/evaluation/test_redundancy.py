@@ -18,7 +18,7 @@ ADR = {
 }
 ATTENTION = [
     f"stage_0/denoiser/{place}/block_0/attention"
-    for place in ("bottleneck", "decoder_0", "encoder_0")
+    for place in ("encoder_0", "bottleneck", "decoder_0")  # as they are run
 ]
 
 
@@ -43,7 +43,7 @@ def changed(before, after):
 def test_layers(made):
     model, _ = made
     assert redundancy.layers(model) == ATTENTION
-    assert redundancy.layers(model, pattern="*decoder_0*") == ATTENTION[1:2]
+    assert redundancy.layers(model, pattern="*decoder_0*") == ATTENTION[2:]
     found = redundancy.layers(model, "feed_forward")
     assert [path.rpartition("/")[2] for path in found] == ["feed_forward"] * 3
     with pytest.raises(ValueError, match="no attention layer that fits 'latent/"):
@@ -71,19 +71,20 @@ def test_reset_touches_its_layers_only(made):
     def reset(*args, **kwargs):
         return redundancy.reset(model, params, *args, **kwargs)
 
-    first = reset(ATTENTION[1:2], seed=0)
+    layer, other = ATTENTION[2:], ATTENTION[1]
+    first = reset(layer, seed=0)
     names = changed(params, first)
     assert names
-    assert all(name.startswith(f"{ATTENTION[1]}/") for name in names)
+    assert all(name.startswith(f"{layer[0]}/") for name in names)
     assert any("reallocate" in name for name in names)
-    assert not changed(first, reset(ATTENTION[1:2], seed=0))
-    assert changed(first, reset(ATTENTION[1:2], seed=1)) <= names
+    assert not changed(first, reset(layer, seed=0))
+    assert changed(first, reset(layer, seed=1)) <= names
     # A layer is drawn alike whichever others are.
-    both = reset(ATTENTION[1:], seed=0)
-    assert all(name.startswith(f"{ATTENTION[2]}/") for name in changed(first, both))
-    host_only = changed(params, reset(ATTENTION[1:2], seed=0, host_only=True))
+    both = reset([other, *layer], seed=0)
+    assert all(name.startswith(f"{other}/") for name in changed(first, both))
+    host_only = changed(params, reset(layer, seed=0, host_only=True))
     assert host_only == {name for name in names if "reallocate" not in name}
-    scale = f"{ATTENTION[1]}/scale"
+    scale = f"{layer[0]}/scale"
     assert np.all(traverse_util.flatten_dict(first, sep="/")[scale] == 1)
 
 
@@ -123,7 +124,7 @@ def test_kernel_variation():
 
 def test_kernels_of_a_model(study):
     result = redundancy.compare_kernels(study)
-    place = f"{ATTENTION[1]}/reallocate"
+    place = f"{ATTENTION[2]}/reallocate"
     assert set(result["maps"]) == {f"{place}/squeeze", f"{place}/expand"}
     assert result["maps"][f"{place}/squeeze"].shape == (2, 36)
     assert result["kernels"][f"{place}/squeeze"] > 0
@@ -131,6 +132,15 @@ def test_kernels_of_a_model(study):
     plain = llie_jax.build(HOST)
     with pytest.raises(ValueError, match="Retinexformer generates no kernels"):
         redundancy.check_generates(plain)
+
+
+def test_gradients_are_those_of_training_pairs(study):
+    source = MemorySource([(9, 11), (8, 8), (20, 16)])
+    found = study.gradients(source, count=2)
+    assert len(found) == 2
+    assert not changed(found[0], study.gradients(source, count=1)[0])
+    with pytest.raises(ValueError, match="a side of 1 pixels; gradients need 2"):
+        study.gradients(MemorySource([(8, 1)]))
 
 
 def test_report(study, tmp_path):
