@@ -1,0 +1,133 @@
+"""Time of each host with ADR and POG beside the host alone.
+
+python -m bench.adr
+python -m bench.adr --only cidnet --repeats 5 --dtype bfloat16
+
+Full size with the paper's settings, on crops of the size that the host is trained
+with. Forward is inference, with what depends on parameters only computed beforehand;
+step is the loss's gradient and an Adam update. The forms run in turns; the median of
+each counts. Prints a table and writes bench/results/adr.json.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import llie_jax
+from llie_jax.image.io import atomic
+from llie_jax.inference.freeze import freeze
+from llie_jax.models.shapes import variable_shapes
+
+RESULTS = pathlib.Path(__file__).parent / "results" / "adr.json"
+
+HOSTS = {"restormer": (4, 128), "retinexformer": (32, 128), "cidnet": (32, 256)}
+"""Name -> ADR's width and the size of a crop."""
+
+
+def parameters(model):
+    """Returns random parameters; initialising a large network takes long to compile."""
+    rng = np.random.default_rng(0)
+    return {
+        "params": jax.tree.map(
+            lambda leaf: jnp.asarray(0.05 * rng.normal(size=leaf.shape), leaf.dtype),
+            variable_shapes(model)["params"],
+        )
+    }
+
+
+def forward(model, size, batch):
+    """Returns a compiled function without arguments."""
+    variables = freeze(model, parameters(model))
+    image = jnp.full((batch, size, size, 3), 0.1)
+    run = jax.jit(lambda v, x: model.apply(v, x).image)
+    return lambda: run(variables, image)
+
+
+def step(model, size, batch):
+    """Returns a compiled function without arguments."""
+    tx = optax.adam(1e-4)
+    params = parameters(model)["params"]
+    state = [params, tx.init(params)]
+    image = jnp.full((batch, size, size, 3), 0.1)
+
+    @jax.jit
+    def run(params, opt_state):
+        def loss(params):
+            output = model.apply({"params": params}, image, train=True).image
+            return jnp.mean(jnp.abs(output - 0.5))
+
+        updates, opt_state = tx.update(jax.grad(loss)(params), opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    def once():
+        state[:] = run(*state)
+        return state
+
+    return once
+
+
+def measure(functions, repeats):
+    """Returns the median time of each function in ms; runs in turns."""
+    times = {name: [] for name in functions}
+    for turn in range(repeats + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            jax.block_until_ready(function())
+            if turn:  # the first compiles
+                times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def main():
+    """Measures and writes the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", choices=HOSTS)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--dtype", default="float32")
+    args = parser.parse_args()
+    rows = {}
+    for name, (width, size) in HOSTS.items():
+        if args.only not in (None, name):
+            continue
+        slot = {"name": "adr", "width": width}
+        models = {
+            "host": llie_jax.build({"name": name, "dtype": args.dtype}),
+            "adr": llie_jax.build(
+                {"name": name, "dtype": args.dtype, "reallocate": slot}
+            ),
+        }
+        for what, make in (("forward", forward), ("step", step)):
+            found = measure(
+                {key: make(model, size, args.batch) for key, model in models.items()},
+                args.repeats,
+            )
+            rows[f"{name} {what}"] = {**found, "ratio": found["adr"] / found["host"]}
+            print(
+                f"{name:14}{what:8}{size}x{size} host {found['host']:9.1f} ms   with "
+                f"ADR {found['adr']:9.1f} ms   ratio {found['adr'] / found['host']:.3f}",
+                flush=True,
+            )
+    result = {
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+        "dtype": args.dtype,
+        "batch": args.batch,
+        "milliseconds": rows,
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    with atomic(RESULTS) as path:
+        path.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
