@@ -111,10 +111,11 @@ def main():
                 {key: make(model, size, args.batch) for key, model in models.items()},
                 args.repeats,
             )
-            rows[f"{name} {what}"] = {**found, "ratio": found["adr"] / found["host"]}
+            ratio = found["adr"] / found["host"]
+            rows[f"{name} {what}"] = {**found, "ratio": ratio}
             print(
                 f"{name:14}{what:8}{size}x{size} host {found['host']:9.1f} ms   with "
-                f"ADR {found['adr']:9.1f} ms   ratio {found['adr'] / found['host']:.3f}",
+                f"ADR {found['adr']:9.1f} ms   ratio {ratio:.3f}",
                 flush=True,
             )
     result = {
