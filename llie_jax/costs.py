@@ -79,9 +79,13 @@ def count(spec: registry.Spec, size: Sequence[int] = (256, 256)) -> Costs:
 
     fvcore = _FvcoreRules()
     with nn.intercept_methods(fvcore):
-        jaxpr = jax.make_jaxpr(enhance)(params, {**variables, **cached}, image).jaxpr
-    needed, used = _needed(jaxpr)
-    macs = sum(map(_macs, needed))
+        frozen = jax.make_jaxpr(enhance)(params, {**variables, **cached}, image).jaxpr
+    macs = sum(map(_macs, _needed(frozen)[0]))
+    # What is cached was made of parameters too.
+    jaxpr = (
+        jax.make_jaxpr(enhance)(params, variables, image).jaxpr if cached else frozen
+    )
+    used = _needed(jaxpr)[1]
     sizes = [leaf.size for leaf in jax.tree.leaves(params)]
     return Costs(
         size=(height, width),

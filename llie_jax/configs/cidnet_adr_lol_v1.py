@@ -7,17 +7,11 @@ The recipe is CIDNet's, see cidnet_lol_v1.py: the paper on ADR names none.
 """
 
 from llie_jax.configs import base, cidnet_lol_v1
-
-ADR = {
-    "name": "adr",
-    "width": 32,
-    "conv": {"name": "orthogonal", "embedding_dim": 64},
-}
-"""The paper's settings for this host."""
+from llie_jax.models import cidnet
 
 
 def get_config():
     """Returns the config."""
     config = cidnet_lol_v1.get_config()
-    config.model = base.spec("cidnet", reallocate=ADR)
+    config.model = base.spec("cidnet", **cidnet.SIZES["adr"])
     return base.check(config)

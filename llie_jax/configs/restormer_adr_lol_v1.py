@@ -7,17 +7,11 @@ The recipe is that of restormer_lol_v1.py: the paper on ADR names none.
 """
 
 from llie_jax.configs import base, restormer_lol_v1
-
-ADR = {
-    "name": "adr",
-    "width": 4,
-    "conv": {"name": "orthogonal", "embedding_dim": 64},
-}
-"""The paper's settings for this host."""
+from llie_jax.models import restormer
 
 
 def get_config():
     """Returns the config."""
     config = restormer_lol_v1.get_config()
-    config.model = base.spec("restormer", reallocate=ADR)
+    config.model = base.spec("restormer", **restormer.SIZES["adr"])
     return base.check(config)

@@ -6,11 +6,12 @@ python train.py --config llie_jax/configs/restormer_adr_lol_v2_real.py
 The recipe is that of restormer_lol_v2_real.py: the paper on ADR names none.
 """
 
-from llie_jax.configs import base, restormer_adr_lol_v1, restormer_lol_v2_real
+from llie_jax.configs import base, restormer_lol_v2_real
+from llie_jax.models import restormer
 
 
 def get_config():
     """Returns the config."""
     config = restormer_lol_v2_real.get_config()
-    config.model = base.spec("restormer", reallocate=restormer_adr_lol_v1.ADR)
+    config.model = base.spec("restormer", **restormer.SIZES["adr"])
     return base.check(config)

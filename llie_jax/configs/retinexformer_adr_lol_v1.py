@@ -7,17 +7,11 @@ The recipe is Retinexformer's, since the paper on ADR names none.
 """
 
 from llie_jax.configs import base, retinexformer_lol_v1
-
-ADR = {
-    "name": "adr",
-    "width": 32,
-    "conv": {"name": "orthogonal", "embedding_dim": 64},
-}
-"""The paper's settings for this host."""
+from llie_jax.models import retinexformer
 
 
 def get_config():
     """Returns the config."""
     config = retinexformer_lol_v1.get_config()
-    config.model = base.spec("retinexformer", reallocate=ADR)
+    config.model = base.spec("retinexformer", **retinexformer.SIZES["adr"])
     return base.check(config)

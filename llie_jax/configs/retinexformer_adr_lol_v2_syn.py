@@ -6,11 +6,12 @@ python train.py --config llie_jax/configs/retinexformer_adr_lol_v2_syn.py
 The recipe is Retinexformer's, since the paper on ADR names none.
 """
 
-from llie_jax.configs import base, retinexformer_adr_lol_v1, retinexformer_lol_v2_syn
+from llie_jax.configs import base, retinexformer_lol_v2_syn
+from llie_jax.models import retinexformer
 
 
 def get_config():
     """Returns the config."""
     config = retinexformer_lol_v2_syn.get_config()
-    config.model = base.spec("retinexformer", reallocate=retinexformer_adr_lol_v1.ADR)
+    config.model = base.spec("retinexformer", **retinexformer.SIZES["adr"])
     return base.check(config)

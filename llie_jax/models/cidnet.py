@@ -340,6 +340,14 @@ WEIGHTS = {
 
 SIZES = {
     "paper": {},
+    # With the settings of the ADR paper for this host.
+    "adr": {
+        "reallocate": {
+            "name": "adr",
+            "width": 32,
+            "conv": {"name": "orthogonal", "embedding_dim": 64},
+        }
+    },
     # Not the authors': trains in minutes on two CPU cores.
     "small": {"widths": (12, 12, 24, 48)},
 }

@@ -305,6 +305,14 @@ def infer_spec(
 
 SIZES = {
     "paper": {},
+    # With the settings of the ADR paper for this host.
+    "adr": {
+        "reallocate": {
+            "name": "adr",
+            "width": 4,
+            "conv": {"name": "orthogonal", "embedding_dim": 64},
+        }
+    },
     # Not the authors': trains in minutes on two CPU cores.
     "small": {
         "width": 8,

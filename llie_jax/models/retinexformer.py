@@ -444,6 +444,14 @@ WEIGHTS = {
 
 SIZES = {
     "paper": {},
+    # With the settings of the ADR paper for this host.
+    "adr": {
+        "reallocate": {
+            "name": "adr",
+            "width": 32,
+            "conv": {"name": "orthogonal", "embedding_dim": 64},
+        }
+    },
     # Not the authors': trains in minutes on two CPU cores.
     "small": {"width": 8, "num_blocks": (1, 1, 1)},
 }
