@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from llie_jax.image.hvi import hvi_to_rgb, rgb_to_hvi
 from llie_jax.image.resize import resize_aligned
+from llie_jax.models.shapes import check_image
 from llie_jax.nn import primitives
 from llie_jax.nn.attention import Identity, channel_attention
 from llie_jax.registry import listed, register
@@ -462,15 +463,7 @@ class CIDNet(nn.Module):
         Raises:
             ValueError: if `image` has another shape, or sides that 8 does not divide.
         """
-        if image.ndim != 4 or image.shape[-1] != 3:
-            raise ValueError(f"image has the shape {image.shape}, not [B, H, W, 3].")
-        height, width = image.shape[1:3]
-        if height % self.multiple or width % self.multiple:
-            raise ValueError(
-                f"image is {height} x {width}; CIDNet needs multiples of "
-                f"{self.multiple}. Use llie_jax.inference.padding.pad_to_multiple, "
-                "or llie_jax.enhance for any size."
-            )
+        check_image(self, image)
         if self.gamma != 1.0 and not train:
             image = image.astype(jnp.float32) ** self.gamma
         hvi = rgb_to_hvi(image, self.density_k)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from llie_jax.models.shapes import check_image
 from llie_jax.nn import primitives
 from llie_jax.registry import register
 from llie_jax.types import Dtype, ModuleFactory, Outputs, Pretrained
@@ -504,15 +505,7 @@ class DarkIR(nn.Module):
                 `multiple` does not divide.
         """
         del train
-        if image.ndim != 4 or image.shape[-1] != 3:
-            raise ValueError(f"image has the shape {image.shape}, not [B, H, W, 3].")
-        height, width = image.shape[1:3]
-        if height % self.multiple or width % self.multiple:
-            raise ValueError(
-                f"image is {height} x {width}; this DarkIR needs multiples of "
-                f"{self.multiple}. Use llie_jax.inference.padding.pad_to_multiple, "
-                "or llie_jax.enhance for any size."
-            )
+        check_image(self, image)
         x = self.intro(image.astype(self.dtype))
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from llie_jax.models.shapes import check_image
 from llie_jax.nn import attention, primitives
 from llie_jax.registry import register
 from llie_jax.types import Dtype, ModuleFactory, Outputs, Pretrained
@@ -539,15 +540,7 @@ class Retinexformer(nn.Module):
                 `multiple` does not divide.
         """
         del train
-        if image.ndim != 4 or image.shape[-1] != 3:
-            raise ValueError(f"image has the shape {image.shape}, not [B, H, W, 3].")
-        height, width = image.shape[1:3]
-        if height % self.multiple or width % self.multiple:
-            raise ValueError(
-                f"image is {height} x {width}; this Retinexformer needs multiples of "
-                f"{self.multiple}. Use llie_jax.inference.padding.pad_to_multiple, "
-                "or llie_jax.enhance for any size."
-            )
+        check_image(self, image)
         image = image.astype(jnp.float32)
         for stage in self.stage[:-1]:
             image = stage(image)

@@ -1,4 +1,4 @@
-"""The variables of a model by shape, without computing any of them."""
+"""Shapes of a model's variables, and of the images that it takes."""
 
 from typing import Any
 
@@ -18,3 +18,21 @@ def variable_shapes(model: nn.Module) -> dict[str, Any]:
     side = model.multiple
     image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     return jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
+
+
+def check_image(model: nn.Module, image: jax.Array) -> None:
+    """Checks that a model takes images of this shape.
+
+    Raises:
+        ValueError: if `image` is not [B, H, W, 3], or the model's `multiple` does not
+            divide its sides.
+    """
+    if image.ndim != 4 or image.shape[-1] != 3:
+        raise ValueError(f"image has the shape {image.shape}, not [B, H, W, 3].")
+    height, width = image.shape[1:3]
+    if height % model.multiple or width % model.multiple:
+        raise ValueError(
+            f"image is {height} x {width}; this {type(model).__name__} needs multiples "
+            f"of {model.multiple}. Use llie_jax.inference.padding.pad_to_multiple, or "
+            "llie_jax.enhance for any size."
+        )
