@@ -68,7 +68,7 @@ def step(model, size, batch):
 
     # As in training: new parameters take the place of the old.
     @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def run(params, opt_state):
+    def run(params, opt_state, image):
         def loss(params):
             output = model.apply({"params": params}, image, train=True).image
             return jnp.mean(jnp.abs(output - 0.5))
@@ -77,7 +77,7 @@ def step(model, size, batch):
         return optax.apply_updates(params, updates), opt_state
 
     def once():
-        state[:] = run(*state)
+        state[:] = run(*state, image)
         return state
 
     return once
