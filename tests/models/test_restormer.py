@@ -2,6 +2,7 @@
 
 import json
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -134,8 +135,11 @@ def test_official_names_fill_the_full_size(golden):
     shapes = json.loads((golden / "restormer_keys.json").read_text())
     tensors = {key: np.zeros(shape, np.float32) for key, shape in shapes.items()}
     assert convert.infer_spec(tensors) == llie_jax.default_spec("restormer")
-    model, _ = convert.from_torch(tensors)
+    model, variables = convert.from_torch(tensors)
     assert model == llie_jax.build("restormer")
+    assert len(jax.tree.leaves(variables)) == len(shapes) == 494
+    with pytest.raises(ValueError, match=r"Unknown keys: refinement\.2\.extra"):
+        convert.from_torch({**tensors, "refinement.2.extra": np.zeros(1)})
     del tensors["refinement.2.ffn.project_in.weight"]
     with pytest.raises(ValueError, match=r"refinement\.2\.ffn\.project_in\.weight"):
         convert.from_torch(tensors)
@@ -179,6 +183,25 @@ def test_fields_that_do_not_fit(fields, message):
     model = llie_jax.build({**SMALL, **fields})
     with pytest.raises(ValueError, match=message):
         variable_shapes(model)
+
+
+@pytest.mark.parametrize("norm", restormer.NORMS)
+def test_gradients_are_finite_on_flat_images(norm):
+    model = llie_jax.build({**SMALL, "norm": norm})
+    shades = jnp.asarray([0.0, 0.5, 1.0])[:, None, None, None]
+    image = jnp.broadcast_to(shades, (3, 8, 8, 3))
+    gradient = jax.jit(
+        jax.grad(lambda v, x: jnp.sum(model.apply(v, x).image ** 2), argnums=(0, 1))
+    )
+    rng = np.random.default_rng(0)
+    for scale in (0.0, 0.2):  # without any parameter, all features are zero
+        variables = jax.tree.map(
+            lambda leaf, scale=scale: jnp.asarray(
+                scale * rng.normal(size=leaf.shape), leaf.dtype
+            ),
+            variable_shapes(model),
+        )
+        chex.assert_tree_all_finite(gradient(variables, image))
 
 
 def test_bfloat16_comes_close():
