@@ -99,6 +99,8 @@ def get_config() -> ConfigDict:
                 # Parameters without weight decay. The rows of ADR's embeddings count by
                 # direction only; decay would shorten them until gradients explode.
                 no_decay=("*/embedding",),
+                # Parameters that are not trained, such as "host/*".
+                frozen=(),
                 # Parameters whose rate is multiplied by `factor`; "": none.
                 scaled=dict(parameters="", factor=1.0),
                 # Largest global norm of the gradient; 0.0 does not clip.
@@ -136,6 +138,33 @@ def _replace(config: ConfigDict, key: str, value) -> None:
     """Replaces a sub-dict of a locked config whole."""
     with config.unlocked():
         config[key] = _config(value)
+
+
+def add_lfpv(config: ConfigDict, *, weight: float = 1.0, **fields: Any) -> ConfigDict:
+    """Returns the config of a host's experiment with LFPV around the host, checked.
+
+    The host's loss terms, now named `host_TERM`, stay on what it makes without the
+    bank. The term `lfpv_pixel` is the term `pixel` on what it makes with the bank.
+
+    Source: the paper's loss of two terms; which of them has perceptual parts is from
+    the authors' code.
+
+    Args:
+        config: the host's experiment, whose terms one is named `pixel`.
+        weight: lambda, how much `lfpv_pixel` counts; the authors' code has 1.
+        **fields: of the model `lfpv`.
+    """
+    terms = config.loss.terms.to_dict()
+    pixel = terms["pixel"]
+    found = {}
+    for name, term in terms.items():
+        part, _, leaf = term["on"].partition(".")
+        where = {"image": "aux.host_image", "aux": f"aux.host_{leaf}"}
+        found[f"host_{name}"] = {**term, "on": where.get(part, term["on"])}
+    found["lfpv_pixel"] = {**pixel, "weight": weight * pixel["weight"]}
+    _replace(config, "model", spec("lfpv", host=config.model.to_dict(), **fields))
+    _replace(config.loss, "terms", found)
+    return check(config)
 
 
 def check(config: ConfigDict) -> ConfigDict:
@@ -240,8 +269,10 @@ def from_json(text: str) -> ConfigDict:
     """Returns the checked config that `to_json` wrote."""
     config = get_config()
     with config.unlocked():
-        for key, value in json.loads(text).items():
-            config[key] = _config(value) if isinstance(value, dict) else value
+        # What users choose the keys of is replaced; the rest keeps its defaults where
+        # the text is older than a key.
+        config.model, config.stages, config.loss.terms = {}, {}, {}
+        config.update(_config(json.loads(text)))
     return check(config)
 
 

@@ -4,7 +4,7 @@ The training loop, `llie-jax plan` and the tests all build the same step here.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from flax import linen as nn
 from llie_jax import registry
 from llie_jax.configs import base
 from llie_jax.losses.weighted import WeightedLoss
+from llie_jax.models.shapes import variable_shapes
 from llie_jax.training import optimizer
 from llie_jax.training.state import TrainState, create_train_state
 from llie_jax.training.step import make_train_step
@@ -50,6 +51,8 @@ class Experiment:
                     f"config.stages.{name}.patch_size is {stage.patch_size}; "
                     f"{config.model.name} needs multiples of {model.multiple}."
                 )
+        if config.optimizer.frozen:
+            _check_frozen(model, config.optimizer.frozen)
         steps = base.total_steps(config)
         schedule = optimizer.make_schedule(
             config.schedule, peak=config.optimizer.learning_rate, steps=steps
@@ -81,5 +84,19 @@ class Experiment:
             expand=expand,
             schedule=self.schedule,
             ema_decay=self.config.ema.decay,
+            untrained=self.config.optimizer.frozen,
             axis_name=axis_name,
         )
+
+
+def _check_frozen(model: nn.Module, patterns: Sequence[str]) -> None:
+    """Raises ValueError if a pattern names no parameter of the model."""
+    params = variable_shapes(model)["params"]
+    for pattern in patterns:
+        if not any(jax.tree.leaves(optimizer.matching(params, (pattern,)))):
+            raise ValueError(
+                f"config.optimizer.frozen has {pattern!r}, which fits no parameter of "
+                f"{type(model).__name__}. Paths begin with "
+                f"{registry.listed(sorted(f'{name}/' for name in params), limit=8)}; "
+                "* stands for any text."
+            )

@@ -1,6 +1,8 @@
 """Learning rate schedules and optax chains from a config."""
 
 import fnmatch
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +72,8 @@ def make_schedule(config, *, peak: float, steps: int) -> optax.Schedule:
 def make_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Returns the optax chain: clipping, then the optimizer with its schedule.
 
+    For parameters that `config.frozen` names it keeps nothing, and their updates are 0.
+
     Raises:
         ValueError: for an unknown optimizer or a factor that is not above 0.
     """
@@ -81,7 +85,7 @@ def make_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransforma
             eps=config.eps,
             weight_decay=config.weight_decay,
             mask=lambda params: jax.tree.map(
-                lambda matches: not matches, _matching(params, config.no_decay)
+                lambda matches: not matches, matching(params, config.no_decay)
             ),
         )
     elif config.name == "adam":
@@ -105,14 +109,28 @@ def make_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransforma
         chain.append(
             optax.masked(
                 optax.scale(config.scaled.factor),
-                lambda params: _matching(params, pattern),
+                lambda params: matching(params, pattern),
             )
         )
-    return optax.chain(*chain) if len(chain) > 1 else optimizer
+    tx = optax.chain(*chain) if len(chain) > 1 else optimizer
+    if not config.frozen:
+        return tx
+    return optax.partition(
+        {"trained": tx, "frozen": optax.set_to_zero()},
+        lambda params: jax.tree.map(
+            lambda matches: "frozen" if matches else "trained",
+            matching(params, config.frozen),
+        ),
+    )
 
 
-def _matching(params, patterns):
-    """Returns a tree of booleans: whether a parameter's path fits one of patterns."""
+def matching(params: Any, patterns: Sequence[str]) -> Any:
+    """Returns a tree of booleans: whether a parameter's path fits one of patterns.
+
+    Args:
+        params: the parameters, or their shapes.
+        patterns: such as "*/embedding"; the parts of a path are joined by "/".
+    """
     flat = traverse_util.flatten_dict(params, sep="/")
     return traverse_util.unflatten_dict(
         {

@@ -5,7 +5,7 @@ functions, which tests run under `jax.jit`.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ import optax
 from flax import linen as nn
 
 from llie_jax.metrics import in_training
+from llie_jax.training.optimizer import matching
 from llie_jax.training.state import TrainState
 from llie_jax.types import Batch
 
@@ -71,6 +72,7 @@ def make_train_step(
     expand: Callable[[Any, Any], Batch] = lambda resident, batch: batch,
     schedule: optax.Schedule | None = None,
     ema_decay: float = 0.0,
+    untrained: Sequence[str] = (),
     axis_name: str | None = None,
 ) -> Callable:
     """Returns `train_step(state, frozen, batch, rng) -> (state, terms)`.
@@ -90,6 +92,8 @@ def make_train_step(
         schedule: the learning rate, for `terms["rate"]` only.
         ema_decay: decay of the averaged parameters; in the first steps it is lower,
             (1 + step) / (10 + step), so that the start is forgotten.
+        untrained: paths of parameters that get no gradient, such as "host/*"; `tx` must
+            leave them alone as well.
         axis_name: the mesh axis over which the step is mapped, or None.
     """
     model = with_axis(model, axis_name)
@@ -97,8 +101,14 @@ def make_train_step(
     def train_step(state: TrainState, frozen, batch, rng) -> tuple[TrainState, Terms]:
         batch = as_images(expand(frozen["data"], batch))
         rngs = streams(rng, state.step, axis_name)
+        fixed = matching(state.params, untrained)
 
         def objective(params):
+            params = jax.tree.map(
+                lambda stop, leaf: jax.lax.stop_gradient(leaf) if stop else leaf,
+                fixed,
+                params,
+            )
             outputs, updated = model.apply(
                 {"params": params, **state.collections},
                 batch["image"],
@@ -123,7 +133,11 @@ def make_train_step(
         if ema_params is not None:
             step = state.step.astype(jnp.float32)
             decay = jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
-            ema_params = optax.incremental_update(params, ema_params, 1.0 - decay)
+            average = optax.incremental_update(params, ema_params, 1.0 - decay)
+            # The average of equal numbers is not always that number.
+            ema_params = jax.tree.map(
+                lambda keep, old, new: old if keep else new, fixed, ema_params, average
+            )
 
         new = state.replace(
             params=params,

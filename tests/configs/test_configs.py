@@ -1,5 +1,6 @@
 """Every experiment file gives a complete config whose parts exist."""
 
+import json
 import pathlib
 
 import pytest
@@ -29,3 +30,11 @@ def test_an_experiment(path):
             del plain.model, config.model
         assert base.to_json(plain) == base.to_json(config)
     assert float(experiment.schedule(0)) > 0
+
+
+def test_a_saved_config_that_is_older_than_a_key():
+    config = base.load(FILES[0])
+    text = base.to_json(config)
+    older = json.loads(text)
+    del older["optimizer"]["frozen"]
+    assert base.from_json(json.dumps(older)) == config

@@ -1,5 +1,6 @@
 """Schedules and optax chains, against values worked out by hand."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -55,11 +56,19 @@ def test_schedules_that_make_no_sense(changes, expected):
         schedule(**changes)
 
 
-def updates(params, grads, **changes):
+def make(**changes):
     config = base.get_config().optimizer
     config.update(changes)
-    tx = optimizer.make_optimizer(config, optax.constant_schedule(0.1))
+    return optimizer.make_optimizer(config, optax.constant_schedule(0.1))
+
+
+def updates(params, grads, **changes):
+    tx = make(**changes)
     return tx.update(grads, tx.init(params), params)[0]
+
+
+def state(**changes):
+    return make(**changes).init(PARAMS)
 
 
 PARAMS = {
@@ -90,6 +99,33 @@ def test_some_parameters_move_faster():
     np.testing.assert_allclose(found["attention"]["kernel"], -0.2, rtol=1e-6)
     with pytest.raises(ValueError, match=r"factor is 0\.0; give more than 0"):
         updates(PARAMS, ZERO, scaled=dict(parameters="*", factor=0.0))
+
+
+def test_frozen_parameters_get_no_update_and_take_no_memory():
+    for name in optimizer.OPTIMIZERS:
+        found = updates(
+            PARAMS,
+            PARAMS,
+            name=name,
+            weight_decay=0.5,
+            clip_norm=1e-3,
+            frozen=("attention/*",),
+        )
+        for leaf in found["attention"].values():
+            np.testing.assert_array_equal(leaf, np.zeros(3))
+        assert np.all(found["embedding"]["kernel"] < 0)
+    moments = jax.tree.leaves(state(frozen=("attention/*",)))
+    assert sum(leaf.size for leaf in moments if leaf.ndim) == 2 * 3
+    assert jax.tree.structure(state(frozen=())) == jax.tree.structure(state())
+
+
+def test_frozen_parameters_do_not_count_in_the_norm():
+    found = updates(
+        PARAMS, PARAMS, name="sgd", clip_norm=1.0, frozen=("*/embedding", "embedding/*")
+    )
+    np.testing.assert_allclose(
+        found["attention"]["kernel"], -0.1 / np.sqrt(3), rtol=1e-6
+    )
 
 
 def test_clipping_is_by_the_global_norm():

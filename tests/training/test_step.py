@@ -1,0 +1,59 @@
+"""The training step of one device."""
+
+import jax
+import numpy as np
+import pytest
+
+from llie_jax.data import pipeline
+from llie_jax.training.experiment import Experiment
+from tests.training import toys
+
+
+def batch():
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (2, 4, 8, 8, 3), np.uint8)
+    return {
+        "image": images[0],
+        "target": images[1],
+        "weight": np.ones(4, np.float32),
+        "index": np.arange(4),
+    }
+
+
+def train(steps=3, **changes):
+    """Returns the state at the start and after a few steps, and the last terms."""
+    experiment = Experiment.from_config(
+        toys.config("", **{f"optimizer.{key}": value for key, value in changes.items()})
+    )
+    step = jax.jit(experiment.train_step(pipeline.expand_images, None))
+    start = state = experiment.init()
+    for _ in range(steps):
+        state, terms = step(state, {"loss": {}, "data": {}}, batch(), jax.random.key(0))
+    return start, state, terms
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_frozen_parameters_stay_as_they_are(name):
+    start, state, _ = train(name=name, weight_decay=0.1, frozen=("first/*",))
+    for params in (state.params, state.ema_params):
+        jax.tree.map(
+            np.testing.assert_array_equal, params["first"], start.params["first"]
+        )
+        for key, leaf in params["last"].items():
+            assert np.all(leaf != start.params["last"][key])
+
+
+def test_frozen_parameters_do_not_count_in_the_gradient_norm():
+    *_, every = train(1, name="sgd")
+    *_, last = train(1, name="sgd", frozen=("first/*",))
+    *_, first = train(1, name="sgd", frozen=("last/*",))
+    parts = np.hypot(first["gradient_norm"], last["gradient_norm"])
+    assert 0 < last["gradient_norm"] < every["gradient_norm"]
+    np.testing.assert_allclose(parts, every["gradient_norm"], rtol=1e-5)
+
+
+def test_a_pattern_that_freezes_nothing():
+    with pytest.raises(
+        ValueError, match=r"'host/\*', which fits .* Toy.*first/, last/"
+    ):
+        train(frozen=("first/*", "host/*"))
