@@ -110,6 +110,8 @@ def get_config() -> ConfigDict:
             # `hold_steps` steps (papers that schedule by epoch: steps per epoch).
             # "cosine_periods": periods of these relative lengths, each from
             # `learning_rate` to its own rate.
+            # "steps": the rate is multiplied by `factor` at each of `boundaries`,
+            # shares of all steps: (0.25, 0.5) of 1000 are the steps 250 and 500.
             schedule=dict(
                 name="cosine",
                 warmup_steps=0,
@@ -117,6 +119,8 @@ def get_config() -> ConfigDict:
                 hold_steps=1,
                 periods=(1.0,),
                 period_rates=(1e-6,),
+                boundaries=(0.5,),
+                factor=0.5,
             ),
             # Decay of the averaged weights, the ones evaluated and released; 0.0: none.
             ema=dict(decay=0.0),

@@ -13,7 +13,7 @@ from flax import traverse_util
 from llie_jax import registry
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
-SCHEDULES = ("cosine", "cosine_periods", "constant")
+SCHEDULES = ("cosine", "cosine_periods", "steps", "constant")
 
 
 def make_schedule(config, *, peak: float, steps: int) -> optax.Schedule:
@@ -23,7 +23,9 @@ def make_schedule(config, *, peak: float, steps: int) -> optax.Schedule:
     after a linear `warmup_steps`. "cosine_periods" cuts the steps in parts of the
     relative lengths `periods`; in each, the rate goes from `peak` to that part's entry
     of `period_rates` along half a cosine, which also rises if the entry is above `peak`
-    (Retinexformer's schedule). "constant" stays. With `hold_steps` above 1 the rate
+    (Retinexformer's schedule). "steps" multiplies the rate by `factor` at each of
+    `boundaries`, which are shares of all steps (SNR-Net's schedule), so that a shorter
+    run keeps its shape. "constant" stays. With `hold_steps` above 1 the rate
     changes only every so many steps, as papers that schedule by epoch have it.
 
     Raises:
@@ -48,6 +50,16 @@ def make_schedule(config, *, peak: float, steps: int) -> optax.Schedule:
                 f"schedule.periods={tuple(lengths)} and schedule.period_rates="
                 f"{tuple(rates)} need one entry per period, and lengths above 0."
             )
+    boundaries = np.asarray(config.boundaries, float)
+    if config.name == "steps" and not (
+        np.all(np.diff([0.0, *boundaries, 1.0]) > 0) and config.factor > 0
+    ):
+        raise ValueError(
+            f"schedule.boundaries={tuple(config.boundaries)} must rise, between 0 and "
+            f"1 (shares of all steps), and schedule.factor={config.factor} be above 0."
+        )
+    # Whole steps: a share of two float32 numbers may be a step early or late.
+    boundaries = warmup + np.round(boundaries * (steps - warmup)).astype(int)
     ends = np.cumsum(lengths) / np.sum(lengths)
     starts = ends - np.asarray(lengths) / np.sum(lengths)
     rates = jnp.asarray(rates, jnp.float32)
@@ -56,6 +68,8 @@ def make_schedule(config, *, peak: float, steps: int) -> optax.Schedule:
         held = (step // hold) * hold
         if config.name == "constant":
             value = jnp.asarray(peak)
+        elif config.name == "steps":
+            value = peak * config.factor ** jnp.sum(held >= boundaries)
         else:
             done = jnp.clip((held - warmup) / max(steps - warmup, 1), 0.0, 1.0)
             period = jnp.searchsorted(jnp.asarray(ends[:-1]), done, side="right")

@@ -36,6 +36,27 @@ def test_retinexformers_periods_rise_jump_back_and_fall():
     np.testing.assert_allclose(rate(150), 1e-6, rtol=1e-2)
 
 
+@pytest.mark.parametrize("steps", [600_000, 1200, 400])
+def test_snr_nets_steps_halve_at_shares_of_the_run(steps):
+    shares = (1 / 12, 1 / 6, 1 / 3, 1 / 2)
+    rate = schedule(name="steps", boundaries=shares, steps=steps, peak=4e-4)
+    np.testing.assert_allclose(rate(0), 4e-4, rtol=1e-6)
+    np.testing.assert_allclose(rate(steps), 4e-4 / 16, rtol=1e-6)
+    for number, share in enumerate(shares):
+        step = round(share * steps)
+        np.testing.assert_allclose(rate(step - 1), 4e-4 / 2**number, rtol=1e-6)
+        np.testing.assert_allclose(jax.jit(rate)(step), rate(step - 1) / 2, rtol=1e-6)
+
+
+def test_steps_after_a_warm_up():
+    rate = schedule(
+        name="steps", boundaries=(0.5,), factor=0.1, warmup_steps=10, steps=30
+    )
+    np.testing.assert_allclose(rate(4), 1e-4, rtol=1e-6)
+    np.testing.assert_allclose(rate(19), 2e-4, rtol=1e-6)
+    np.testing.assert_allclose(rate(20), 2e-5, rtol=1e-6)
+
+
 def test_rates_are_held():
     rate = schedule(name="cosine", hold_steps=10, steps=100)
     assert rate(0) == rate(9) > rate(10) == rate(19)
@@ -49,6 +70,12 @@ def test_rates_are_held():
         (dict(warmup_steps=150), "warmup_steps=150 below the 150 steps"),
         (dict(name="cosine_periods", periods=(1.0, 2.0)), "one entry per period"),
         (dict(name="cosine_periods", periods=(0.0,)), "lengths above 0"),
+        (
+            dict(name="steps", boundaries=(0.5, 0.2)),
+            r"boundaries=\(0.5, 0.2\) must rise",
+        ),
+        (dict(name="steps", boundaries=(50.0, 100.0)), "shares of all steps"),
+        (dict(name="steps", factor=0.0), "factor=0.0 be above 0"),
     ],
 )
 def test_schedules_that_make_no_sense(changes, expected):
