@@ -433,12 +433,14 @@ def _uniform(shape: tuple[int, int, int, int]):
 
 
 def _kernel_and_bias(module: nn.Module, shape: tuple[int, int, int, int]):
-    """Makes a module's parameters, initialised as in PyTorch."""
+    """Makes a module's parameters, initialised as in PyTorch if it says nothing."""
     init = _uniform(shape)
-    kernel = module.param("kernel", init, shape, module.param_dtype)
+    kernel_init = getattr(module, "kernel_init", None) or init
+    kernel = module.param("kernel", kernel_init, shape, module.param_dtype)
     if not module.use_bias:
         return kernel, None
-    return kernel, module.param("bias", init, shape[-1:], module.param_dtype)
+    bias_init = getattr(module, "bias_init", None) or init
+    return kernel, module.param("bias", bias_init, shape[-1:], module.param_dtype)
 
 
 class Conv(nn.Module):
@@ -450,6 +452,8 @@ class Conv(nn.Module):
         strides: step in pixels, the same for rows and columns.
         padding: zeros on each side; None is half of the kernel, rounded down.
         use_bias: whether a bias is added.
+        kernel_init: another initialiser of the kernel than PyTorch's.
+        bias_init: another initialiser of the bias than PyTorch's.
         dtype: computation dtype.
         param_dtype: storage dtype of the parameters.
     """
@@ -459,6 +463,8 @@ class Conv(nn.Module):
     strides: int = 1
     padding: int | None = None
     use_bias: bool = True
+    kernel_init: Callable[..., jax.Array] | None = None
+    bias_init: Callable[..., jax.Array] | None = None
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
 
@@ -474,6 +480,48 @@ class Conv(nn.Module):
             padding = ((self.padding,) * 2,) * 2
         y = _dense_conv(x, kernel, self.strides, padding)
         return y if bias is None else y + bias
+
+
+class JointConv(nn.Module):
+    """Convolution of several arrays as if concatenated along their channels.
+
+    It is linear, so that each array is convolved alone and the results are added. An
+    array that is the same for many rows is convolved once for all of them, and nothing
+    is ever concatenated.
+
+    Attributes:
+        features: number of output channels.
+        kernel_size: (rows, columns), odd.
+        use_bias: whether a bias is added.
+        dtype: computation dtype.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    features: int
+    kernel_size: Sequence[int] = (3, 3)
+    use_bias: bool = True
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, *operands: jax.Array) -> jax.Array:
+        """Returns [..., H, W, features] of arrays [..., H, W, C].
+
+        The axes in front are broadcast; the channels may differ.
+        """
+        kh, kw = self.kernel_size
+        channels = [x.shape[-1] for x in operands]
+        kernel, bias = _kernel_and_bias(self, (kh, kw, sum(channels), self.features))
+        *operands, kernel, bias = promote_dtype(
+            *operands, kernel, bias, dtype=self.dtype
+        )
+        kernels = jnp.split(kernel, np.cumsum(channels)[:-1], axis=2)
+        padding = (kh // 2,) * 2, (kw // 2,) * 2
+        total = 0 if bias is None else bias
+        for x, part in zip(operands, kernels, strict=True):
+            y = _dense_conv(x.reshape(-1, *x.shape[-3:]), part, 1, padding)
+            total = total + y.reshape(*x.shape[:-1], self.features)
+        return total
 
 
 class ConvTranspose(nn.Module):

@@ -1,0 +1,502 @@
+"""SNR-Net: attention where noise prevails, convolutions where signal does.
+
+Source: Xu et al., SNR-Aware Low-light Image Enhancement, CVPR 2022.
+"""
+
+import functools
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from llie_jax.image.resize import area_downsample
+from llie_jax.image.snr import snr_map
+from llie_jax.models.shapes import check_image
+from llie_jax.nn import primitives
+from llie_jax.registry import listed, register
+from llie_jax.types import Dtype, Outputs
+
+_PATCH = 4
+"""Side of the patches that are tokens of the transformer."""
+
+_SLOPE = 0.1
+_MASKED = -1e9  # finite: where all keys are masked, each counts the same
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions with a ReLU between, added to their input.
+
+    Source: the paper, Section 3.2; the kernels' small start is from the authors' code.
+
+    Attributes:
+        dtype: computation dtype.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns features of the same shape as `x`, [B, H, W, C]."""
+        conv = functools.partial(
+            primitives.Conv,
+            x.shape[-1],
+            kernel_init=_small_he,
+            bias_init=nn.initializers.zeros,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+        )
+        return x + conv(name="conv2")(nn.relu(conv(name="conv1")(x)))
+
+
+def _small_he(rng, shape, dtype):
+    return 0.1 * nn.initializers.he_normal()(rng, shape, dtype)
+
+
+class Blocks(nn.Module):
+    """Residual blocks, one behind the other.
+
+    Attributes:
+        num_blocks: how many.
+        dtype: computation dtype.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    num_blocks: int
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns features of the same shape as `x`, [B, H, W, C]."""
+        for i in range(self.num_blocks):
+            block = ResidualBlock(self.dtype, self.param_dtype, name=f"block_{i}")
+            x = block(x)
+        return x
+
+
+class MaskedAttention(nn.Module):
+    """Attention between tokens, of which some are no keys.
+
+    Source: the paper, Eqs. (5) to (7).
+
+    Attributes:
+        num_heads: number of heads.
+        head_width: channels of each head.
+        dtype: computation dtype. Scores and softmax are float32 whatever it is.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    num_heads: int
+    head_width: int
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, is_key: jax.Array) -> jax.Array:
+        """Returns tokens of the same shape.
+
+        Args:
+            tokens: in the order of the patches, [B, h, w, D].
+            is_key: boolean [B, h, w]. Where none of an image's tokens is one, all count
+                the same.
+        """
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        x = primitives.LayerNorm(name="norm", **types)(tokens)
+        batch, height, width, channels = x.shape
+        inner = self.num_heads * self.head_width
+
+        def project(name):
+            y = primitives.Conv(inner, (1, 1), use_bias=False, name=name, **types)(x)
+            return y.reshape(batch, -1, self.num_heads, self.head_width)
+
+        query, key, value = (project(name) for name in ("query", "key", "value"))
+        scores = jnp.einsum(
+            "bnhc,bmhc->bhnm",
+            query * self.head_width**-0.5,
+            key,
+            preferred_element_type=jnp.float32,
+        )
+        is_key = is_key.reshape(batch, 1, 1, -1)
+        weights = nn.softmax(jnp.where(is_key, scores, _MASKED)).astype(value.dtype)
+        y = jnp.einsum("bhnm,bmhc->bnhc", weights, value)
+        y = y.reshape(batch, height, width, inner)
+        return primitives.Conv(
+            channels, (1, 1), use_bias=False, name="project", **types
+        )(y)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a ReLU between.
+
+    Attributes:
+        hidden: channels in between.
+        dtype: computation dtype.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    hidden: int
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """Returns tokens of the same shape, [B, h, w, D]."""
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        x = primitives.LayerNorm(name="norm", **types)(tokens)
+        x = nn.relu(primitives.Conv(self.hidden, (1, 1), name="expand", **types)(x))
+        return primitives.Conv(tokens.shape[-1], (1, 1), name="contract", **types)(x)
+
+
+class TransformerLayer(nn.Module):
+    """Masked attention and a feed-forward network, each added to its input.
+
+    Attributes:
+        num_heads: heads of the attention.
+        head_width: channels of each head.
+        hidden: hidden channels of the feed-forward network.
+        dtype: computation dtype.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    num_heads: int
+    head_width: int
+    hidden: int
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, is_key: jax.Array) -> jax.Array:
+        """Returns tokens of the same shape [B, h, w, D]; see `MaskedAttention`."""
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        attention = MaskedAttention(
+            self.num_heads, self.head_width, name="attention", **types
+        )
+        tokens = tokens + attention(tokens, is_key)
+        return tokens + FeedForward(self.hidden, name="feed_forward", **types)(tokens)
+
+
+class Transformer(nn.Module):
+    """The long-range branch: layers on the tokens of a feature map.
+
+    Tokens carry no position, as in the authors' code.
+
+    Source: the paper, Section 3.3.
+
+    Attributes:
+        num_layers: how many layers.
+        num_heads: heads of each attention.
+        head_width: channels of each head.
+        hidden: hidden channels of the feed-forward networks.
+        dtype: computation dtype.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    num_layers: int
+    num_heads: int
+    head_width: int
+    hidden: int
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: jax.Array, mask: jax.Array) -> jax.Array:
+        """Returns features of the same shape.
+
+        Args:
+            features: [B, H, W, C], whose sides are multiples of 4.
+            mask: [B, H, W, 1]; patches with a mean above 0.5 are keys.
+        """
+        # A token's values are in the order channel, row, column.
+        tokens = primitives.pixel_unshuffle(features, _PATCH)
+        is_key = area_downsample(mask, _PATCH)[..., 0] > 0.5
+        for i in range(self.num_layers):
+            layer = TransformerLayer(
+                self.num_heads,
+                self.head_width,
+                self.hidden,
+                dtype=self.dtype,
+                param_dtype=self.param_dtype,
+                name=f"layer_{i}",
+            )
+            tokens = layer(tokens, is_key)
+        return primitives.pixel_shuffle(tokens, _PATCH)
+
+
+_TORCH_PARTS = {
+    "feature_extraction.{i}": "front/block_{i}",
+    "recon_trunk_light.{i}": "light/block_{i}",
+    "recon_trunk.{i}": "back/block_{i}",
+}
+_TORCH_LAYER_KEYS = {
+    "slf_attn.layer_norm": "attention/norm",
+    "slf_attn.w_qs": "attention/query",
+    "slf_attn.w_ks": "attention/key",
+    "slf_attn.w_vs": "attention/value",
+    "slf_attn.fc": "attention/project",
+    "pos_ffn.layer_norm": "feed_forward/norm",
+    "pos_ffn.w_1": "feed_forward/expand",
+    "pos_ffn.w_2": "feed_forward/contract",
+}
+
+TORCH_KEYS = (
+    {
+        "conv_first_{i}": "conv_{i}",
+        "upconv{i}": "up_{i}",
+        "HRconv": "fuse",
+        "conv_last": "output",
+    }
+    | {
+        f"{torch_part}.conv{n}": f"{part}/conv{n}"
+        for torch_part, part in _TORCH_PARTS.items()
+        for n in (1, 2)
+    }
+    | {
+        f"transformer.layer_stack.{{i}}.{key}": f"transformer/layer_{{i}}/{name}"
+        for key, name in _TORCH_LAYER_KEYS.items()
+    }
+)
+
+
+def infer_spec(
+    shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns the fields of SNR-Net that an official checkpoint tells.
+
+    The number of heads leaves no trace; the paper has eight. A branch of which there is
+    no key is taken to have one block, so that a checkpoint without it does not fit.
+
+    Args:
+        shapes: official state-dict keys to shapes.
+        given: fields that are known beforehand.
+
+    Raises:
+        ValueError: if a size is not to be seen, or the heads do not divide the
+            channels of the attention.
+    """
+
+    def count(pattern):
+        found = (re.match(pattern + r"\.(\d+)\.", key) for key in shapes)
+        return max([1, *(1 + int(match[1]) for match in found if match)])
+
+    layer = "transformer.layer_stack.0"
+    keys = {
+        "width": "conv_first_1.weight",
+        "head_width": f"{layer}.slf_attn.w_qs.weight",
+        "hidden": f"{layer}.pos_ffn.w_1.weight",
+    }
+    unseen = [k for k, key in keys.items() if key not in shapes and k not in given]
+    if unseen:
+        raise ValueError(
+            f"The checkpoint has no {listed(keys[k] for k in unseen)}, from which "
+            f"SNR-Net's {listed(unseen)} are read."
+        )
+    fields = {k: shapes[key][0] for k, key in keys.items() if key in shapes}
+    heads = given.get("num_heads", SNRNet.num_heads)
+    if "head_width" in fields:
+        if heads < 1 or fields["head_width"] % heads:
+            raise ValueError(
+                f"The attention has {fields['head_width']} channels, which {heads} "
+                "heads do not share evenly. Give their number, for example "
+                "{'num_heads': 4}."
+            )
+        fields["head_width"] //= heads
+    return {
+        **fields,
+        "num_layers": count(r"transformer\.layer_stack"),
+        "front_blocks": count("feature_extraction"),
+        "light_blocks": count("recon_trunk_light"),
+        "back_blocks": count("recon_trunk"),
+    }
+
+
+SIZES = {
+    "paper": {},
+    # Not the authors': trains in minutes on two CPU cores.
+    "small": {
+        "width": 16,
+        "light_blocks": 2,
+        "num_layers": 2,
+        "num_heads": 4,
+        "head_width": 16,
+        "hidden": 128,
+    },
+}
+
+
+@register(
+    "snr_net",
+    sizes=SIZES,
+    torch_keys=TORCH_KEYS,
+    infer_spec=infer_spec,
+    parity="official code, random weights: 1e-5",
+    attention_layers=("transformer/*/attention",),
+    feed_forward_layers=("transformer/*/feed_forward",),
+    # On most photographs no token is a key; then it does not matter how they compare.
+    unused_parameters=tuple(
+        f"transformer/*/attention/{part}/*" for part in ("query", "key")
+    ),
+)
+class SNRNet(nn.Module):
+    """SNR-Net; its defaults are the configuration of all published results.
+
+    The features at a quarter of the image's size take two ways: residual blocks, and a
+    transformer on patches. A map of the signal-to-noise ratio, guessed from the image,
+    says how much of each comes out where.
+
+    The split for wrappers lies before these two ways: the features are
+    [B, H / 4, W / 4, width].
+
+    Source: Xu et al., SNR-Aware Low-light Image Enhancement, CVPR 2022, Fig. 4.
+    Differs: nothing is resized here. The authors make the map at the image's own size
+    and then resize both; `snr_map` takes such a map, as the protocol `snr` does.
+
+    Attributes:
+        width: channels.
+        front_blocks: residual blocks before the split.
+        light_blocks: residual blocks of the short way.
+        back_blocks: residual blocks behind both.
+        num_layers: layers of the transformer.
+        num_heads: heads of its attention.
+        head_width: channels of each head.
+        hidden: hidden channels of its feed-forward networks.
+        dtype: computation dtype. The map, norms, scores and the final sum are float32
+            whatever it is.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    width: int = 64
+    front_blocks: int = 1
+    light_blocks: int = 6
+    back_blocks: int = 1
+    num_layers: int = 6
+    num_heads: int = 8
+    head_width: int = 64
+    hidden: int = 2048
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    multiple = 16
+    feature_stride = 4
+    pad_mode = "reflect"
+
+    def setup(self):
+        """Builds all parts; raises ValueError if a field is below 1."""
+        for name in (
+            "width",
+            "front_blocks",
+            "light_blocks",
+            "back_blocks",
+            "num_layers",
+            "num_heads",
+            "head_width",
+            "hidden",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}; use at least 1.")
+        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        conv = functools.partial(primitives.Conv, **types)
+        self.conv_1 = conv(self.width)
+        self.conv_2 = conv(self.width, strides=2)
+        self.conv_3 = conv(self.width, strides=2)
+        self.front = Blocks(self.front_blocks, **types)
+        self.light = Blocks(self.light_blocks, **types)
+        self.transformer = Transformer(
+            self.num_layers, self.num_heads, self.head_width, self.hidden, **types
+        )
+        self.back = Blocks(self.back_blocks, **types)
+        self.up_1 = conv(4 * self.width)
+        self.up_2 = conv(4 * self.width)
+        self.fuse = conv(self.width)
+        self.output = conv(3)
+
+    @staticmethod
+    def native_inputs(image: jax.Array) -> dict[str, jax.Array]:
+        """Returns the inputs that are made of an image before it is resized.
+
+        Args:
+            image: [B, H, W, 3] in [0, 1].
+        """
+        return {"snr_map": snr_map(image)}
+
+    def encode(
+        self,
+        image: jax.Array,
+        *,
+        train: bool = False,
+        snr_map: jax.Array | None = None,
+    ):
+        """Returns features at a quarter of the size and what `decode` needs besides.
+
+        Args:
+            image: [B, H, W, 3] in [0, 1].
+            train: without effect; SNR-Net computes the same in training.
+            snr_map: [B, H, W, 1] in [0, 1], in place of the image's own map.
+
+        Raises:
+            ValueError: if `image` or `snr_map` has another shape, or sides that the
+                model's `multiple` does not divide.
+        """
+        del train
+        check_image(self, image)
+        if snr_map is None:
+            snr_map = self.native_inputs(image)["snr_map"]
+        elif snr_map.shape != (*image.shape[:3], 1):
+            raise ValueError(
+                f"snr_map is {snr_map.shape}, the image {image.shape}; give a map "
+                "[B, H, W, 1] of the same size."
+            )
+        full = nn.leaky_relu(self.conv_1(image.astype(self.dtype)), _SLOPE)
+        half = nn.leaky_relu(self.conv_2(full), _SLOPE)
+        quarter = nn.leaky_relu(self.conv_3(half), _SLOPE)
+        stride = self.feature_stride
+        context = {
+            "image": image,
+            "skips": (full, half, quarter),
+            # The upper left pixel of each cell, as PyTorch's nearest neighbour.
+            "mask": snr_map[:, ::stride, ::stride].astype(jnp.float32),
+        }
+        return self.front(quarter), context
+
+    def decode(self, features: jax.Array, context, *, train: bool = False) -> Outputs:
+        """Returns the outputs for features and context as `encode` gives them."""
+        del train
+        full, half, quarter = context["skips"]
+        mask = context["mask"]
+        far = self.transformer(features, mask)
+        near = self.light(features)
+        share = mask.astype(features.dtype)
+        x = self.back(far * (1 - share) + near * share)
+
+        def up(conv, x, skip):
+            x = conv(jnp.concatenate([x, skip], axis=-1))
+            return nn.leaky_relu(primitives.pixel_shuffle(x, 2), _SLOPE)
+
+        x = up(self.up_2, up(self.up_1, x, quarter), half)
+        x = self.fuse(jnp.concatenate([x, full], axis=-1))
+        x = self.output(nn.leaky_relu(x, _SLOPE)).astype(jnp.float32)
+        return Outputs(x + context["image"].astype(jnp.float32))
+
+    def __call__(
+        self,
+        image: jax.Array,
+        *,
+        target: jax.Array | None = None,
+        train: bool = False,
+        snr_map: jax.Array | None = None,
+    ) -> Outputs:
+        """Enhances images [B, H, W, 3] in [0, 1]; `target` is not used.
+
+        Args:
+            image: the images.
+            target: without effect.
+            train: without effect.
+            snr_map: see `encode`.
+        """
+        del target
+        features, context = self.encode(image, train=train, snr_map=snr_map)
+        return self.decode(features, context, train=train)
