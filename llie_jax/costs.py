@@ -17,7 +17,11 @@ from flax import linen as nn
 from jax.extend import core
 
 from llie_jax import registry
+from llie_jax.models import lfpv
 from llie_jax.models.shapes import variable_shapes
+
+_LEARNED = ("params", lfpv.STATE)
+"""The collections whose values count as parameters."""
 
 _RESIZES = ("resize_aligned",)
 """Names of jitted functions whose products only interpolate."""
@@ -30,7 +34,8 @@ class Costs:
     Attributes:
         size: (height, width) of the image in pixels, divisible by the model's
             `multiple`.
-        params: number of parameters.
+        params: number of parameters, and of what training learns without a gradient
+            (LFPV's bank).
         inference_params: of these, the ones that the enhanced image depends on; heads
             that serve only the training loss are left out.
         macs: multiply-accumulates of convolutions, linear layers and matrix products
@@ -71,22 +76,22 @@ def count(spec: registry.Spec, size: Sequence[int] = (256, 256)) -> Costs:
 
     apply = functools.partial(model.apply, mutable=["cache"])
     cached = jax.eval_shape(apply, variables, image)[1]  # as inference has it
-    params = variables.pop("params")
+    learned = {name: variables.pop(name) for name in _LEARNED if name in variables}
 
-    # `params` come first among the inputs of the traced function.
-    def enhance(params, rest, image):
-        return model.apply({**rest, "params": params}, image).image
+    # `learned` comes first among the inputs of the traced function.
+    def enhance(learned, rest, image):
+        return model.apply({**rest, **learned}, image).image
 
     fvcore = _FvcoreRules()
     with nn.intercept_methods(fvcore):
-        frozen = jax.make_jaxpr(enhance)(params, {**variables, **cached}, image).jaxpr
+        frozen = jax.make_jaxpr(enhance)(learned, {**variables, **cached}, image).jaxpr
     macs = sum(map(_macs, _needed(frozen)[0]))
     # What is cached was made of parameters too.
     jaxpr = (
-        jax.make_jaxpr(enhance)(params, variables, image).jaxpr if cached else frozen
+        jax.make_jaxpr(enhance)(learned, variables, image).jaxpr if cached else frozen
     )
     used = _needed(jaxpr)[1]
-    sizes = [leaf.size for leaf in jax.tree.leaves(params)]
+    sizes = [leaf.size for leaf in jax.tree.leaves(learned)]
     return Costs(
         size=(height, width),
         params=sum(sizes),

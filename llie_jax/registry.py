@@ -12,7 +12,7 @@ import dataclasses
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -75,6 +75,10 @@ class Part:
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY
             and parameter.name not in hidden
         }
+
+    def takes_none(self, field: str) -> bool:
+        """Returns whether a field is annotated to take None too."""
+        return type(None) in get_args(self.make.__annotations__.get(field))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,8 +193,10 @@ def split_spec(spec: Spec, *, kind: str = "model") -> tuple[Part, dict[str, Any]
                 f"{part.name!r} has no field {key!r}.{suggest(key, fields)} "
                 f"Fields: {', '.join(fields)}."
             )
-        if _is_slot(fields[key]) and isinstance(value, str):
+        if isinstance(value, str) and (_is_slot(fields[key]) or _is_model(fields[key])):
             value = given[key] = {"name": value}
+        if value is None and part.takes_none(key):
+            continue
         if expected := _expected(value, fields[key]):
             raise ValueError(
                 f"The field {key!r} of {part.name!r} is {expected}; got {value!r}."
@@ -244,8 +250,16 @@ def _is_slot(default: Any) -> bool:
     return inspect.isclass(default) and issubclass(default, nn.Module)
 
 
+def _is_model(default: Any) -> bool:
+    """Returns whether a field takes a model: its default is one."""
+    return isinstance(default, nn.Module)
+
+
 def _expected(value: Any, default: Any) -> str:
     """Returns what a field with this default takes, "" if the value is of that type."""
+    if _is_model(default):
+        fits = isinstance(value, Mapping | nn.Module)
+        return "" if fits else "a model: its name, or a dict with its 'name'"
     if _is_slot(default):
         fits = isinstance(value, Mapping) or callable(value)
         return "" if fits else "a layer: its name, or a dict with its 'name'"
@@ -275,6 +289,10 @@ def _to_plain(key: str, value: Any) -> tuple[bool, Any]:
     for part in _PARTS.get("layer", {}).values():
         if part.make is value:
             return True, complete_spec(part.name, kind="layer")
+    for part in _PARTS.get("model", {}).values():
+        if part.make is type(value):
+            fields = {field: getattr(value, field) for field in part.fields()}
+            return True, complete_spec({"name": part.name, **fields})
     return False, None
 
 

@@ -99,7 +99,8 @@ def save(
 ) -> None:
     """Writes a release file; it is complete or absent.
 
-    The same arguments give the same bytes.
+    The same arguments give the same bytes. What serves training only is left out where
+    the model says what that is (its fact `release`).
 
     Args:
         path: the file, `.safetensors`.
@@ -121,8 +122,10 @@ def save(
     if path.suffix != ".safetensors":
         raise ValueError(f"A release file ends in .safetensors, not {path.name!r}.")
     spec = registry.complete_spec(spec)
-    tensors = {name: np.asarray(value) for name, value in _flat(variables).items()}
     check_fit(variables, registry.build(spec), "The variables")
+    if release := registry.get(spec["name"]).facts.get("release"):
+        spec, variables = release(spec, variables)
+    tensors = {name: np.asarray(value) for name, value in _flat(variables).items()}
     facts = {
         "spec": spec,
         "llie_jax_version": __version__,

@@ -1,6 +1,7 @@
 """From the tensors of an official checkpoint to a model and its variables."""
 
-from collections.abc import Mapping
+import fnmatch
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -40,8 +41,13 @@ def from_torch(
     tensors = state_dict(tensors)
     spec = infer_spec(tensors, spec)
     model = registry.build(spec)
-    keys = registry.get(spec["name"]).facts["torch_keys"]
-    return model, convert_tensors(tensors, variable_shapes(model), keys)
+    facts = registry.get(spec["name"]).facts
+    return model, convert_tensors(
+        tensors,
+        variable_shapes(model),
+        facts["torch_keys"],
+        unused=facts.get("torch_unused", ()),
+    )
 
 
 def infer_spec(
@@ -64,13 +70,18 @@ def infer_spec(
     if infer is None:
         raise ValueError(f"{name!r} has no official PyTorch checkpoints to convert.")
     found = infer({key: np.shape(value) for key, value in tensors.items()}, fields)
-    return registry.complete_spec({**found, **fields, "name": name})
+    for key, value in fields.items():
+        inner = isinstance(value, Mapping) and isinstance(found.get(key), Mapping)
+        found[key] = {**found[key], **value} if inner else value
+    return registry.complete_spec({**found, "name": name})
 
 
 def convert_tensors(
     tensors: Mapping[str, np.ndarray],
     shapes: Mapping[str, Any],
     torch_keys: Mapping[str, str],
+    *,
+    unused: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Returns variables filled with tensors, all of them used and none left empty.
 
@@ -78,6 +89,7 @@ def convert_tensors(
         tensors: state-dict keys to arrays.
         shapes: `{collection: tree}` of anything with a shape and a dtype.
         torch_keys: name patterns, see `llie_jax.convert.names`.
+        unused: patterns with `*` of keys that the model has no use for.
 
     Raises:
         ValueError: listing the unknown keys, the missing keys and the shapes that
@@ -98,7 +110,12 @@ def convert_tensors(
             differing.append(f"{key} {source.shape} for {path} {target.shape}")
         else:
             filled[path] = jnp.asarray(array, target.dtype)
-    unknown = [key for key in tensors if key not in used]
+    unknown = [
+        key
+        for key in tensors
+        if key not in used
+        and not any(fnmatch.fnmatchcase(key, pattern) for pattern in unused)
+    ]
     if unknown or missing or differing:
         raise ValueError(
             "The checkpoint does not fit the model. "
@@ -110,12 +127,14 @@ def convert_tensors(
 
 def _find_model(tensors):
     """Returns the registered model that knows most of the keys."""
-    known = {}
-    for name in registry.list_models():
-        patterns = registry.get(name).facts.get("torch_keys", {})
-        known[name] = names.count_known(tensors, patterns)
-    best = max(known, key=known.get, default=None)
-    if best is None or known[best] <= len(tensors) / 2:
+    patterns = {
+        name: registry.get(name).facts.get("torch_keys", {})
+        for name in registry.list_models()
+    }
+    known = {name: names.count_known(tensors, keys) for name, keys in patterns.items()}
+    # A wrapper knows all the keys of its host: the one with fewer others is meant.
+    best = max(known, key=lambda name: (known[name], -len(patterns[name])))
+    if known[best] <= len(tensors) / 2:
         raise ValueError(
             f"No model recognised from the keys {listed(tensors, limit=5)}. Models: "
             f"{', '.join(known)}."

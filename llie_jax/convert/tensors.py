@@ -10,10 +10,11 @@ def to_flax(tensor: np.ndarray, name: str, shape: Sequence[int]) -> np.ndarray |
 
     Args:
         tensor: convolution weights [O, I, kh, kw] (grouped ones with I per group),
-            linear weights [O, I], or a vector, possibly as [1, C, 1, 1].
+            linear weights [O, I], a vector, possibly as [1, C, 1, 1], or values with
+            channels before rows and columns, [..., C, H, W].
         name: last part of the variable's path; a `kernel` has its axes turned round.
-        shape: shape of the variable: [kh, kw, I, O], [I, O] or [C]. A linear layer may
-            stand for a 1x1 convolution and the other way round.
+        shape: shape of the variable: [kh, kw, I, O], [I, O], [C] or [..., H, W, C]. A
+            linear layer may stand for a 1x1 convolution and the other way round.
 
     Returns:
         The array [*shape], or None if the tensor does not have that shape.
@@ -21,6 +22,8 @@ def to_flax(tensor: np.ndarray, name: str, shape: Sequence[int]) -> np.ndarray |
     if name == "kernel":
         # [O, I, kh, kw] -> [kh, kw, I, O], and [O, I] -> [I, O].
         tensor = tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor.T
+    elif tensor.ndim >= 3 and 1 not in tensor.shape:
+        tensor = np.moveaxis(tensor, -3, -1)
     shape = tuple(shape)
     if tensor.ndim != len(shape) and _without_ones(tensor.shape) == _without_ones(
         shape

@@ -84,6 +84,12 @@ def _run_modules(model: nn.Module) -> list[str]:
 
 
 def _facts(model: nn.Module) -> Mapping[str, Any]:
+    if hasattr(model, "host"):  # a wrapper has the layers of its host
+        return {
+            key: tuple(f"host/{pattern}" for pattern in patterns)
+            for key, patterns in _facts(model.host).items()
+            if key.endswith("_layers")
+        }
     for name in registry.names():
         part = registry.get(name)
         if part.make is type(model):

@@ -10,8 +10,11 @@ from llie_jax import registry
 def test_options(model: nn.Module) -> dict[str, float]:
     """Returns the test options of a model and their values.
 
-    A model names them in its attribute `test_options`; they are fields of it.
+    A model names them in its attribute `test_options`; they are fields of it. A wrapper
+    has those of its host.
     """
+    if hasattr(model, "host"):
+        return test_options(model.host)
     return {name: getattr(model, name) for name in getattr(model, "test_options", ())}
 
 
@@ -28,7 +31,11 @@ def with_test_options(model: nn.Module, options: Mapping[str, float]) -> nn.Modu
                 f"{type(model).__name__} has no test option {name!r}."
                 f"{registry.suggest(name, known)} It has: {registry.listed(known)}."
             )
-    return model.clone(**options) if options else model
+    if not options:
+        return model
+    if hasattr(model, "host"):
+        return model.clone(host=with_test_options(model.host, options))
+    return model.clone(**options)
 
 
 def parse(pairs: list[str]) -> dict[str, float]:

@@ -38,6 +38,12 @@ SMALL = {
         decoder_blocks=(1, 1),
     ),
     "retinexformer": dict(width=4, num_blocks=(1, 1, 1), num_stages=2),
+    "snr_net": dict(
+        width=4, num_layers=1, num_heads=2, head_width=4, hidden=8, light_blocks=1
+    ),
+    "lfpv": dict(
+        host=dict(name="retinexformer", width=4, num_blocks=(1, 1)), num_nodes=5
+    ),
 }
 
 

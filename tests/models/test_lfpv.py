@@ -1,0 +1,512 @@
+"""LFPV against the official code, and what is particular to it."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+import llie_jax
+from llie_jax import convert, costs, registry
+from llie_jax.models import lfpv
+from llie_jax.models.shapes import variable_shapes
+
+L, C, K = 16, 8, 4
+
+
+def unit_error(found, wanted):
+    """The largest difference over the largest reference value."""
+    return np.max(np.abs(np.asarray(found) - wanted)) / np.max(np.abs(wanted))
+
+
+def nhwc(x):
+    return jnp.asarray(np.moveaxis(x, -3, -1))
+
+
+def tensors(file):
+    return {
+        key.removeprefix("param:"): value
+        for key, value in file.items()
+        if key.startswith("param:")
+    }
+
+
+def filled(module, file, prefix, *args, method=None):
+    """Returns the module's variables from the official tensors of a golden file."""
+    shapes = jax.eval_shape(
+        lambda *args: module.init(jax.random.key(0), *args, method=method), *args
+    )
+    keys = {
+        torch: name.removeprefix(prefix)
+        for torch, name in lfpv.TORCH_KEYS.items()
+        if name.startswith(prefix)
+    }
+    ignored = registry.get("lfpv").facts["torch_unused"]
+    return convert.convert_tensors(tensors(file), shapes, keys, unused=ignored)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def exact():
+    with jax.default_matmul_precision("highest"):
+        yield
+
+
+def test_query_and_fusion(golden):
+    file = np.load(golden / "lfpv_query_fusion.npz")
+    features, c_v, c_p = (
+        nhwc(file["input"]),
+        jnp.asarray(file["c_v"]),
+        nhwc(file["c_p"]),
+    )
+    query = lfpv.Query()
+    variables = filled(query, file, "query/", features, c_v, c_p)
+    by_vector, by_patch = query.apply(variables, features, c_v, c_p)
+    assert unit_error(by_vector, nhwc(file["vector_readout"])) < 1e-5
+    assert unit_error(by_patch, nhwc(file["patch_readout"])) < 1e-5
+
+    @jax.jit
+    def fused(features, c_v, c_p):
+        return features + sum(query.apply(variables, features, c_v, c_p))
+
+    value, pull = jax.vjp(fused, features, c_v, c_p)
+    assert unit_error(value, nhwc(file["output"])) < 1e-5
+    grads = pull(nhwc(file["cot"]))
+    for found, wanted in zip(
+        grads,
+        (nhwc(file["grad_input"]), file["grad_c_v"], nhwc(file["grad_c_p"])),
+        strict=True,
+    ):
+        assert unit_error(found, wanted) < 5e-5
+
+    by_pixel, by_cell = query.apply(variables, features, c_v, c_p, method="assign")
+    assert by_pixel.shape == (2, 12, 16, L)
+    assert by_cell.shape == (2, 3, 4, L)
+    np.testing.assert_allclose(by_pixel.sum(-1), 1, atol=1e-5)
+
+
+def kinds(file):
+    """The bank of a golden file: kind -> nodes [l, s, s, c] and cotangent."""
+    return {
+        "vector": (file["c_v"][:, None, None], file["cot_v"][:, None, None], 1),
+        "patch": (nhwc(file["c_p"]), nhwc(file["cot_p"]), 3),
+    }
+
+
+def norm(x, params):
+    """The joint layer norm of a node."""
+    return lfpv.NodeNorm().apply({"params": params}, x)
+
+
+def parts(variables, kind, part):
+    """Returns the parameters of one network and of the norm behind it."""
+    params = variables["params"][kind]
+    return params[part], params[f"{part}_norm"]
+
+
+def official_updaters(file, *missing):
+    """Returns the updaters' parameters, and those of the other half as zeros.
+
+    The files hold either the sample or the mutual half.
+    """
+    module = lfpv.Updaters()
+    nodes = {"vector": jnp.zeros((1, 1, 1, C)), "patch": jnp.zeros((1, K, K, C))}
+    partners = {kind: jnp.zeros(L, int) for kind in nodes}
+    args = jnp.zeros((L, C)), jnp.zeros((L, K, K, C)), nodes, partners
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *args))
+    flat = traverse_util.flatten_dict(shapes, sep="/")
+    wanted = {
+        name: leaf
+        for name, leaf in flat.items()
+        if not any(part in name for part in missing)
+    }
+    keys = {
+        torch: name.removeprefix("updaters/")
+        for torch, name in lfpv.TORCH_KEYS.items()
+        if name.startswith("updaters/")
+    }
+    return convert.convert_tensors(
+        tensors(file),
+        traverse_util.unflatten_dict(wanted, sep="/"),
+        keys,
+        unused=registry.get("lfpv").facts["torch_unused"],
+    )
+
+
+def test_sample_updater(golden):
+    file = np.load(golden / "lfpv_su.npz")
+    variables = official_updaters(file, "/mutual")
+    identity = variables["params"]["embedding"]
+    features = nhwc(file["input"])
+    positions = {"vector": file["pos_vec"], "patch": file["pos_patch"]}
+    embedding_grad, feature_grad = 0.0, 0.0
+    for kind, (nodes, cotangent, size) in kinds(file).items():
+        network, affine = parts(variables, kind, "sample")
+        updater = lfpv.Updater(C, size)
+
+        @jax.jit
+        def update(nodes, features, identity, kind=kind, updater=updater):
+            samples = lfpv.sample(features, positions[kind], nodes.shape[1])
+            mean = updater.apply(
+                {"params": {"sample": network}},  # noqa: B023
+                nodes,
+                samples,
+                identity,
+                method="from_samples",
+            )
+            return norm(mean, affine)  # noqa: B023
+
+        value, pull = jax.vjp(update, jnp.asarray(nodes), features, identity)
+        name = "out_c_v" if kind == "vector" else "out_c_p"
+        wanted = file[name][:, None, None] if kind == "vector" else nhwc(file[name])
+        assert unit_error(value, wanted) < 2e-5
+        to_nodes, to_features, to_identity = pull(jnp.asarray(cotangent))
+        name = name.replace("out", "grad")
+        wanted = file[name][:, None, None] if kind == "vector" else nhwc(file[name])
+        assert unit_error(to_nodes, wanted) < 1e-4
+        embedding_grad += to_identity
+        feature_grad += to_features
+    assert unit_error(embedding_grad, file["grad:embedding.weight"]) < 1e-4
+    assert unit_error(feature_grad, nhwc(file["grad_input"])) < 1e-4
+
+
+def test_mutual_updater(golden):
+    file = np.load(golden / "lfpv_mu.npz")
+    variables = official_updaters(file, "/sample")
+    identity = variables["params"]["embedding"]
+    partners = {"vector": file["partner_vec"], "patch": file["partner_patch"]}
+    embedding_grad = 0.0
+    for kind, (nodes, cotangent, size) in kinds(file).items():
+        network, affine = parts(variables, kind, "mutual")
+
+        @jax.jit
+        def update(nodes, identity, kind=kind, size=size):
+            def spread(embeddings):
+                return jnp.broadcast_to(embeddings[:, None, None], nodes.shape)
+
+            # As released: the patch's partner comes with the vector's embedding.
+            return norm(
+                lfpv.UpdateNetwork(C, size).apply(
+                    {"params": network},  # noqa: B023
+                    nodes,
+                    nodes[partners[kind]],
+                    spread(identity),
+                    spread(identity[partners["vector"]]),
+                ),
+                affine,  # noqa: B023
+            )
+
+        value, pull = jax.vjp(update, jnp.asarray(nodes), identity)
+        name = "out_c_v" if kind == "vector" else "out_c_p"
+        wanted = file[name][:, None, None] if kind == "vector" else nhwc(file[name])
+        assert unit_error(value, wanted) < 2e-5
+        to_nodes, to_identity = pull(jnp.asarray(cotangent))
+        name = name.replace("out", "grad")
+        wanted = file[name][:, None, None] if kind == "vector" else nhwc(file[name])
+        assert unit_error(to_nodes, wanted) < 1e-4
+        embedding_grad += to_identity
+    assert unit_error(embedding_grad, file["grad:embedding.weight"]) < 1e-4
+
+
+def numpy_network(params, x):
+    """The seven layers on rows [n, s, s, C] that are concatenated beforehand."""
+    for i in range(7):
+        kernel = np.asarray(params[f"conv_{i}"]["kernel"], np.float64)
+        reach, side = kernel.shape[0] // 2, x.shape[1]
+        padded = np.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+        x = np.asarray(params[f"conv_{i}"]["bias"], np.float64) + sum(
+            padded[:, a : a + side, b : b + side] @ kernel[a, b]
+            for a in range(kernel.shape[0])
+            for b in range(kernel.shape[1])
+        )
+        if i < 6:
+            mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+            affine = params[f"norm_{i}"]
+            x = (x - mean) / np.sqrt(variance + 1e-5) * affine["scale"] + affine["bias"]
+            x = np.maximum(x, 0)
+    return x
+
+
+def numpy_paper(params, nodes, samples, identity, *, include_self, stabilise):
+    """The paper's rule with loops and concatenation, in float64."""
+    count, side, _, width = nodes.shape
+    tiled = np.broadcast_to(identity[:, None, None], nodes.shape)
+    rows = [
+        np.concatenate([nodes[j], sample, tiled[j]], -1)
+        for j in range(count)
+        for sample in samples
+    ]
+    by_samples = numpy_network(params["sample"], np.stack(rows))
+    by_samples = by_samples.reshape(count, len(samples), side, side, width)
+    rows = [
+        np.concatenate([nodes[j], nodes[h], tiled[j], tiled[h]], -1)
+        for j in range(count)
+        for h in range(count)
+    ]
+    pairs = numpy_network(params["mutual"], np.stack(rows))
+    pairs = pairs.reshape(count, count, side, side, width)
+    kept = np.ones((count, count)) if include_self else 1 - np.eye(count)
+    by_nodes = np.einsum("jh,jhyxc->jyxc", kept, pairs)
+    if not stabilise:
+        return nodes + by_samples.sum(1) + by_nodes
+    new = nodes + by_samples.mean(1) + by_nodes / kept.sum(1)[:, None, None, None]
+    mean = new.mean((1, 2, 3), keepdims=True)
+    variance = new.var((1, 2, 3), keepdims=True)
+    affine = params["norm"]
+    return (new - mean) / np.sqrt(variance + 1e-5) * affine["scale"] + affine["bias"]
+
+
+def random_like(shapes, seed=0, scale=0.5):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(scale * rng.standard_normal(leaf.shape), leaf.dtype),
+        shapes,
+    )
+
+
+@pytest.mark.parametrize(
+    ("kernel_size", "include_self", "stabilise"),
+    [(1, False, True), (3, False, True), (1, True, True), (3, False, False)],
+)
+def test_the_rule_of_the_paper(kernel_size, include_self, stabilise):
+    side, count, width = kernel_size, 5, 4
+    updater = lfpv.Updater(
+        width,
+        kernel_size,
+        update_rule="paper",
+        include_self=include_self,
+        stabilise=stabilise,
+    )
+    rng = np.random.default_rng(1)
+    nodes = rng.standard_normal((count, side, side, width)).astype(np.float32)
+    samples = rng.standard_normal((3, side, side, width)).astype(np.float32)
+    identity = rng.standard_normal((count, width)).astype(np.float32)
+    args = nodes, samples, identity
+    shapes = jax.eval_shape(
+        lambda *args: updater.init(jax.random.key(0), *args, method="paper"), *args
+    )
+    variables = random_like(shapes)
+    assert ("norm" in variables["params"]) == stabilise
+    found = jax.jit(lambda v, *a: updater.apply(v, *a, method="paper"))(
+        variables, *args
+    )
+    wanted = numpy_paper(
+        variables["params"], *args, include_self=include_self, stabilise=stabilise
+    )
+    assert unit_error(found, wanted) < 2e-5
+
+
+def test_pairs_are_never_concatenated():
+    """The first convolution sees each node once, and no array holds all pairs' inputs.
+
+    Of 4c inputs; the layers behind it have as many channels, but are its results.
+    """
+    count, side, width = 6, 4, 8
+    updater = lfpv.Updater(width, 3, update_rule="paper")
+    nodes = jnp.zeros((count, side, side, width))
+    args = nodes, nodes[:2], jnp.zeros((count, width))
+    shapes = jax.eval_shape(
+        lambda *args: updater.init(jax.random.key(0), *args, method="paper"), *args
+    )
+    jaxpr = str(
+        jax.make_jaxpr(lambda v, *a: updater.apply(v, *a, method="paper"))(
+            shapes, *args
+        )
+    )
+    assert "concatenate" not in jaxpr
+    first = 4 * 9 * width * 4 * width * side**2  # four operands of c channels
+    macs = costs.count_macs(
+        lambda v, *a: updater.apply(v, *a, method="paper"), shapes, *args
+    )
+    hidden = 9 * (4 * (4 * width) ** 2 + 4 * width * width + width**2) * side**2
+    samples = (count + 2 + count) * 9 * width * 4 * width * side**2
+    rows = count**2 + 2 * count
+    assert macs == count * first + samples + rows * hidden
+
+
+HOSTS = {
+    "restormer": dict(
+        width=4,
+        num_blocks=(1, 1, 1, 1),
+        num_refinement_blocks=1,
+        num_heads=(1, 1, 2, 4),
+    ),
+    "cidnet": dict(widths=(4, 4, 8, 8), num_heads=(1, 2, 2, 4)),
+    "darkir": dict(
+        width=4,
+        encoder_blocks=(1, 1),
+        middle_encoder_blocks=1,
+        middle_decoder_blocks=1,
+        decoder_blocks=(1, 1),
+    ),
+    "retinexformer": dict(width=4, num_blocks=(1, 1, 1)),
+    "snr_net": dict(
+        width=4, num_layers=1, num_heads=2, head_width=4, hidden=8, light_blocks=1
+    ),
+}
+
+
+def make(host="retinexformer", **fields):
+    """A small LFPV model and its variables, all random but for the bank of zeros."""
+    small = {"num_nodes": 5, "patch_size": 2}
+    host = {"name": host, **HOSTS[host]}
+    model = llie_jax.build({"name": "lfpv", "host": host, **small, **fields})
+    shapes = variable_shapes(model)
+    variables = random_like(shapes, scale=0.3)
+    variables["lfpv"] = jax.tree.map(jnp.zeros_like, variables["lfpv"])
+    return model, variables
+
+
+def images(model, batch=2):
+    side = 2 * model.multiple
+    rng = np.random.default_rng(3)
+    return jnp.asarray(rng.random((batch, side, side, 3)), jnp.float32)
+
+
+def trained(model, variables, image, **kwargs):
+    """Runs one training pass: outputs and the new bank."""
+    kwargs = {"rngs": {"lfpv": jax.random.key(0)}, **kwargs}
+
+    def run(variables, image):
+        return model.apply(variables, image, train=True, mutable=["lfpv"], **kwargs)
+
+    return jax.jit(run)(variables, image)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_bank_of_zeros_is_the_host(host):
+    model, variables = make(host, bank_width=4)  # with projections where it is wider
+    image = images(model)
+    alone = {"params": variables["params"]["host"]}
+
+    @jax.jit
+    def both(variables, alone, image):
+        return (
+            model.apply(variables, image).image,
+            model.host.apply(alone, image).image,
+        )
+
+    with_bank, without = both(variables, alone, image)
+    np.testing.assert_array_equal(with_bank, without)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_training_moves_the_bank_and_shows_the_host(host):
+    model, variables = make(host)
+    image = images(model)
+    outputs, updated = trained(model, variables, image)
+    for name, value in updated["lfpv"].items():
+        assert value.shape == variables["lfpv"][name].shape
+        assert np.std(value) > 0.1
+    chex.assert_tree_all_finite((outputs, updated))
+    alone = {"params": variables["params"]["host"]}
+    plain = jax.jit(lambda v, x: model.host.apply(v, x, train=True))(alone, image)
+    np.testing.assert_allclose(outputs.aux["host_image"], plain.image, atol=1e-5)
+    for name in plain.aux:
+        assert f"host_{name}" in outputs.aux
+        assert name in outputs.aux
+    assert np.abs(outputs.image - plain.image).max() > 1e-4
+    # What was stored is what the next evaluation reads.
+    after = jax.jit(model.apply)({**variables, **updated}, image)
+    np.testing.assert_allclose(after.image, outputs.image, atol=1e-4)
+    assert set(after.aux) == set(plain.aux)
+
+
+@pytest.fixture(scope="module")
+def official(golden):
+    """The whole official model, small, and what it is imported as."""
+    file = np.load(golden / "lfpv_snr_host.npz")
+    state = tensors(file) | {
+        "common_feature": file["c_v"],
+        "common_feature_patch": file["c_p"],
+    }
+    spec = {
+        "name": "lfpv",
+        "host": {"num_heads": 2, "name": "snr_net"},
+        "fix_partner_identity": False,
+    }
+    return file, *convert.from_torch(state, spec)
+
+
+def test_import_finds_the_sizes(official):
+    _, model, variables = official
+    assert (model.num_nodes, model.patch_size) == (L, K)
+    assert (model.host.width, model.host.head_width, model.host.hidden) == (8, 16, 64)
+    assert (model.host.light_blocks, model.host.num_layers) == (2, 1)
+    assert variables["lfpv"]["c_p"].shape == (L, K, K, C)
+
+
+def test_whole_host_in_evaluation(official):
+    file, model, variables = official
+    outputs = jax.jit(model.apply)(
+        variables, nhwc(file["input"]), snr_map=nhwc(file["mask"])
+    )
+    assert unit_error(outputs.image, nhwc(file["out_eval"])) < 5e-5
+    assert not outputs.aux  # the second pass is for training
+
+
+def test_whole_host_in_training(official):
+    file, model, variables = official
+
+    def loss(params, bank):
+        outputs, updated = model.apply(
+            {"params": params, "lfpv": bank},
+            nhwc(file["input"]),
+            snr_map=nhwc(file["mask"]),
+            train=True,
+            positions={"vector": file["pos_vec"], "patch": file["pos_patch"]},
+            partners={"vector": file["partner_vec"], "patch": file["partner_patch"]},
+            mutable=["lfpv"],
+        )
+        target = nhwc(file["target"])
+        both = outputs.image, outputs.aux["host_image"]
+        total = sum(jnp.sum(jnp.sqrt((x - target) ** 2 + 1e-6)) for x in both)
+        return total, (both, updated["lfpv"])
+
+    gradient = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+    (total, ((image, plain), bank)), (grads, to_bank) = gradient(
+        variables["params"], variables["lfpv"]
+    )
+    assert unit_error(image, nhwc(file["out_train"])) < 5e-5
+    assert unit_error(plain, nhwc(file["out_train_base"])) < 5e-5
+    np.testing.assert_allclose(total, file["loss"], rtol=1e-5)
+    assert unit_error(bank["c_v"], file["new_c_v"]) < 2e-5
+    assert unit_error(bank["c_p"], nhwc(file["new_c_p"])) < 2e-5
+    assert unit_error(to_bank["c_v"], file["grad_c_v"]) < 1e-3
+    assert unit_error(to_bank["c_p"], nhwc(file["grad_c_p"])) < 1e-3
+    wanted = {
+        key.removeprefix("grad:"): value
+        for key, value in file.items()
+        if key.startswith("grad:")
+    }
+    found = {
+        convert.names.torch_key(path, lfpv.TORCH_KEYS): (path, value)
+        for path, value in traverse_util.flatten_dict(grads, sep="/").items()
+    }
+    assert len(wanted) == 6
+    for key, value in wanted.items():
+        path, gradient = found[key]
+        value = convert.tensors.to_flax(value, path.rpartition("/")[2], gradient.shape)
+        assert unit_error(gradient, value) < 1e-3, key
+
+
+def test_import_of_another_model(official, golden):
+    """A checkpoint of the host alone is not taken for one with a bank."""
+    file = np.load(golden / "snrnet_small.npz")
+    spec = convert.infer_spec(tensors(file), {"num_heads": 4})
+    assert spec["name"] == "snr_net"
+    with pytest.raises(ValueError, match="no 'common_feature_patch'"):
+        convert.infer_spec(tensors(file), "lfpv")
+    # Without updaters, what inference needs is enough.
+    file, *_ = official
+    state = {
+        key: value
+        for key, value in tensors(file).items()
+        if not key.startswith(("update_", "propagate", "embedding", "norm_f", "norm_p"))
+    }
+    bank = {"common_feature": file["c_v"], "common_feature_patch": file["c_p"]}
+    model, variables = convert.from_torch(
+        state | bank, {"host": {"num_heads": 2, "name": "snr_net"}}
+    )
+    assert not model.updaters
+    assert set(variables["params"]) == {"host", "query"}
