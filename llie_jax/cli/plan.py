@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         )
 
     from llie_jax.cli import experiment, output
+    from llie_jax.data import Stage
     from llie_jax.image import io
     from llie_jax.training import plan
     from llie_jax.training.experiment import Experiment
@@ -78,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         Experiment.from_config(config), topology, resident=resident, quick=args.quick
     )
     stages = {
-        name: (stage.patch_size, _per_device(args, name, stage, topology))
+        name: (Stage(**stage).crop, _per_device(args, name, stage, topology))
         for name, stage in config.stages.items()
     }
     plans = _plan_all(planner, stages, search=args.max_batch)
@@ -132,19 +133,20 @@ def _plan_all(planner, stages: dict, *, search: bool) -> dict[str, list]:
 
     console = Console(stderr=True, highlight=False)
 
-    def compile_step(name, patch_size, per_device):
-        what = f"stage {name}, {per_device} crops of {patch_size} per device"
+    def compile_step(name, crop, per_device):
+        size = "{} x {}".format(*crop)
+        what = f"stage {name}, {per_device} crops of {size} per device"
         with console.status(f"Compiling the step of {what} ..."):
-            made = planner.plan(patch_size, per_device)
+            made = planner.plan(crop, per_device)
         verdict = "fits" if made.fits else "does not fit"
         console.print(f"{what}: {verdict}, compiled in {made.compile_seconds:.0f} s")
         return made
 
     plans, done = {}, {}
-    for name, (patch_size, per_device) in stages.items():
-        key = patch_size if search else (patch_size, per_device)
+    for name, (crop, per_device) in stages.items():
+        key = crop if search else (crop, per_device)
         if key not in done:
-            step = functools.partial(compile_step, name, patch_size)
+            step = functools.partial(compile_step, name, crop)
             done[key] = plan.search(step, per_device) if search else [step(per_device)]
         plans[name] = done[key]
     return plans
@@ -158,10 +160,9 @@ def _report(planner, plans: dict[str, list]) -> dict:
     spec = config.model.to_dict()
     stages = {}
     for name, (*others, made) in plans.items():
-        size = (made.patch_size, made.patch_size)
         stages[name] = {
             **dataclasses.asdict(made),
-            "forward_macs_per_image": costs.count(spec, size).macs,
+            "forward_macs_per_image": costs.count(spec, made.crop).macs,
             "advice": [] if made.fits else planner.advice(made),
             "tried": [
                 {
@@ -232,10 +233,10 @@ def _show(console, report: dict) -> None:
 
 def _rows(stage: dict) -> dict[str, str]:
     """Returns what the table says of a stage, label -> text."""
-    patch, forward = stage["patch_size"], stage["forward_macs_per_image"]
+    forward = stage["forward_macs_per_image"]
     reduced = (stage["collectives"] or {}).get("all-reduce")
     return {
-        "crop": f"{patch} x {patch}",
+        "crop": "{} x {}".format(*stage["crop"]),
         "images": f"{stage['batch_size']}",
         "  per device": f"{stage['per_device']}",
         "fits": "yes" if stage["fits"] else "NO",

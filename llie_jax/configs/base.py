@@ -68,7 +68,9 @@ def get_config() -> ConfigDict:
             # Parameters that they may lack, such as "*/reallocate/*"; "": none.
             init_missing="",
             data=dict(
-                train=dict(name="lowlight_demo", root="", split="train"),
+                # `size`: all pairs are resized to this height and width for training;
+                # (0, 0) keeps their own. Held-out images always keep theirs.
+                train=dict(name="lowlight_demo", root="", split="train", size=(0, 0)),
                 # Held out of the training split, whole scenes at a time.
                 validation=dict(fraction=0.1, seed=0),
                 augment=dict(
@@ -87,7 +89,10 @@ def get_config() -> ConfigDict:
                 workers=2,
             ),
             # Run one after the other; each compiles once. batch_size is the global one.
-            stages=dict(s0=dict(steps=1000, patch_size=128, batch_size=8)),
+            # Crops are square, of patch_size, or patch_width wide if that is not 0.
+            stages=dict(
+                s0=dict(steps=1000, patch_size=128, batch_size=8, patch_width=0)
+            ),
             loss=dict(terms=dict(pixel=spec("l1"))),
             optimizer=dict(
                 name="adamw",
@@ -186,17 +191,31 @@ def check(config: ConfigDict) -> ConfigDict:
         raise ValueError("config.loss.terms is empty; give at least one loss term.")
     _replace(config.loss, "terms", terms)
 
+    stages = config.stages.to_dict()
+    for stage in stages.values():
+        stage.setdefault("patch_width", 0)
+    _replace(config, "stages", stages)
+
     _check_keys(config, get_config())
     if not config.stages:
         raise ValueError("config.stages is empty; give at least a stage s0.")
     for name, stage in config.stages.items():
         _check_keys(stage, get_config().stages.s0, f"config.stages.{name}")
         for key, value in stage.items():
-            if not isinstance(value, int) or value < 1:
+            least = 0 if key == "patch_width" else 1
+            if not isinstance(value, int) or value < least:
                 raise ValueError(
                     f"config.stages.{name}.{key} is {value!r}; give a whole number "
-                    "of at least 1."
+                    f"of at least {least}."
                 )
+    size = tuple(config.data.train.size)
+    if size != (0, 0) and not (
+        len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)
+    ):
+        raise ValueError(
+            f"config.data.train.size is {size}; give (height, width) in pixels, or "
+            "(0, 0) to keep the images' own."
+        )
     for key, options in (
         ("parallel", MAPPINGS),
         ("nonfinite", NONFINITE),

@@ -36,7 +36,7 @@ class Pipeline:
         residence: "device" or "host", where the decoded images are.
         plan: what every batch is made of.
         resident: arrays that `expand` needs on every device; {} for the host loader.
-        expand: `(resident, batch) -> Batch` with `image` and `target` [b, P, P, 3],
+        expand: `(resident, batch) -> Batch` with `image` and `target` [b, P, Q, 3],
             uint8, or float32 where they are mixed; `weight` and `index` [b]. Pure, for
             use inside `jit`.
     """
@@ -45,7 +45,7 @@ class Pipeline:
     plan: transforms.Plan
     resident: dict[str, np.ndarray]
     expand: Callable[[Any, Any], types.Batch]
-    _source: sources.PairedSource
+    _source: "_Cached"
     _process: tuple[int, int]
     _workers: int
 
@@ -103,8 +103,8 @@ class Pipeline:
         return batch | {key: part[key] for key in NUMBERS if key in part}
 
     def _crop(self, crops: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the pixels of crops, `image` and `target` [B, P, P, 3]."""
-        shape = (*crops["rows"].shape, crops["rows"].shape[1], 3)
+        """Returns the pixels of crops, `image` and `target` [B, P, Q, 3]."""
+        shape = (*crops["rows"].shape, crops["columns"].shape[1], 3)
         images = {key: np.empty(shape, np.uint8) for key in ("image", "target")}
         for place, index in enumerate(crops["index"]):
             record = self._source[int(index)]
@@ -118,6 +118,7 @@ def make_pipeline(
     source: sources.PairedSource,
     stages: Sequence[transforms.Stage | Mapping[str, int]],
     *,
+    size: tuple[int, int] = (0, 0),
     seed: int = 0,
     augment: transforms.Augment | Mapping[str, Any] | None = None,
     residence: str = "auto",
@@ -132,6 +133,8 @@ def make_pipeline(
     Args:
         source: the training pairs.
         stages: `Stage`s, or dicts of their fields.
+        size: height and width that all pairs are resized to when they are read, see
+            `transforms.resize`; (0, 0) keeps their own.
         seed: of everything random.
         augment: an `Augment`, a dict of its fields, or None for the defaults.
         residence: "device", "host", or "auto": on the device if the decoded images take
@@ -156,7 +159,7 @@ def make_pipeline(
     if not stages:
         raise ValueError("There are no stages; give at least one.")
     for stage in stages:
-        if min(stage) < 1:
+        if min(stage[:3]) < 1 or stage.patch_width < 0:
             raise ValueError(f"{stage} has a value below 1.")
         if stage.batch_size % process_count:
             raise ValueError(
@@ -166,6 +169,8 @@ def make_pipeline(
     if workers < 1:
         raise ValueError(f"workers={workers}; the host loader needs at least 1.")
 
+    if any(size):
+        source = _Resized(source, size)
     sizes = source.sizes()
     transforms.check_patches(sizes, source.names, stages)
     shape = (len(source), *sizes.max(axis=0).tolist(), 3)
@@ -203,7 +208,7 @@ def expand_images(resident: dict, batch: dict) -> types.Batch:
 
 
 def _load_resident(
-    source: sources.PairedSource, shape: tuple[int, ...]
+    source: "sources.PairedSource | _Resized", shape: tuple[int, ...]
 ) -> dict[str, np.ndarray]:
     """Decodes all pairs into two arrays [N, H, W, 3]; smaller images are padded."""
     resident = {key: np.zeros(shape, np.uint8) for key in ("image", "target")}
@@ -218,10 +223,37 @@ def _load_resident(
     return resident
 
 
+class _Resized:
+    """Resizes the pairs of a source when they are read.
+
+    Differs: SNR-Net's authors keep the resized pixels as floats; here they are rounded
+    to 8 bits, as all loaded pixels are.
+    """
+
+    def __init__(self, source: sources.PairedSource, size: tuple[int, int]):
+        self._source = source
+        self._size = tuple(size)
+        self.names = source.names
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> sources.Record:
+        record = self._source[index]
+        resized = {
+            key: transforms.resize(record[key], self._size)
+            for key in ("image", "target")
+        }
+        return record | resized
+
+    def sizes(self) -> np.ndarray:
+        return np.tile(np.array(self._size, np.int32), (len(self), 1))
+
+
 class _Cached:
     """Keeps the decoded pairs of a source in memory, up to a limit."""
 
-    def __init__(self, source: sources.PairedSource, limit_bytes: int):
+    def __init__(self, source: sources.PairedSource | _Resized, limit_bytes: int):
         self._source = source
         self._room = limit_bytes
         self._kept: dict[int, sources.Record] = {}

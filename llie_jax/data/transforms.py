@@ -1,4 +1,4 @@
-"""Random crops, flips, rotations and mixtures, and the plan of who gets which.
+"""Resizing, random crops, flips, rotations, mixtures, and the plan of who gets which.
 
 A plan is a pure function of the seed and the step, in numpy and for the whole batch of
 all processes. Both loaders follow it, so they give the same batches; a restarted run
@@ -26,13 +26,20 @@ class Stage(NamedTuple):
 
     Attributes:
         steps: number of steps.
-        patch_size: height and width of the crops.
+        patch_size: height of the crops, and their width if `patch_width` is 0.
         batch_size: pairs per step, over all devices of all processes.
+        patch_width: width of crops that are not square.
     """
 
     steps: int
     patch_size: int
     batch_size: int
+    patch_width: int = 0
+
+    @property
+    def crop(self) -> tuple[int, int]:
+        """Height and width of the crops."""
+        return self.patch_size, self.patch_width or self.patch_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +52,7 @@ class Augment:
     Attributes:
         flip_horizontal: left and right are swapped, in image and target.
         flip_vertical: top and bottom are swapped, in image and target.
-        rotate: image and target, by 0, 90, 180 or 270 degrees.
+        rotate: image and target, by 0, 90, 180 or 270 degrees; for square crops only.
         mixup: in every other batch, on average, each pair is mixed with another one of
             the batch. The share that all its pairs keep is drawn from
             Beta(mixup, mixup). 0 never mixes; Retinexformer has 1.2.
@@ -82,12 +89,23 @@ class Plan:
         stages: the parts of training, one after the other.
         augment: the random transforms.
         seed: of everything random.
+
+    Raises:
+        ValueError: if crops that are not square shall be rotated.
     """
 
     sizes: np.ndarray
     stages: tuple[Stage, ...]
     augment: Augment
     seed: int
+
+    def __post_init__(self):
+        for height, width in (stage.crop for stage in self.stages):
+            if self.augment.rotate and height != width:
+                raise ValueError(
+                    f"augment.rotate=True needs square crops, not {height} x {width}; "
+                    "set it to False, or patch_width to 0."
+                )
 
     @property
     def steps(self) -> int:
@@ -125,13 +143,13 @@ class Plan:
             part: the pairs of one process; by default those of all processes.
 
         Returns:
-            `index` int32 [B], the record; `rows` and `columns` int32 [B, P], where in
-            the record's images the crop's rows and columns come from: consecutive
-            numbers, falling if the crop is flipped; `transpose` bool [B], whether the
-            crop is then transposed; `weight` float32 [B], all 1. With mixtures also
-            `share` float32 [B], what of each pair is kept, and `partner_index`,
-            `partner_rows` and so on, the crop that fills the rest; with a range of
-            exponents `gamma` float32 [B].
+            `index` int32 [B], the record; `rows` int32 [B, P] and `columns` int32
+            [B, Q], where in the record's images those of the crop come from:
+            consecutive numbers, falling if the crop is flipped; `transpose` bool [B],
+            whether the crop is then transposed; `weight` float32 [B], all 1. With
+            mixtures also `share` float32 [B], what of each pair is kept, and
+            `partner_index`, `partner_rows` and so on, the crop that fills the rest;
+            with a range of exponents `gamma` float32 [B].
         """
         # Drawn for the whole batch, whatever the part, so that parts fit together.
         stage, samples = self.locate(step)
@@ -162,7 +180,8 @@ class Plan:
             here = epochs == epoch
             index[here] = _order(self.seed, epoch, count)[places[here]]
 
-        room = self.sizes[index] - stage.patch_size + 1
+        height, width = stage.crop
+        room = self.sizes[index] - stage.crop + 1
         top = np.floor(top * room[:, 0]).astype(np.int32)
         left = np.floor(left * room[:, 1]).astype(np.int32)
         flip_rows = self.augment.flip_vertical & (vertical < 0.5)
@@ -174,23 +193,40 @@ class Plan:
         flip_columns ^= (turns == 1) | (turns == 2)
         return {
             "index": index,
-            "rows": _run(top, stage.patch_size, flip_rows),
-            "columns": _run(left, stage.patch_size, flip_columns),
+            "rows": _run(top, height, flip_rows),
+            "columns": _run(left, width, flip_columns),
             "transpose": turns % 2 == 1,
         }
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns an 8-bit image [H, W, C] resized to (height, width), uint8.
+
+    Bilinear between pixel centres, borders repeated, no averaging where it gets
+    smaller: OpenCV's INTER_LINEAR.
+    """
+    values = image
+    for axis, (old, new) in enumerate(zip(image.shape, size, strict=False)):
+        place = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+        low = place.astype(int)
+        share = (place - low).astype(np.float32).reshape(-1, *(1,) * (2 - axis))
+        below = np.take(values, low, axis).astype(np.float32)
+        above = np.take(values, np.minimum(low + 1, old - 1), axis)
+        values = below + share * (above - below)
+    return np.rint(values).astype(np.uint8)
 
 
 def crop(
     image: np.ndarray, rows: np.ndarray, columns: np.ndarray, transpose: bool
 ) -> np.ndarray:
-    """Returns the crop [P, P, C] of an image [H, W, C]; see `Plan.batch`."""
+    """Returns the crop [P, Q, C] of an image [H, W, C]; see `Plan.batch`."""
     patch = image[_slice(rows), _slice(columns)]
     return patch.swapaxes(0, 1) if transpose else patch
 
 
 def crop_batch(images: jax.Array, crops: dict[str, jax.Array]) -> jax.Array:
-    """Returns crops [B, P, P, C] of resident images [N, H, W, C]; see `Plan.batch`."""
-    size = crops["rows"].shape[1]
+    """Returns crops [B, P, Q, C] of resident images [N, H, W, C]; see `Plan.batch`."""
+    height, width = crops["rows"].shape[1], crops["columns"].shape[1]
 
     def one(index, rows, columns, transpose):
         # Rows and columns are consecutive: a slice and a reversal are plain copies, a
@@ -201,10 +237,12 @@ def crop_batch(images: jax.Array, crops: dict[str, jax.Array]) -> jax.Array:
             jnp.minimum(columns[0], columns[-1]),
             0,
         )
-        shape = (1, size, size, images.shape[-1])
+        shape = (1, height, width, images.shape[-1])
         patch = jax.lax.dynamic_slice(images, start, shape)[0]
         patch = jnp.where(rows[0] > rows[-1], patch[::-1], patch)
         patch = jnp.where(columns[0] > columns[-1], patch[:, ::-1], patch)
+        if height != width:  # never transposed, see `Plan`
+            return patch
         return jnp.where(transpose, patch.swapaxes(0, 1), patch)
 
     return jax.vmap(one)(
@@ -216,7 +254,7 @@ def mix(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """Mixes pairs and changes their brightness, where the plan says so.
 
     Args:
-        batch: `image` and `target` [B, P, P, 3], and what `Plan.batch` gives besides
+        batch: `image` and `target` [B, P, Q, 3], and what `Plan.batch` gives besides
             the crops; with mixtures also `partner_image` and `partner_target`.
 
     Returns:
@@ -249,15 +287,16 @@ def check_patches(
     Raises:
         ValueError: naming the smallest image, its size and what to do.
     """
-    patch = max(stage.patch_size for stage in stages)
-    smallest = int(np.argmin(sizes.min(axis=1)))
-    height, width = sizes[smallest]
-    if patch > min(height, width):
-        raise ValueError(
-            f"patch_size={patch} is larger than the image {names[smallest]!r}, "
-            f"{height} x {width} (height x width). Set patch_size to at most "
-            f"{min(height, width)}, or leave small images out."
-        )
+    for stage in stages:
+        room = (sizes - stage.crop).min(axis=1)
+        smallest = int(np.argmin(room))
+        if room[smallest] < 0:
+            (height, width), image = stage.crop, sizes[smallest]
+            raise ValueError(
+                f"A crop of {height} x {width} is larger than the image "
+                f"{names[smallest]!r}, {image[0]} x {image[1]} (height x width). Set "
+                "patch_size and patch_width to less, or leave small images out."
+            )
 
 
 def _run(start: np.ndarray, length: int, reverse: np.ndarray) -> np.ndarray:

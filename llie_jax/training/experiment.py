@@ -46,11 +46,12 @@ class Experiment:
         """
         model = registry.build(config.model.to_dict())
         for name, stage in config.stages.items():
-            if stage.patch_size % model.multiple:
-                raise ValueError(
-                    f"config.stages.{name}.patch_size is {stage.patch_size}; "
-                    f"{config.model.name} needs multiples of {model.multiple}."
-                )
+            for key in ("patch_size", "patch_width"):
+                if stage[key] % model.multiple:
+                    raise ValueError(
+                        f"config.stages.{name}.{key} is {stage[key]}; "
+                        f"{config.model.name} needs multiples of {model.multiple}."
+                    )
         if config.optimizer.frozen:
             _check_frozen(model, config.optimizer.frozen)
         steps = base.total_steps(config)

@@ -380,6 +380,7 @@ def open_pipeline(config, source):
     return data.make_pipeline(
         source,
         [data.Stage(**stage.to_dict()) for stage in config.stages.values()],
+        size=config.data.train.size,
         seed=config.seed,
         augment=data.Augment(**config.data.augment.to_dict()),
         residence=config.data.residence,
@@ -410,18 +411,23 @@ def _begin(experiment: Experiment, checkpoints: Checkpoints, mesh, initial):
 def _initial_variables(experiment: Experiment) -> dict[str, Any] | None:
     """Returns the weights named by `config.init_from`, which must fit the model.
 
-    Parameters that `config.init_missing` names may be missing.
+    Parameters that `config.init_missing` names may be missing. Weights of a host are
+    grafted into a wrapper's.
     """
     path = experiment.config.init_from
     if not path:
         return None
-    _, variables = weights.load(path)
+    source, variables = weights.load(path)
+    model = experiment.model
+    grafted = hasattr(model, "host") and not hasattr(source, "host")
     weights.check_fit(
         variables,
-        experiment.model,
+        model.host if grafted else model,
         f"The arrays of {path}",
         missing=experiment.config.init_missing,
     )
+    if grafted:
+        return {name: {"host": tree} for name, tree in variables.items()}
     return variables
 
 

@@ -88,7 +88,7 @@ class StepPlan:
     say is None.
 
     Attributes:
-        patch_size: height and width of the crops.
+        crop: height and width of the crops.
         batch_size: images per step, over all devices.
         per_device: images per step and device.
         fits: whether a device has the memory.
@@ -104,7 +104,7 @@ class StepPlan:
         message: what it said when it gave up, or "".
     """
 
-    patch_size: int
+    crop: tuple[int, int]
     batch_size: int
     per_device: int
     fits: bool
@@ -178,21 +178,27 @@ class Planner:
                 f"config.parallel is 'pmap', which is for one host; {topology.name} "
                 f"has {topology.hosts}. Use --config.parallel=shard_map."
             )
+        size = tuple(experiment.config.data.train.size)
+        if resident and any(size) and tuple(resident[1:]) != size:
+            raise ValueError(
+                f"config.data.train.size makes all images {size[0]} x {size[1]}; the "
+                f"resident ones are given as {resident[1]} x {resident[2]}."
+            )
         self.experiment = experiment
         self.topology = topology
         self.resident = resident
         self.quick = quick
 
-    def plan(self, patch_size: int, per_device: int) -> StepPlan:
-        """Compiles the step for crops of a size and a number of images per device.
+    def plan(self, crop: tuple[int, int], per_device: int) -> StepPlan:
+        """Compiles the step for crops of (height, width), so many images per device.
 
         Raises:
             ValueError: if the crops do not fit into the images.
         """
         batch_size = per_device * self.topology.devices
-        step, arguments = self._step(patch_size, batch_size)
+        step, arguments = self._step(crop, batch_size)
         common = dict(
-            patch_size=patch_size,
+            crop=tuple(crop),
             batch_size=batch_size,
             per_device=per_device,
             macs=costs.count_macs(step, *arguments),
@@ -263,10 +269,10 @@ class Planner:
     def _state(self):
         return jax.eval_shape(self.experiment.init)
 
-    def _step(self, patch_size: int, batch_size: int):
+    def _step(self, crop: tuple[int, int], batch_size: int):
         """Returns the mapped step, and the shapes of its arguments on their devices."""
         mesh = self.topology.mesh
-        expand, images, batch = self._data(patch_size, batch_size)
+        expand, images, batch = self._data(crop, batch_size)
         frozen = {"loss": self.experiment.loss.frozen_shapes(), "data": images}
         rng = jax.eval_shape(lambda: jax.random.key(0))
         everywhere, split = parallel.replicated(mesh), parallel.split(mesh)
@@ -280,24 +286,25 @@ class Planner:
             _on(rng, everywhere),
         )
 
-    def _data(self, patch_size: int, batch_size: int):
+    def _data(self, crop: tuple[int, int], batch_size: int):
         """Returns `expand`, its resident arrays, and what the loader delivers."""
-        count, *size = self.resident or (1, patch_size, patch_size)
-        if min(size) < patch_size:
+        height, width = crop
+        count, *size = self.resident or (1, height, width)
+        if size[0] < height or size[1] < width:
             raise ValueError(
-                f"patch_size={patch_size} is larger than the images of {size[0]} x "
-                f"{size[1]} (height x width)."
+                f"A crop of {height} x {width} is larger than the images of {size[0]} "
+                f"x {size[1]} (height x width)."
             )
         crops = transforms.Plan(
             sizes=np.tile(size, (batch_size, 1)),
-            stages=(transforms.Stage(1, patch_size, batch_size),),
+            stages=(transforms.Stage(1, height, batch_size, width),),
             augment=transforms.Augment(**self.experiment.config.data.augment.to_dict()),
             seed=0,
         ).batch(0)
         if self.resident:
             images = jax.ShapeDtypeStruct((count, *size, 3), np.uint8)
             return pipeline.expand_crops, {"image": images, "target": images}, crops
-        pixels = jax.ShapeDtypeStruct((batch_size, patch_size, patch_size, 3), np.uint8)
+        pixels = jax.ShapeDtypeStruct((batch_size, *crop, 3), np.uint8)
         partners = ("partner_", "") if "share" in crops else ("",)
         images = {
             partner + key: pixels for partner in partners for key in ("image", "target")

@@ -72,10 +72,10 @@ def pretend(monkeypatch, *, largest):
     """Lets steps of up to so many images fit; returns what is compiled."""
     compiled = []
 
-    def fake(self, patch_size, per_device):
-        compiled.append((patch_size, per_device))
+    def fake(self, crop, per_device):
+        compiled.append((crop, per_device))
         return plan.StepPlan(
-            patch_size=patch_size,
+            crop=crop,
             batch_size=per_device,
             per_device=per_device,
             fits=per_device <= largest,
@@ -105,7 +105,7 @@ def test_the_largest_batch(config, monkeypatch, capsys, tmp_path):
     report = tmp_path / "plan.json"
     arguments = ["plan", "--config", config, "--topology", "cpu:1", "--max-batch"]
     assert main.main([*arguments, "--json", str(report)]) == 0
-    assert compiled == [(8, 16), (8, 32), (8, 64)]
+    assert compiled == [((8, 8), n) for n in (16, 32, 64)]
     stage = json.loads(report.read_text())["stages"]["s0"]
     assert stage["per_device"] == 32
     assert {tried["per_device"]: tried["fits"] for tried in stage["tried"]} == {
@@ -125,7 +125,7 @@ def test_stages_of_one_shape_are_compiled_once(config, monkeypatch, capsys, tmp_
     path.write_text(text)
     compiled = pretend(monkeypatch, largest=50)
     assert main.main(["plan", "--config", str(path), "--topology", "cpu:1"]) == 0
-    assert compiled == [(8, 16)]
+    assert compiled == [((8, 8), 16)]
     out = capsys.readouterr().out
     assert "stage s0" in out
     assert "stage s1" in out

@@ -36,5 +36,23 @@ def test_a_saved_config_that_is_older_than_a_key():
     config = base.load(FILES[0])
     text = base.to_json(config)
     older = json.loads(text)
-    del older["optimizer"]["frozen"]
+    del older["optimizer"]["frozen"], older["data"]["train"]["size"]
+    for stage in older["stages"].values():
+        del stage["patch_width"]
     assert base.from_json(json.dumps(older)) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.train.size": (0, 64)}, r"size is \(0, 64\); give \(height, width\)"),
+        ({"data.train.size": (64,)}, r"size is \(64,\)"),
+        ({"stages.s0.patch_width": -1}, "patch_width is -1; .* at least 0"),
+        ({"stages.s0.patch_size": 0}, "patch_size is 0; .* at least 1"),
+    ],
+)
+def test_sizes_that_make_no_sense(changes, message):
+    config = base.get_config()
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(ValueError, match=message):
+        base.check(config)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from llie_jax import data
-from llie_jax.data import Stage
+from llie_jax.data import Stage, transforms
 from tests.data import trees
 
 STAGES = (Stage(3, 4, 4), Stage(4, 8, 2))
@@ -51,6 +51,42 @@ def test_both_loaders_give_the_same_batches(source):
     for batch in host:
         assert batch["image"].dtype == batch["target"].dtype == np.uint8
         assert batch["weight"].tolist() == [1.0] * len(batch["index"])
+
+
+@pytest.mark.parametrize("augment", [{}, {"mixup": 1.2}])
+def test_both_loaders_resize_alike(source, augment):
+    device, host = (
+        batches(
+            data.make_pipeline(
+                source,
+                [Stage(4, 6, 5, 14)],
+                size=(6, 14),
+                augment=augment,
+                residence=residence,
+            )
+        )
+        for residence in ("device", "host")
+    )
+    assert_same(device, host)
+    assert {batch["image"].shape for batch in host} == {(5, 6, 14, 3)}
+    if not augment:
+        # Whole images, flipped or not: the sums stay.
+        for batch in host:
+            for index, image, target in zip(
+                batch["index"], batch["image"], batch["target"], strict=True
+            ):
+                for key, pixels in (("image", image), ("target", target)):
+                    whole = transforms.resize(source[index][key], (6, 14))
+                    assert pixels.sum() == whole.sum()
+
+
+def test_residence_follows_the_size_after_resizing(source):
+    needed = 2 * 5 * 6 * 14 * 3
+    for limit, expected in ((needed, "device"), (needed - 1, "host")):
+        pipeline = data.make_pipeline(
+            source, [Stage(1, 6, 5, 14)], size=(6, 14), device_limit_bytes=limit
+        )
+        assert pipeline.residence == expected
 
 
 def test_both_loaders_mix_alike(source):
@@ -157,7 +193,9 @@ def test_subset_of_a_source(source):
     ("stages", "options", "message"),
     [
         ([], {}, "no stages"),
-        ([Stage(1, 9, 2)], {}, r"patch_size=9 is larger than the image 'd', 16 x 8"),
+        ([Stage(1, 9, 2)], {}, r"crop of 9 x 9 is larger than the image 'd', 16 x 8"),
+        ([Stage(1, 4, 2, 9)], {}, r"crop of 4 x 9 is larger than the image 'd'"),
+        ([Stage(1, 4, 2, 6)], {"augment": {"rotate": True}}, "square crops"),
         ([Stage(1, 4, 0)], {}, "below 1"),
         ([{"step": 1}], {}, r"no field 'step'. Did you mean 'steps'"),
         ([Stage(1, 4, 3)], {"process_count": 2}, "cannot be divided by 2"),

@@ -1,5 +1,6 @@
 """Tests of the plan of crops, flips and rotations."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -195,6 +196,48 @@ def test_crop_on_the_device_equals_numpy():
 
 def test_patch_larger_than_an_image():
     names = ["a", "b", "c", "d", "tiny"]
-    with pytest.raises(ValueError, match=r"patch_size=9 .*'b', 9 x 8 .* at most 8"):
+    with pytest.raises(ValueError, match=r"crop of 9 x 9 .*'b', 9 x 8 \(height x"):
         transforms.check_patches(SIZES[:4], names, [Stage(1, 8, 1), Stage(1, 9, 1)])
     transforms.check_patches(SIZES, names, [Stage(1, 8, 1)])
+    with pytest.raises(ValueError, match=r"crop of 9 x 12 .*'c', 16 x 11"):
+        transforms.check_patches(
+            np.array([[9, 12], [9, 13], [16, 11]]), names, [Stage(1, 9, 1, 12)]
+        )
+
+
+def test_crops_that_are_not_square():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (3, 6, 10, 3), np.uint8)
+    batch = plan(
+        sizes=np.tile([[6, 10]], (3, 1)), stages=(Stage(1, 6, 8, 10),), augment=MIXING
+    ).batch(0)
+    assert (batch["rows"].shape, batch["columns"].shape) == ((8, 6), (8, 10))
+    on_device = np.asarray(transforms.crop_batch(images, batch))
+    for place, index in enumerate(batch["index"]):
+        where = (batch[key][place] for key in ("rows", "columns", "transpose"))
+        whole = images[index]
+        found = transforms.crop(whole, *where)
+        np.testing.assert_array_equal(on_device[place], found)
+        flips = (whole, whole[::-1], whole[:, ::-1], whole[::-1, ::-1])
+        assert any(np.array_equal(found, flip) for flip in flips)
+    with pytest.raises(ValueError, match=r"square crops, not 6 x 10; set it to False"):
+        plan(stages=(Stage(1, 6, 8, 10),), augment=Augment(rotate=True))
+
+
+@pytest.mark.parametrize("size", [(7, 12), (5, 4), (13, 9), (1, 30)])
+def test_resize(size):
+    image = np.random.default_rng(0).integers(0, 256, (7, 12, 3), np.uint8)
+    expected = jax.image.resize(
+        image.astype(np.float32), (*size, 3), "linear", antialias=False
+    )
+    found = transforms.resize(image, size)
+    assert found.dtype == np.uint8
+    np.testing.assert_allclose(found, expected, atol=0.501)
+
+
+def test_resize_of_a_known_row():
+    row = np.array([0, 40, 100, 60], np.uint8).reshape(1, 4, 1)
+    half = transforms.resize(row, (1, 2))
+    assert half.ravel().tolist() == [20, 80]
+    double = transforms.resize(row[:, :2], (2, 4))
+    assert double[..., 0].tolist() == [[0, 10, 30, 40]] * 2

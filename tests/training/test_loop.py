@@ -121,6 +121,22 @@ def test_stages_change_the_shapes(pairs, tmp_path):
     assert result.step == 4
 
 
+def test_whole_images_of_one_size(pairs, tmp_path):
+    changes = {
+        "data.train.size": (16, 26),
+        "stages.s0": dict(steps=2, patch_size=16, patch_width=26, batch_size=2),
+    }
+    config = toys.config(pairs)
+    with config.unlocked():
+        config.update_from_flattened_dict(changes)
+    result = loop.train(base.check(config), tmp_path, progress=False)
+    assert result.step == 2
+    assert set(result.validation) == {"psnr", "ssim"}
+    config.data.train.size = (18, 26)
+    with pytest.raises(ValueError, match=r"another config \(data.train.size"):
+        loop.train(config, tmp_path, progress=False)
+
+
 def test_a_damaged_checkpoint_is_passed_over_loudly(pairs, tmp_path, capsys):
     # Rising scores cannot be relied on, so the better of two is whichever it is.
     config = toys.config(pairs, **{"data.validation.fraction": 0.0})
@@ -228,6 +244,8 @@ def test_starting_from_the_weights_of_a_smaller_model(pairs, unbroken, tmp_path)
     [
         ({"stages.s0.patch_size": 22}, "larger than the image"),
         ({"stages.s0.patch_size": 15}, "multiples of 2"),
+        ({"stages.s0.patch_width": 15}, "patch_width is 15; toy needs multiples of 2"),
+        ({"stages.s0.patch_width": 18, "data.augment.rotate": True}, "square crops"),
         ({"data.train.root": "/nowhere"}, "nowhere"),
         ({"data.train.name": "lolv1"}, "lol_v1"),
     ],

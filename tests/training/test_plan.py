@@ -87,7 +87,7 @@ def test_memory_named_by_the_compiler():
 
 def made(per_device, fits, needed=None):
     return plan.StepPlan(
-        patch_size=8,
+        crop=(8, 8),
         batch_size=per_device,
         per_device=per_device,
         fits=fits,
@@ -128,7 +128,7 @@ def test_missing_libtpu_says_what_to_install(monkeypatch):
 
 def test_a_step_on_one_device_and_the_way_out_when_it_does_not_fit():
     experiment = dataclasses.replace(tiny_experiment(), model=OneConvolution())
-    fitting = plan.Planner(experiment, one_device(memory=None)).plan(8, 2)
+    fitting = plan.Planner(experiment, one_device(memory=None)).plan((8, 8), 2)
     assert fitting.fits
     assert fitting.batch_size == fitting.per_device == 2
     assert fitting.arguments > 2 * 2 * 8 * 8 * 3
@@ -149,13 +149,17 @@ def test_a_step_on_one_device_and_the_way_out_when_it_does_not_fit():
 
 def test_resident_data_take_memory_on_each_device():
     resident = plan.Planner(tiny_experiment(), one_device(None), resident=(50, 40, 60))
-    step, arguments = resident._step(8, 4)
+    step, arguments = resident._step((8, 12), 4)
     _, frozen, batch, _ = arguments
     assert frozen["data"]["image"].shape == (50, 40, 60, 3)
-    assert batch["rows"].shape == (4, 8)
+    assert (batch["rows"].shape, batch["columns"].shape) == ((4, 8), (4, 12))
     assert jax.eval_shape(step, *arguments)[1]["loss"].shape == ()
-    with pytest.raises(ValueError, match=r"patch_size=64 is larger than .* 40 x 60"):
-        resident.plan(64, 1)
+    with pytest.raises(ValueError, match=r"A crop of 8 x 64 is larger than .* 40 x 60"):
+        resident.plan((8, 64), 1)
+    experiment = tiny_experiment()
+    experiment.config.data.train.size = (40, 64)
+    with pytest.raises(ValueError, match=r"all images 40 x 64; .* given as 40 x 60"):
+        plan.Planner(experiment, one_device(None), resident=(50, 40, 60))
 
 
 def test_pmap_is_refused_on_several_hosts():
@@ -207,7 +211,7 @@ for name, chips, hosts in (("v4:2x2x2", 8, 2), ("v5e:2x4", 8, 2)):
     assert 15e9 < topology.memory < 34e9, topology.memory
 experiment = tiny_experiment()
 planner = plan.Planner(experiment, topology, quick=True)
-made = planner.plan(8, 2)
+made = planner.plan((8, 8), 2)
 assert made.fits and made.batch_size == 16
 params = sum(x.size for x in jax.tree.leaves(planner._state.params))
 assert 4 * params <= made.collectives["all-reduce"]["bytes"] < 4 * params + 100
