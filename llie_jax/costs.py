@@ -23,7 +23,7 @@ from llie_jax.models.shapes import variable_shapes
 _LEARNED = ("params", lfpv.STATE)
 """The collections whose values count as parameters."""
 
-_RESIZES = ("resize_aligned",)
+_RESIZES = ("resize_aligned", "resize_bilinear")
 """Names of jitted functions whose products only interpolate."""
 
 

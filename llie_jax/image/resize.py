@@ -1,4 +1,4 @@
-"""Resizing by whole factors, and between grids whose corners meet."""
+"""Resizing by whole factors and to any size."""
 
 import functools
 
@@ -63,6 +63,26 @@ def resize_aligned(x: jax.Array, size: tuple[int, int]) -> jax.Array:
     for axis, length in zip((1, 2), size, strict=True):
         y = _interpolate(y, axis, length)
     return y.astype(x.dtype)
+
+
+# Jitted for the same reason.
+@functools.partial(jax.jit, static_argnums=1)
+def resize_bilinear(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Returns `x` resized bilinearly, outer edges onto outer edges.
+
+    Nothing is averaged where it gets smaller. PyTorch calls this
+    `align_corners=False`, OpenCV INTER_LINEAR.
+
+    Args:
+        x: images or features [B, H, W, C] of a floating dtype.
+        size: (height, width) of the result.
+
+    Returns:
+        [B, height, width, C] in the dtype of `x`, interpolated in float32.
+    """
+    shape = (x.shape[0], *size, x.shape[-1])
+    y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return jax.image.resize(y, shape, "bilinear", antialias=False).astype(x.dtype)
 
 
 def _interpolate(x: jax.Array, axis: int, length: int) -> jax.Array:

@@ -6,6 +6,7 @@ from llie_jax.image.resize import (
     area_downsample,
     nearest_upsample,
     resize_aligned,
+    resize_bilinear,
 )
 
 
@@ -68,3 +69,29 @@ def test_resize_aligned_by_hand_and_dtype():
     result = resize_aligned(row, (1, 4))
     assert result.dtype == jnp.bfloat16
     np.testing.assert_array_equal(result[0, 0, :, 0], [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [((6, 9), (6, 13)), ((8, 7), (3, 2)), ((3, 4), (6, 8))]
+)
+def test_resize_bilinear_interpolates_between_centres(old, new):
+    x = np.random.default_rng(0).random((2, *old, 3)).astype(np.float32)
+    expected = x
+    for axis in (1, 2):
+        length = x.shape[axis]
+        places = (np.arange(new[axis - 1]) + 0.5) * length / new[axis - 1] - 0.5
+
+        def interpolate(line, places=places):
+            return np.interp(places, np.arange(len(line)), line)
+
+        expected = np.apply_along_axis(interpolate, axis, expected)
+    result = resize_bilinear(x, new)
+    assert result.shape == (2, *new, 3)
+    np.testing.assert_allclose(result, expected, atol=1e-6)
+
+
+def test_resize_bilinear_by_hand_and_dtype():
+    row = jnp.asarray([[[[0.0], [4.0]]]], jnp.bfloat16)
+    result = resize_bilinear(row, (1, 4))
+    assert result.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(result[0, 0, :, 0], [0, 1, 3, 4])
