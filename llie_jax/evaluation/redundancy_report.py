@@ -1,14 +1,11 @@
 """The redundancy studies as lines of text and as a page with plots."""
 
-import base64
 import html
-import io as bytes_io
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from llie_jax.evaluation import report
 
@@ -110,7 +107,7 @@ def _by_layer(result, key: str, name: str) -> str:
         return left + (value - low) / (high - low) * (width - left - right)
 
     parts = [f'<text class="name" x="8" y="18">{html.escape(name)}</text>']
-    parts += _axis(x_of, low, high, top, height - 30)
+    parts += report.x_axis(x_of, report.ticks(low, high), top, height - 30)
     for place, (kind, layer, found) in enumerate(rows):
         y = top + step * (place + 0.7)
         mean, colour = float(np.mean(found)), _COLOURS[kind]
@@ -126,7 +123,7 @@ def _by_layer(result, key: str, name: str) -> str:
             "</circle>"
         )
     parts.append(_legend(width - right, series))
-    return _figure(parts, width, height, name)
+    return report.svg_figure(parts, width, height, name)
 
 
 def _histograms(result) -> str:
@@ -156,7 +153,7 @@ def _histograms(result) -> str:
         return base - count / largest * (base - top)
 
     parts = [f'<text class="name" x="8" y="18">{html.escape(name)}</text>']
-    parts += _axis(x_of, low, edges[-1], top, base)
+    parts += report.x_axis(x_of, report.ticks(low, edges[-1]), top, base)
     for place, (kind, count) in enumerate(counts.items()):
         bar = (x_of(edges[1]) - x_of(edges[0])) / len(counts)
         for edge, number in zip(edges, count, strict=False):
@@ -170,7 +167,7 @@ def _histograms(result) -> str:
         f'<text x="{left - 6}" y="{top + 4}" text-anchor="end">{largest}</text>'
     )
     parts.append(_legend(width - right, counts))
-    return _figure(parts, width, height, name)
+    return report.svg_figure(parts, width, height, name)
 
 
 def _maps(result) -> str:
@@ -209,36 +206,22 @@ def _heat_map(kernels: np.ndarray) -> str:
     dark, middle, bright = np.array([[16, 32, 64], [190, 90, 40], [255, 240, 190]])
     first = dark + (middle - dark) * np.minimum(2 * level, 1)
     colours = first + (bright - middle) * np.maximum(2 * level - 1, 0)
-    buffer = bytes_io.BytesIO()
-    Image.fromarray(colours.round().astype(np.uint8)).save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return report.data_uri(colours.round().astype(np.uint8), kind="png")
 
 
 def _details(result) -> str:
     """Returns the facts of the study and its definitions."""
-    facts = [
-        ("study", result["study"]),
-        ("model", result["model"]),
-        ("weights SHA-256", result["weights_sha256"]),
-        ("data", result["data"]),
-        ("reset leaves ADR as it is", result["host_only"]),
-        ("device", result.get("device")),
-        ("versions", result.get("versions")),
-    ]
-    rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{html.escape(str(value))}</td></tr>"
-        for name, value in facts
+    return report.settings_table(
+        {
+            "study": result["study"],
+            "model": result["model"],
+            "weights SHA-256": result["weights_sha256"],
+            "data": result["data"],
+            "reset leaves ADR as it is": result["host_only"],
+            "device": result.get("device"),
+            "versions": result.get("versions"),
+        }
     )
-    return f"<h2>Settings</h2><table class='settings'>{rows}</table>"
-
-
-def _axis(x_of, low: float, high: float, top: float, bottom: float) -> list[str]:
-    return [
-        f'<line class="rule" x1="{x_of(tick):.1f}" x2="{x_of(tick):.1f}" '
-        f'y1="{top}" y2="{bottom}"/><text x="{x_of(tick):.1f}" y="{bottom + 16}" '
-        f'text-anchor="middle">{tick:.4g}</text>'
-        for tick in report.ticks(low, high)
-    ]
 
 
 def _legend(right: float, kinds: Sequence[str]) -> str:
@@ -246,11 +229,3 @@ def _legend(right: float, kinds: Sequence[str]) -> str:
         f'<tspan dx="12" style="fill:{_COLOURS[kind]}">{kind}</tspan>' for kind in kinds
     )
     return f'<text x="{right}" y="18" text-anchor="end">{spans}</text>'
-
-
-def _figure(parts: Sequence[str], width: float, height: float, name: str) -> str:
-    return (
-        f'<figure class="chart" style="margin-top:1.25rem"><svg viewBox="0 0 {width} '
-        f'{height}" role="img" aria-label="{html.escape(name)}">{"".join(parts)}</svg>'
-        "</figure>"
-    )

@@ -13,7 +13,7 @@ import math
 import os
 import pathlib
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -115,7 +115,7 @@ def _pictures(scores: Scores) -> str:
     """Returns the before/after pictures, as many as fit the size limit."""
     figures, used = [], 0
     for picture in scores.pictures:
-        images = [_data_uri(x) for x in (picture.image, picture.output, picture.target)]
+        images = [data_uri(x) for x in (picture.image, picture.output, picture.target)]
         used += sum(map(len, images))
         if used > PICTURE_BYTES:
             break
@@ -154,10 +154,17 @@ def _figure(picture: Picture, images: Sequence[str], scores: Scores) -> str:
     )
 
 
-def _data_uri(image: np.ndarray) -> str:
+def data_uri(image: np.ndarray, *, kind: str = "jpeg") -> str:
+    """Returns an image as what stands in `src`.
+
+    Args:
+        image: uint8 [H, W, 3].
+        kind: "jpeg", or "png" for what is no photo.
+    """
     buffer = bytes_io.BytesIO()
-    Image.fromarray(image).save(buffer, format="JPEG", quality=_JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    Image.fromarray(image).save(buffer, format=kind, quality=_JPEG_QUALITY)
+    content = base64.b64encode(buffer.getvalue()).decode()
+    return f"data:image/{kind};base64,{content}"
 
 
 def _table(scores: Scores) -> str:
@@ -288,7 +295,7 @@ def _chart(name: str, series: Mapping[str, list[tuple[float, float]]]) -> str:
     # A loss that falls by decades is unreadable on a linear axis.
     log_scale = name == "loss" and min(values) > 0 and max(values) > 10 * min(values)
     scale = math.log10 if log_scale else float
-    low, high = _limits([scale(value) for value in values])
+    low, high = limits([scale(value) for value in values])
     first, last = min(steps), max(max(steps), min(steps) + 1)
 
     def x_of(step):
@@ -300,13 +307,7 @@ def _chart(name: str, series: Mapping[str, list[tuple[float, float]]]) -> str:
 
     parts = [f'<text class="name" x="{left}" y="18">{html.escape(name)}</text>']
     levels = _decade_ticks(low, high) if log_scale else ticks(low, high)
-    for value in levels:
-        y = y_of(value)
-        parts.append(
-            f'<line class="rule" x1="{left}" x2="{width - right}" y1="{y:.1f}" '
-            f'y2="{y:.1f}"/><text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">'
-            f"{value:.3g}</text>"
-        )
+    parts += y_axis(y_of, levels, left, width - right)
     for tick in ticks(first, last):
         label = f"{tick / 1000:g}k" if tick >= 10_000 else f"{tick:g}"
         parts.append(
@@ -333,7 +334,46 @@ def _chart(name: str, series: Mapping[str, list[tuple[float, float]]]) -> str:
     )
 
 
-def _limits(values: Sequence[float]) -> tuple[float, float]:
+def x_axis(
+    x_of: Callable[[float], float], values: Iterable[float], top: float, bottom: float
+) -> list[str]:
+    """Returns a vertical line for each value, with the value below it, as SVG."""
+    return [
+        f'<line class="rule" x1="{x_of(value):.1f}" x2="{x_of(value):.1f}" '
+        f'y1="{top}" y2="{bottom}"/><text x="{x_of(value):.1f}" y="{bottom + 16}" '
+        f'text-anchor="middle">{value:.4g}</text>'
+        for value in values
+    ]
+
+
+def y_axis(
+    y_of: Callable[[float], float], values: Iterable[float], left: float, right: float
+) -> list[str]:
+    """Returns a horizontal line for each value, with the value beside it, as SVG."""
+    return [
+        f'<line class="rule" x1="{left}" x2="{right}" y1="{y_of(value):.1f}" '
+        f'y2="{y_of(value):.1f}"/><text x="{left - 6}" y="{y_of(value) + 4:.1f}" '
+        f'text-anchor="end">{value:.3g}</text>'
+        for value in values
+    ]
+
+
+def svg_figure(parts: Iterable[str], width: float, height: float, name: str) -> str:
+    """Returns a chart of SVG elements, with a name for who cannot see it."""
+    return (
+        f'<figure class="chart" style="margin-top:1.25rem"><svg viewBox="0 0 {width} '
+        f'{height}" role="img" aria-label="{html.escape(name)}">{"".join(parts)}</svg>'
+        "</figure>"
+    )
+
+
+def settings_table(facts: Mapping[str, Any]) -> str:
+    """Returns what the numbers of a study depend on: name -> value."""
+    rows = _rows([(name, str(value)) for name, value in facts.items()])
+    return f"<h2>Settings</h2><table class='settings'>{rows}</table>"
+
+
+def limits(values: Sequence[float]) -> tuple[float, float]:
     """Returns a range round the values that is never empty."""
     low, high = min(values), max(values)
     margin = 0.05 * (high - low) or max(abs(high), 1) * 0.05
