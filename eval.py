@@ -39,7 +39,8 @@ def parser() -> argparse.ArgumentParser:
         "--protocol",
         metavar="P",
         default="default",
-        help="padding, rounding and metrics: default, retinexformer, cidnet, darkir",
+        help="padding or resizing, rounding and metrics: default, retinexformer, "
+        "cidnet, darkir, snr, snr_syn, snr_video",
     )
     add(
         "--out",

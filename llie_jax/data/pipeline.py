@@ -170,7 +170,7 @@ def make_pipeline(
         raise ValueError(f"workers={workers}; the host loader needs at least 1.")
 
     if any(size):
-        source = _Resized(source, size)
+        source = ResizedPairs(source, size)
     sizes = source.sizes()
     transforms.check_patches(sizes, source.names, stages)
     shape = (len(source), *sizes.max(axis=0).tolist(), 3)
@@ -208,7 +208,7 @@ def expand_images(resident: dict, batch: dict) -> types.Batch:
 
 
 def _load_resident(
-    source: "sources.PairedSource | _Resized", shape: tuple[int, ...]
+    source: "sources.PairedSource | ResizedPairs", shape: tuple[int, ...]
 ) -> dict[str, np.ndarray]:
     """Decodes all pairs into two arrays [N, H, W, 3]; smaller images are padded."""
     resident = {key: np.zeros(shape, np.uint8) for key in ("image", "target")}
@@ -223,11 +223,15 @@ def _load_resident(
     return resident
 
 
-class _Resized:
-    """Resizes the pairs of a source when they are read.
+class ResizedPairs:
+    """Resizes the pairs of a source when they are read, see `transforms.resize`.
 
     Differs: SNR-Net's authors keep the resized pixels as floats; here they are rounded
     to 8 bits, as all loaded pixels are.
+
+    Args:
+        source: the pairs.
+        size: height and width of all images.
     """
 
     def __init__(self, source: sources.PairedSource, size: tuple[int, int]):
@@ -239,6 +243,7 @@ class _Resized:
         return len(self._source)
 
     def __getitem__(self, index: int) -> sources.Record:
+        """Returns a pair with its resized images, see `PairedSource`."""
         record = self._source[index]
         resized = {
             key: transforms.resize(record[key], self._size)
@@ -247,13 +252,14 @@ class _Resized:
         return record | resized
 
     def sizes(self) -> np.ndarray:
+        """Returns height and width of every pair, int32 [N, 2]."""
         return np.tile(np.array(self._size, np.int32), (len(self), 1))
 
 
 class _Cached:
     """Keeps the decoded pairs of a source in memory, up to a limit."""
 
-    def __init__(self, source: sources.PairedSource | _Resized, limit_bytes: int):
+    def __init__(self, source: sources.PairedSource | ResizedPairs, limit_bytes: int):
         self._source = source
         self._room = limit_bytes
         self._kept: dict[int, sources.Record] = {}

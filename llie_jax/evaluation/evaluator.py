@@ -20,10 +20,11 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from llie_jax import metrics, registry
+from llie_jax import data, metrics, registry
 from llie_jax.evaluation import scores as results
 from llie_jax.evaluation.scores import Picture, Scores
 from llie_jax.image import io
+from llie_jax.image.resize import resize_bilinear
 from llie_jax.inference import freeze, padding
 from llie_jax.inference.enhance import enhance
 from llie_jax.metrics import protocol as protocols
@@ -51,8 +52,9 @@ def evaluate(
 ) -> Scores:
     """Scores a model on every pair of a source.
 
-    Images are padded, grouped by padded size (one compilation each), and mapped over
-    this process's devices. Metrics run on the host in float64, on the full image.
+    Images are padded, or resized where the protocol says so, grouped by their size (one
+    compilation each), and mapped over this process's devices. Metrics run on the host
+    in float64, on the full image.
 
     Args:
         model: the model.
@@ -70,8 +72,9 @@ def evaluate(
         progress: shows a bar on standard error.
 
     Raises:
-        ValueError: if the source is empty, the protocol is unknown, or an image cannot
-            be scored (too small, not finite, too large for the device's memory).
+        ValueError: if the source is empty, the protocol is unknown or resizes to what
+            the model does not take, or an image cannot be scored (too small, not
+            finite, too large for the device's memory).
     """
     protocol = protocols.get(protocol)
     if not len(source):
@@ -79,18 +82,25 @@ def evaluate(
     for name, value in (("batch_size", batch_size), ("tile", tile)):
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; give at least 1.")
+    if tile and protocol.size:
+        raise ValueError(
+            f"Protocol {protocol.name!r} resizes whole images; leave out tile={tile}."
+        )
     device_count = jax.local_device_count()
     batch_size = -(-(batch_size or 1) // device_count) * device_count
     multiple, pad_mode = protocol.padding(model.multiple, model.pad_mode)
     shown = _spread(len(source), max_report_images)
+    pairs = source
+    if protocol.pair_size:
+        pairs = data.ResizedPairs(source, protocol.pair_size)
     whole, tiled = {}, []
-    for index, (height, width) in enumerate(source.sizes().tolist()):
+    for index, (height, width) in enumerate(pairs.sizes().tolist()):
         if tile and height * width > tile**2:
             tiled.append(index)
         else:
             whole[index] = (height, width)
     groups = _group(whole, multiple)
-    run = _compiled(model)
+    run = _compiled(model, protocol.size)
     variables = jax.tree.map(np.asarray, freeze.freeze(model, variables))
     variables = jax.device_put(variables, NamedSharding(_mesh(), P()))
 
@@ -99,13 +109,13 @@ def evaluate(
         for group in groups:
             for start in range(0, len(group), batch_size):
                 indices = group[start : start + batch_size]
-                records = [source[index] for index in indices]
+                records = [pairs[index] for index in indices]
                 batch = _pad_batch(records, multiple, pad_mode, batch_size)
                 images = np.asarray(run(variables, batch))
                 for index, record, image in zip(indices, records, images, strict=False):
                     yield index, record, padding.crop(image, record["image"].shape[:2])
         for index in tiled:
-            record = source[index]
+            record = pairs[index]
             image = record["image"].astype(np.float32) / 255
             yield index, record, enhance(model, variables, image, tile=tile, clip=False)
 
@@ -170,15 +180,27 @@ def _mesh() -> Mesh:
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled(model: nn.Module) -> Callable:
+def _compiled(model: nn.Module, size: tuple[int, int] | None) -> Callable:
     """Returns the jitted `(variables, uint8 [B, H, W, 3]) -> float32` of a model.
 
     Cached, so that a training which evaluates every so often compiles once.
+
+    Args:
+        model: the model.
+        size: (height, width) that it gets the images at; None is their own.
     """
 
     def apply(variables, image):
         image = image.astype(jnp.float32) / 255
-        return model.apply(variables, image).image.astype(jnp.float32)
+        if size is None:
+            return model.apply(variables, image).image.astype(jnp.float32)
+        own_size = image.shape[1:3]
+        inputs = getattr(model, "native_inputs", lambda _: {})(image)
+        image, inputs = jax.tree.map(
+            lambda x: resize_bilinear(x, size), (image, inputs)
+        )
+        output = model.apply(variables, image, **inputs).image
+        return resize_bilinear(output.astype(jnp.float32), own_size)
 
     mapped = jax.shard_map(
         apply,

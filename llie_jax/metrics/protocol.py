@@ -30,6 +30,12 @@ class Protocol:
         multiple: sides are padded to a multiple of this; None leaves it to the model.
             A model's own multiple is always kept.
         pad_mode: "reflect" or "constant" (zeros); None is the model's own.
+        size: (height, width) that the model gets images at, in place of padding. They
+            are resized bilinearly, without averaging, and the output back. What a
+            model makes of an image at its own size, such as SNR-Net's map, is made
+            before. None does not resize.
+        pair_size: (height, width) that image and target are resized to in the same way
+            when they are read; the scores are those at this size. None keeps theirs.
         not_computed: columns of the published tables that are absent here.
     """
 
@@ -39,6 +45,8 @@ class Protocol:
     output: str = "round"
     multiple: int | None = None
     pad_mode: str | None = None
+    size: tuple[int, int] | None = None
+    pair_size: tuple[int, int] | None = None
     not_computed: tuple[str, ...] = ()
 
     def __post_init__(self):
@@ -47,9 +55,29 @@ class Protocol:
                 f"Protocol {self.name!r}: output is {self.output!r}; accepted are "
                 f"{', '.join(OUTPUTS)}."
             )
+        for field in ("size", "pair_size"):
+            value = getattr(self, field)
+            if value is not None and (len(value) != 2 or min(value) < 1):
+                raise ValueError(
+                    f"Protocol {self.name!r}: {field} is {value}; give height and "
+                    "width, both at least 1, or None."
+                )
 
     def padding(self, multiple: int, pad_mode: str) -> tuple[int, str]:
-        """Returns the multiple and the mode to pad with, given the model's own."""
+        """Returns the multiple and the mode to pad with, given the model's own.
+
+        Raises:
+            ValueError: if `size` is set, and the model does not take it.
+        """
+        if self.size is not None:
+            if any(side % multiple for side in self.size):
+                height, width = self.size
+                raise ValueError(
+                    f"Protocol {self.name!r} resizes images to {height} x {width}; "
+                    f"this model needs multiples of {multiple}. Use a protocol that "
+                    "pads, such as default."
+                )
+            return 1, self.pad_mode or pad_mode
         return math.lcm(multiple, self.multiple or 1), self.pad_mode or pad_mode
 
     def finish(self, image: np.ndarray) -> np.ndarray:
@@ -87,10 +115,10 @@ class Protocol:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all fields in a plain form, for result files."""
+        fields = {**dataclasses.asdict(self), "metrics": dict(self.metrics)}
         return {
-            **dataclasses.asdict(self),
-            "metrics": dict(self.metrics),
-            "not_computed": list(self.not_computed),
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in fields.items()
         }
 
 
@@ -129,6 +157,24 @@ PROTOCOLS: dict[str, Protocol] = {
             multiple=8,
             pad_mode="constant",
             not_computed=("lpips_vgg_unshifted",),
+        ),
+        Protocol(
+            name="snr",
+            description="SNR-Net's tables, LOL-v1, v2-real: the model gets 400 x 608",
+            metrics={"psnr": "rgb_uint8", "ssim": "gauss11"},
+            size=(400, 608),
+        ),
+        Protocol(
+            name="snr_syn",
+            description="SNR-Net's tables, LOL-v2-syn: the model gets 384 x 384",
+            metrics={"psnr": "rgb_uint8", "ssim": "gauss11"},
+            size=(384, 384),
+        ),
+        Protocol(
+            name="snr_video",
+            description="SNR-Net's tables, SID, SMID, SDSD: pairs scored at 512 x 960",
+            metrics={"psnr": "rgb_uint8", "ssim": "gauss11"},
+            pair_size=(512, 960),
         ),
     )
 }

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llie_jax import evaluation, metrics
+from llie_jax import data, evaluation, metrics
 from llie_jax.evaluation import scores as results
 from llie_jax.image import io
-from llie_jax.metrics.protocol import PROTOCOLS
+from llie_jax.image.resize import resize_bilinear
+from llie_jax.metrics.protocol import PROTOCOLS, Protocol
 from tests.conftest import ROOT
 from tests.evaluation import toys
 
@@ -123,6 +124,53 @@ def test_all_protocols():
     assert scores.other["metrics"]["rgb_uint8"] == pytest.approx(default["psnr"])
 
 
+def resizing(**sizes):
+    return Protocol("own", "", {"psnr": "rgb_float"}, output="clip", **sizes)
+
+
+def test_a_protocol_that_resizes_for_the_model():
+    source = toys.MemorySource(SIZES)
+    scores = evaluate(toys.Shade(), source, protocol=resizing(size=(12, 20)))
+    for record in (source[index] for index in range(len(source))):
+        image = jnp.asarray(record["image"][None], jnp.float32) / 255
+        # The map is made before, and is not that of the resized image.
+        small, shade = (
+            resize_bilinear(x, (12, 20)) for x in (image, image[..., :1] ** 2)
+        )
+        output = resize_bilinear(GAIN * small * shade, image.shape[1:3])[0]
+        assert scores.images[record["name"]]["psnr"] == pytest.approx(
+            metrics.compute("rgb_float", np.asarray(output), record["target"]), abs=1e-4
+        )
+        # The input is scored as it is.
+        assert scores.inputs[record["name"]]["psnr"] == pytest.approx(
+            metrics.compute("rgb_float", record["image"], record["target"])
+        )
+    found = scores.to_dict()["options"]
+    assert found["protocol"]["size"] == [12, 20]
+    assert found["pad_multiple"] == 1
+
+
+def test_resized_images_have_one_compilation_for_each_size_of_their_own():
+    toys.SHAPES.clear()
+    evaluate(toys.Gain(value=5.0), protocol=resizing(size=(12, 20)), batch_size=2)
+    # One for the cache, and 13 x 17, 15 x 18, 16 x 20, 24 x 24.
+    assert toys.SHAPES == [(1, 4, 4, 3)] + 4 * [(2, 12, 20, 3)]
+
+
+def test_a_protocol_that_resizes_the_pairs():
+    source = toys.MemorySource(SIZES)
+    scores = evaluate(source=source, protocol=resizing(pair_size=(14, 18)))
+    resized = data.ResizedPairs(source, (14, 18))
+    for record in (resized[index] for index in range(len(source))):
+        output = GAIN * (record["image"] / np.float32(255))
+        assert scores.images[record["name"]]["psnr"] == pytest.approx(
+            metrics.compute("rgb_float", output, record["target"]), abs=1e-4
+        )
+    assert {picture.output.shape for picture in scores.pictures} == {(14, 18, 3)}
+    assert scores.facts["data"]["fingerprint"] == source.fingerprint()
+    assert scores.to_dict()["options"]["protocol"]["pair_size"] == [14, 18]
+
+
 def test_result_file(tmp_path):
     scores = evaluate(variables={"params": {"gain": jnp.float32(2)}})
     assert set(scores.mean.values()) == {np.inf, 1.0}
@@ -158,6 +206,11 @@ def test_result_file(tmp_path):
         ({"protocol": "defualt"}, "Did you mean 'default'"),
         ({"batch_size": 0}, "batch_size is 0; give at least 1"),
         ({"tile": -1}, "tile is -1"),
+        ({"protocol": "snr", "tile": 64}, "'snr' resizes whole images; leave out tile"),
+        (
+            {"protocol": resizing(size=(12, 18))},
+            "to 12 x 18; this model needs multiples of 4",
+        ),
     ],
 )
 def test_mistakes(options, message):

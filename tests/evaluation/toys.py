@@ -25,6 +25,19 @@ class Gain(nn.Module):
         return Outputs(gain * image)
 
 
+class Shade(Gain):
+    """Also multiplies by a map that is made of the image at its own size."""
+
+    @staticmethod
+    def native_inputs(image):
+        return {"shade": image[..., :1] ** 2}
+
+    @nn.compact
+    def __call__(self, image, *, target=None, train=False, shade=1.0):
+        outputs = super().__call__(image)
+        return outputs.replace(image=outputs.image * shade)
+
+
 SHAPES = []
 """The shape of the image each time that `Gain` was traced."""
 
