@@ -121,10 +121,16 @@ def compare_folders(
 
     Raises:
         ValueError: if a file has no partner, the sizes of a pair differ, or an image
-            is damaged; the files are named.
+            is damaged, with the files' names; or if the protocol resizes pairs.
         OSError: if a folder is missing, or the file cannot be written.
     """
     chosen = protocols.get(protocol)
+    if chosen.pair_size:
+        raise ValueError(
+            f"Protocol {chosen.name!r} resizes pairs before the model gets them, which "
+            "is too late for saved images. Score them at the size they have with "
+            "another protocol, such as default."
+        )
     scan = sources.scan_folders(predictions, targets)
     problems = [
         f"{what}: {_some(files)}"

@@ -79,6 +79,7 @@ def test_mistakes(folders, tmp_path, capsys):
         return error
 
     assert "Did you mean 'cidnet'" in message(pred, gt, "--protocol", "cidnett")
+    assert "too late for saved" in message(pred, gt, "--protocol", "snr_video")
     assert "no folder" in message(tmp_path / "absent", gt)
     empty = tmp_path / "empty"
     empty.mkdir()
