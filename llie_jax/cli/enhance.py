@@ -7,6 +7,8 @@ import os
 import pathlib
 import sys
 
+from llie_jax.cli.arguments import positive
+
 HELP = "Brightens photos: files, folders or patterns."
 
 EXAMPLES = """
@@ -77,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--tile",
-        type=_positive,
+        type=positive,
         default=1024,
         metavar="PIXELS",
         help="side of the overlapping tiles of large photos; less needs less memory",
@@ -343,14 +345,6 @@ def _named(error: Exception, source: pathlib.Path) -> str:
     """Returns the message, with the photo's path where it is not in it."""
     message = str(error)
     return message if str(source) in message else f"{source}: {message}"
-
-
-def _positive(text: str) -> int:
-    """Returns the number; argparse reports the error."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not a number of pixels")
-    return number
 
 
 def _say(console, text: str) -> None:

@@ -3,6 +3,8 @@
 import argparse
 import pathlib
 
+from llie_jax.cli.arguments import positive
+
 HELP = "Resets, prunes or quantises layers of a trained model and compares the images."
 
 EXAMPLES = """
@@ -48,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--layers", metavar="GLOB", help='only layers whose path fits, as "latent/*"'
     )
     parser.add_argument(
-        "--seeds", type=_positive, default=3, metavar="N", help="number of draws"
+        "--seeds", type=positive, default=3, metavar="N", help="number of draws"
     )
     parser.add_argument(
         "--host-only",
@@ -56,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave ADR's parameters in reset attention layers as they are",
     )
     parser.add_argument(
-        "--max-images", type=_positive, metavar="N", help="only the first N pairs"
+        "--max-images", type=positive, metavar="N", help="only the first N pairs"
     )
     parser.add_argument(
         "--method", choices=METHODS, default="magnitude", help="of compress"
@@ -225,11 +227,3 @@ def _compress(args, study, training):
             for name, before, value in zip(study.names, study.psnr, after, strict=True)
         },
     }
-
-
-def _positive(text: str) -> int:
-    """Returns the number; argparse reports the error."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
-    return number
