@@ -14,6 +14,7 @@ SUBCOMMANDS = (
     "convert",
     "plan",
     "redundancy",
+    "bank",
 )
 
 

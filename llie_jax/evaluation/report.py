@@ -180,7 +180,7 @@ def _table(scores: Scores) -> str:
             for column, metric in metrics.items():
                 value = values[column]
                 text = results.text(value, metric)
-                cells.append(f'<td data-value="{_number(value)}">{text}</td>')
+                cells.append(f'<td data-value="{number(value)}">{text}</td>')
         lines.append(f"<tr>{''.join(cells)}</tr>")
     head = "".join(
         f"<th><button>{html.escape(heading)}</button></th>" for heading in heads
@@ -192,7 +192,7 @@ def _table(scores: Scores) -> str:
     )
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Returns a number as JavaScript reads it."""
     return str(value).replace("inf", "Infinity")
 

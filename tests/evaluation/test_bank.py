@@ -1,0 +1,217 @@
+"""What an LFPV bank does, against numbers made by hand."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import llie_jax
+from llie_jax import metrics
+from llie_jax.evaluation import bank, bank_report
+from llie_jax.models.shapes import variable_shapes
+from tests.evaluation.toys import Gain, MemorySource
+
+NODES, SIDE = 5, 2
+SPEC = {
+    "name": "lfpv",
+    "host": {"name": "retinexformer", "width": 4, "num_blocks": (1, 1)},
+    "num_nodes": NODES,
+    "patch_size": SIDE,
+}
+
+
+@pytest.fixture(scope="module")
+def made():
+    """A model with its updaters, as in a run, and a bank that is not zero."""
+    model = llie_jax.build(SPEC)
+    rng = np.random.default_rng(0)
+    return model, jax.tree.map(
+        lambda x: jnp.asarray(0.5 * rng.normal(size=x.shape), x.dtype),
+        variable_shapes(model),
+    )
+
+
+@pytest.fixture(scope="module")
+def source():
+    return MemorySource([(16, 20), (14, 18), (16, 20)])
+
+
+@pytest.fixture(scope="module")
+def result(made, source):
+    return bank.run(*made, source)
+
+
+def test_entropy():
+    shares = jnp.array(
+        [[0.5, 0.5, 0, 0], [1, 0, 0, 0], [0.25] * 4, [0.5, 0.25, 0.25, 0]]
+    )
+    np.testing.assert_allclose(bank.entropy(shares), [1, 0, 2, 1.5], atol=1e-6)
+
+
+def test_cosine_similarity():
+    nodes = np.array([[3.0, 4.0], [-4.0, 3.0], [-6.0, -8.0], [1.0, 0.0]])
+    wanted = [[1, 0, -1, 0.6], [0, 1, 0, -0.8], [-1, 0, 1, -0.6], [0.6, -0.8, -0.6, 1]]
+    np.testing.assert_allclose(bank.cosine_similarity(nodes), wanted, atol=1e-12)
+    patches = nodes.reshape(4, 1, 2, 1)
+    np.testing.assert_allclose(bank.cosine_similarity(patches), wanted, atol=1e-12)
+    found = bank.describe_nodes(nodes)
+    assert found["mean_similarity"] == pytest.approx(2 * (-1 - 0.8) / 12)
+    with_zeros = bank.cosine_similarity(np.array([[0.0, 0.0], [0.0, 2.0]]))
+    assert with_zeros.tolist() == [[0, 0], [0, 1]]
+
+
+def test_nodes_without_anything_to_compare():
+    zeros = bank.describe_nodes(np.zeros((3, 2)))
+    assert zeros["empty"]
+    assert zeros["similarity"] is None
+    assert zeros["mean_similarity"] is None
+    one = bank.describe_nodes(np.ones((1, 2)))
+    assert not one["empty"]
+    assert one["similarity"] == pytest.approx(np.ones((1, 1)))
+    assert one["mean_similarity"] is None
+
+
+def row(host, after):
+    return {"host": host, "bank": after, "gain": after - host, "difference": 1.0}
+
+
+def test_split():
+    images = {"a": row(20.0, 21), "b": row(24.0, 24.5), "c": row(30.0, 29.5)}
+    found = bank.split(images)
+    assert found["threshold"] == 24
+    assert found["is_median"]
+    fitted, others = (found[part] for part in bank.PARTS)
+    assert (fitted["images"], others["images"]) == (2, 1)
+    assert (fitted["host"], fitted["bank"], fitted["gain"]) == (27, 27, 0)
+    assert (others["host"], others["bank"], others["gain"]) == (20, 21, 1)
+    found = bank.split(images, 31.0)
+    assert not found["is_median"]
+    assert found["fully_fitted"] == {
+        "images": 0,
+        **dict.fromkeys(("host", "bank", "gain", "difference")),
+    }
+    assert found["not_fully_fitted"]["images"] == 3
+
+
+def test_a_study_is_what_the_model_gives(made, source, result):
+    """The padding of the second image does not count."""
+    model, variables = made
+    host = {"params": variables["params"]["host"]}
+    use, entropies, places = [], [], []
+    for index, name in enumerate(source.names):
+        image, target = source[index]["image"], source[index]["target"]
+        height, width = image.shape[:2]
+        padded = np.pad(image, ((0, 16 - height), (0, 20 - width), (0, 0)), "reflect")
+        padded = jnp.asarray(padded[None] / 255, jnp.float32)
+        before, after = (
+            np.clip(x.image[0, :height, :width], 0, 1)
+            for x in (
+                model.host.apply(host, padded),
+                model.apply(variables, padded),
+            )
+        )
+        found = result["images"][name]
+        psnr = [metrics.compute("rgb_uint8", x, target) for x in (before, after)]
+        assert [found["host"], found["bank"]] == pytest.approx(psnr, abs=1e-3)
+        assert found["gain"] == pytest.approx(found["bank"] - found["host"])
+        difference = 255 * np.mean(np.abs(before - after))
+        assert found["difference"] == pytest.approx(difference, rel=1e-3)
+        by_pixel, _ = model.apply(variables, padded, method="assign")
+        side = model.feature_stride
+        inside = by_pixel[0, : -(-height // side), : -(-width // side)]
+        inside = np.asarray(inside).reshape(-1, NODES)
+        use.append(inside.sum(0))
+        entropies.append(-np.sum(inside * np.log2(inside)))
+        places.append(len(inside))
+    found = result["nodes"]["vector"]
+    assert found["places"] == sum(places)
+    np.testing.assert_allclose(found["use"], np.sum(use, 0) / sum(places), rtol=1e-4)
+    assert found["entropy_per_place"] == pytest.approx(
+        sum(entropies) / sum(places), rel=1e-4
+    )
+    mean = np.array(found["use"])
+    assert found["entropy_of_mean"] == pytest.approx(-np.sum(mean * np.log2(mean)))
+    assert found["largest_entropy"] == math.log2(NODES)
+    assert sum(result["nodes"]["patch"]["use"]) == pytest.approx(1, abs=1e-5)
+    assert result["psnr"]["gain"] == pytest.approx(
+        np.mean([image["gain"] for image in result["images"].values()])
+    )
+    assert [photo["name"] for photo in result["photos"]] == ["0"]
+
+
+def test_one_compilation_for_each_size(made, source):
+    bank._run.clear_cache()
+    bank.run(*made, source)
+    assert bank._run._cache_size() == 1  # 14 x 18 is padded to 16 x 20
+
+
+def test_a_bank_of_zeros(made, source):
+    model, variables = made
+    state = jax.tree.map(jnp.zeros_like, variables["lfpv"])
+    result = bank.run(model, {**variables, "lfpv": state}, source, max_images=1)
+    assert result["psnr"]["gain"] == pytest.approx(0, abs=1e-4)
+    assert result["psnr"]["difference"] == pytest.approx(0, abs=1e-3)
+    for nodes in result["nodes"].values():
+        assert nodes["empty"]
+        np.testing.assert_allclose(nodes["use"], 1 / NODES, rtol=1e-5)
+        assert nodes["entropy_per_place"] == pytest.approx(math.log2(NODES))
+    text = bank_report.lines({"data": {"images": 1}, **result})
+    assert "vectors: the bank is empty (all zeros)" in text
+
+
+def test_assignment_is_drawn_in_places():
+    seen = {"node": np.array([[0, 1], [1, 1]]), "share": np.ones((2, 2)), "side": 2}
+    drawn = bank_report.assignment(seen, (3, 4))
+    assert drawn.shape == (3, 4, 3)
+    assert drawn.dtype == np.uint8
+    assert len(np.unique(drawn[:2, :2].reshape(-1, 3), axis=0)) == 1
+    assert np.any(drawn[0, 0] != drawn[0, 2])
+    assert np.all(drawn[2] == drawn[0, 2])
+    dim = bank_report.assignment({**seen, "share": np.zeros((2, 2))}, (3, 4))
+    assert dim.max() < drawn.max()
+    # Even 16 nodes can be told apart.
+    seen = {"node": np.arange(16)[None], "share": np.ones((1, 16)), "side": 1}
+    colours = bank_report.assignment(seen, (1, 16))[0].astype(int)
+    distance = np.abs(colours[:, None] - colours).sum(-1) + 999 * np.eye(16)
+    assert distance.min() > 40
+
+
+def test_large_photos_are_scaled_down(made, source, monkeypatch):
+    monkeypatch.setattr(bank, "PHOTO_SIDE", 20)
+    photo = np.zeros((32, 40, 3), np.uint8)
+    found = bank.run(*made, source, photos=[("p", photo)], max_images=1)
+    assert found["photos"][0]["size"] == [32, 40]
+    assert found["photos"][0]["studied_size"] == [16, 20]
+    assert found["pictures"][0]["photo"].shape == (16, 20, 3)
+
+
+def test_report(result, tmp_path):
+    facts = {
+        "model": SPEC,
+        "weights_sha256": "0",
+        "data": {"name": "toys", "split": "test", "images": 3},
+    }
+    bank_report.write(tmp_path / "report.html", facts | result)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<svg") == 5
+    assert page.count("data:image/png") == 4
+    assert page.count("data:image/jpeg") == 2
+    assert "this threshold is ours" in page
+    text = "\n".join(bank_report.lines(facts | result))
+    assert "vectors: mean cosine similarity" in text
+    assert "fully fitted by the host: 2 images" in text
+
+
+def test_mistakes(made, source):
+    with pytest.raises(ValueError, match="Gain has no bank; give weights of an LFPV"):
+        bank.run(Gain(), {}, source)
+    with pytest.raises(ValueError, match="fitted=nan; give a PSNR in dB"):
+        bank.run(*made, source, fitted=math.nan)
+    with pytest.raises(ValueError, match="toys test holds no images to study"):
+        bank.run(*made, MemorySource([]))
+    model, variables = made
+    state = jax.tree.map(lambda x: x * jnp.nan, variables["lfpv"])
+    with pytest.raises(ValueError, match="0: the model's output is not finite"):
+        bank.run(model, {**variables, "lfpv": state}, source)
