@@ -1,0 +1,17 @@
+"""SNR-Net with LFPV on LOL-v2 real. Not yet trained.
+
+python train.py --config llie_jax/configs/snr_net_lfpv_lol_v2_real.py
+    --workdir runs/snr_net_lfpv_lol_v2_real --config.data.train.root=data/lol_v2_real
+
+The recipe is that of snr_net_lol_v2_real.py and a second pixel term, on what the
+bank adds; --config.loss.terms.lfpv_pixel.weight is the paper's lambda. To begin with a
+trained host: --config.init_from=W. To leave it as it is:
+"--config.optimizer.frozen=('host/*',)".
+"""
+
+from llie_jax.configs import base, snr_net_lol_v2_real
+
+
+def get_config():
+    """Returns the config."""
+    return base.add_lfpv(snr_net_lol_v2_real.get_config())
