@@ -1,6 +1,8 @@
 """Steps on many devices against one, run in processes of their own by test_parallel.
 
-The optimizer is SGD: Adam would hide gradients that are too large by a factor.
+The arguments are the model and the number of steps. The model is "toy", or "lfpv" with
+one of its rules and one of its kinds of positions, "lfpv:paper:per_sample". The
+optimizer is SGD: Adam would hide gradients that are too large by a factor.
 """
 
 import json
@@ -10,22 +12,50 @@ import jax
 import numpy as np
 import optax
 
+import llie_jax
 from llie_jax.training import parallel
 from llie_jax.training.state import create_train_state
 from llie_jax.training.step import make_train_step
 from tests.training import toys
 
-STEPS, BATCH = 5, 8
+BATCH, SIDE = 8, 8
 
 
 def loss(outputs, batch, frozen, step):
-    value = ((outputs.image - batch["target"]) ** 2).mean()
+    images = [
+        outputs.image,
+        *(outputs.aux[k] for k in ("host_image",) if k in outputs.aux),
+    ]
+    value = sum(((image - batch["target"]) ** 2).mean() for image in images)
     return value, {"mse": value}
 
 
-def run(mesh, mapping):
-    """Returns the flat state and the last terms after a few steps."""
-    model, tx = toys.Toy(), optax.sgd(0.5)
+def make(name):
+    """Returns the model and SGD's rate."""
+    kind, *rest = name.split(":")
+    if kind == "toy":
+        return toys.Toy(), 0.5
+    rule, positions = rest
+    model = llie_jax.build(
+        {
+            "name": "lfpv",
+            "host": "toy_host",
+            "num_nodes": 5,
+            "patch_size": 2,
+            "update_rule": rule,
+            "positions": positions,
+        }
+    )
+    return model, 0.01
+
+
+def run(mesh, mapping, name, steps):
+    """Returns the flat state and the terms after the first step, and what stays equal.
+
+    After all steps, the replicas are compared.
+    """
+    model, rate = make(name)
+    tx = optax.sgd(rate)
     init = jax.jit(
         lambda: create_train_state(model, tx, jax.random.key(0), average=True),
         out_shardings=parallel.replicated(mesh),
@@ -38,36 +68,58 @@ def run(mesh, mapping):
     state = init()
     frozen = parallel.replicate({"data": {}, "loss": {}}, mesh)
     rng = parallel.replicate_key(jax.random.key(1), mesh)
-    for i in range(STEPS):
+    kept = 5 if name == "toy" else 1  # rounding grows from step to step
+    before = init().params
+    for i in range(steps):
         draw = np.random.default_rng(i)
         whole = {
-            name: draw.integers(0, 256, (BATCH, 8, 8, 3), np.uint8)
-            for name in ("image", "target")
+            key: draw.integers(0, 256, (BATCH, SIDE, SIDE, 3), np.uint8)
+            for key in ("image", "target")
         }
-        part = {name: parallel.own_part(value) for name, value in whole.items()}
+        part = {key: parallel.own_part(value) for key, value in whole.items()}
         state, terms = step(state, frozen, parallel.shard_batch(part, mesh), rng)
+        if i + 1 == kept:
+            result = summary(state, terms)
+            moved = jax.tree.map(lambda a, b: (a - b) / rate, before, state.params)
+            result["gradients"] = flat(moved)
     replicas = [
         np.array_equal(shard.data, leaf.addressable_shards[0].data)
         for leaf in jax.tree.leaves(state)
         for shard in leaf.addressable_shards
     ]
-    leaves = [np.asarray(leaf).ravel() for leaf in jax.tree.leaves(state)]
+    finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+    return {**result, "replicas_equal": all(replicas), "finite": finite}
+
+
+def flat(tree):
+    """Returns all values of a tree in one list."""
+    leaves = [np.asarray(leaf).ravel() for leaf in jax.tree.leaves(tree)]
+    return np.concatenate([*leaves, np.zeros(0)]).tolist()
+
+
+def summary(state, terms):
+    """Returns the state as one list, the bank as another, and two terms."""
     return {
-        "state": np.concatenate(leaves).tolist(),
+        "state": flat(state),
+        "bank": flat(state.collections.get("lfpv", {})),
         "loss": float(terms["loss"]),
         "gradient_norm": float(terms["gradient_norm"]),
-        "replicas_equal": all(replicas),
     }
 
 
 def main():
     """Prints one JSON line: results by mapping and number of devices."""
+    name, steps = sys.argv[1], int(sys.argv[2])
     parallel.start()
     everything = parallel.make_mesh()
-    results = {"shard_map": run(everything, "shard_map")}
+    results = {"shard_map": run(everything, "shard_map", name, steps)}
     if jax.process_count() == 1:
-        results["pmap"] = run(everything, "pmap")
-        results["one"] = run(parallel.make_mesh(jax.devices()[:1]), "shard_map")
+        one, two = (parallel.make_mesh(jax.devices()[:n]) for n in (1, 2))
+        results["one"] = run(one, "shard_map", name, steps)
+        if name == "toy":
+            results["pmap"] = run(everything, "pmap", name, steps)
+        elif steps > 1:
+            results["two"] = run(two, "shard_map", name, steps)
     results["devices"] = everything.size
     if jax.process_index() == 0:
         print(json.dumps(results))

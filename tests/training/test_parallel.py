@@ -12,9 +12,9 @@ import pytest
 from tests.conftest import ROOT
 
 
-def start(devices, **environment):
+def start(devices, model="toy", steps=5, **environment):
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.training.parallel_check"],
+        [sys.executable, "-m", "tests.training.parallel_check", model, str(steps)],
         cwd=ROOT,
         env={
             **os.environ,
@@ -57,20 +57,56 @@ def test_replicas_stay_identical(eight):
     assert eight["shard_map"]["replicas_equal"]
 
 
+RULES = ("lfpv:released:shared", "lfpv:paper:per_sample")
+
+
+def assert_equal_updates(a, b, tolerance):
+    """Bank, loss and gradients after one step, by their largest value."""
+    np.testing.assert_allclose(a["loss"], b["loss"], rtol=tolerance)
+    for key in ("bank", "gradients"):
+        found, wanted = np.asarray(a[key]), np.asarray(b[key])
+        assert np.abs(found - wanted).max() < tolerance * np.abs(wanted).max()
+        assert np.std(wanted) > 0.01
+
+
+def test_the_bank_is_the_same_on_eight_devices():
+    found = result(start(8, RULES[0], steps=2))
+    assert_equal_updates(found["shard_map"], found["one"], 1e-5)
+    assert found["shard_map"]["replicas_equal"]
+
+
 @pytest.mark.slow
-def test_two_processes_of_two_devices_equal_one_of_four():
+@pytest.mark.parametrize("model", RULES)
+def test_banks_stay_identical_for_fifty_steps(model):
+    found = result(start(8, model, steps=50))
+    for devices in ("two", "shard_map"):
+        assert_equal_updates(found[devices], found["one"], 1e-5)
+        assert found[devices]["replicas_equal"]
+        assert found[devices]["finite"]
+
+
+def two_processes(model):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     processes = [
         start(
             2,
+            model,
             JAX_COORDINATOR_ADDRESS=address,
             JAX_NUM_PROCESSES="2",
             JAX_PROCESS_ID=str(i),
         )
         for i in range(2)
     ]
-    found = [result(process) for process in processes]
-    assert found[0]["devices"] == 4
-    assert_equal(found[0]["shard_map"], result(start(4))["one"], 1e-5)
+    return [result(process) for process in processes]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["toy", *RULES])
+def test_two_processes_of_two_devices_equal_one_of_four(model):
+    found, *_ = two_processes(model)
+    assert found["devices"] == 4
+    assert found["shard_map"]["replicas_equal"]
+    compare = assert_equal if model == "toy" else assert_equal_updates
+    compare(found["shard_map"], result(start(4, model))["one"], 1e-5)

@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from llie_jax.configs import base
 from llie_jax.image import io
+from llie_jax.nn.primitives import pixel_shuffle
 from llie_jax.registry import register
 from llie_jax.types import Outputs
 
@@ -40,6 +41,30 @@ class Toy(nn.Module):
             x = nn.Conv(self.width, (1, 1), name="extra")(x)
         y = nn.Conv(3, (3, 3), name="last")(x)
         return Outputs(image + y, {"features": x})
+
+
+@register("toy_host", kind="model")
+class ToyHost(nn.Module):
+    """The least that a wrapper needs: two convolutions and the cut between them."""
+
+    width: int = 4
+
+    multiple = 2
+    pad_mode = "reflect"
+
+    def setup(self):
+        self.first = nn.Conv(self.width, (2, 2), strides=2)
+        self.last = nn.Conv(12, (1, 1))
+
+    def encode(self, image, *, train=False):
+        return self.first(image), image
+
+    def decode(self, features, context, *, train=False):
+        y = pixel_shuffle(self.last(nn.relu(features)), 2)
+        return Outputs(context + y)
+
+    def __call__(self, image, *, target=None, train=False):
+        return self.decode(*self.encode(image))
 
 
 def write_pairs(folder, count=6, size=(24, 20)):
