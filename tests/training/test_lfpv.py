@@ -1,0 +1,123 @@
+"""Training with LFPV: resuming, logging, grafting, releasing."""
+
+import jax
+import numpy as np
+import pytest
+import safetensors
+
+from llie_jax import weights
+from llie_jax.cli import main
+from llie_jax.configs import base
+from llie_jax.evaluation.report import read_log
+from llie_jax.training import loop
+from tests.training import toys
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    return toys.write_pairs(tmp_path_factory.mktemp("pairs"))
+
+
+def config(pairs, *, wrapped=True, **changes):
+    """A config of the toy host, with the bank or without."""
+    found = toys.config(pairs)
+    with found.unlocked():
+        found.model = base.spec("toy_host")
+    if wrapped:
+        found = base.add_lfpv(found, weight=0.5, num_nodes=3, patch_size=2)
+    with found.unlocked():
+        found.update_from_flattened_dict(changes)
+    return base.check(found)
+
+
+@pytest.fixture(scope="module")
+def unbroken(pairs, tmp_path_factory):
+    """An unbroken run of 8 steps: its folder and its result."""
+    workdir = tmp_path_factory.mktemp("unbroken")
+    return workdir, loop.train(config(pairs), workdir, progress=False)
+
+
+@pytest.fixture(scope="module")
+def host(pairs, tmp_path_factory):
+    """A run of the host alone."""
+    workdir = tmp_path_factory.mktemp("host")
+    return workdir, loop.train(config(pairs, wrapped=False), workdir, progress=False)
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_the_terms_are_logged_apart(unbroken):
+    workdir, _ = unbroken
+    lines = [line for line in read_log(workdir / "log.jsonl") if "loss" in line]
+    assert len(lines) == 4
+    for line in lines:
+        total = line["host_pixel"] + line["lfpv_pixel"]
+        np.testing.assert_allclose(line["loss"], total, rtol=1e-5)
+
+
+@pytest.mark.parametrize("stop", [1, 5])
+def test_a_broken_run_goes_on_with_the_same_bank(pairs, unbroken, tmp_path, stop):
+    part = loop.train(config(pairs), tmp_path, stop_at=stop, progress=False)
+    assert part.step == stop
+    last = loop.train(config(pairs), tmp_path, progress=False)
+    same(last.state, unbroken[1].state)
+    bank = last.state.collections["lfpv"]
+    assert np.std(bank["c_v"]) > 0.5
+    assert np.any(np.asarray(bank["c_v"]) != part.state.collections["lfpv"]["c_v"])
+
+
+@pytest.mark.parametrize("frozen", [(), ("host/*",)])
+def test_a_trained_host_is_grafted(pairs, host, tmp_path, frozen):
+    workdir, trained = host
+    changes = {"init_from": str(workdir), "optimizer.frozen": frozen}
+    result = loop.train(config(pairs, **changes), tmp_path, stop_at=1, progress=False)
+    # The weights of a run are the averaged ones.
+    before, after = trained.state.ema_params, result.state.params["host"]
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before, after)
+    assert any(jax.tree.leaves(moved)) == (not frozen)
+    if not frozen:  # one step of Adam is as long as the rate
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=0.011), before, after
+        )
+
+
+def test_the_graft_of_another_host(pairs, host, tmp_path):
+    changes = {"init_from": str(host[0]), "model.host.width": 5}
+    with pytest.raises(ValueError, match=r"params/first/kernel \(2, 2, 3, 4\)"):
+        loop.train(config(pairs, **changes), tmp_path, progress=False)
+
+
+def test_release_files_hold_what_inference_needs(unbroken, tmp_path, capsys):
+    workdir, _ = unbroken
+    file = tmp_path / "bank.safetensors"
+    assert main.main(["convert", str(workdir), str(file)]) == 0
+    capsys.readouterr()
+    with safetensors.safe_open(file, framework="numpy") as opened:
+        names = set(opened.keys())
+    assert {name.split("/")[1] for name in names} == {"c_v", "c_p", "host", "query"}
+    run, variables = weights.load(workdir)
+    model, released = weights.load(file)
+    image = np.random.default_rng(0).random((1, 16, 24, 3), np.float32)
+    same(
+        jax.jit(model.apply)(released, image).image,
+        jax.jit(run.apply)(variables, image).image,
+    )
+    with pytest.raises(ValueError, match="comes from a release file"):
+        model.apply(released, image, train=True)
+
+
+def test_training_goes_on_from_a_release_file(pairs, unbroken, tmp_path):
+    workdir, _ = unbroken
+    file = tmp_path / "bank.safetensors"
+    _, variables = weights.load(workdir)
+    weights.save(file, weights.describe(workdir)["spec"], variables)
+    changes = {"init_from": str(file)}
+    with pytest.raises(ValueError, match="Missing names: params/updaters/embedding"):
+        loop.train(config(pairs, **changes), tmp_path / "a", progress=False)
+    changes["init_missing"] = "params/updaters/*"
+    result = loop.train(
+        config(pairs, **changes), tmp_path / "b", stop_at=1, progress=False
+    )
+    assert result.step == 1
