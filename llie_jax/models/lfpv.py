@@ -568,7 +568,7 @@ class LFPV(nn.Module):
     @property
     def multiple(self) -> int:
         """Height and width must be divisible by it."""
-        self._check_fields()
+        _check(self)
         return math.lcm(self.host.multiple, self.feature_stride * self.patch_size)
 
     @property
@@ -765,30 +765,32 @@ class LFPV(nn.Module):
             )
         return jax.random.randint(self.make_rng(STATE), shape, 0, limit)
 
-    def _check_fields(self):
-        host = type(self.host).__name__
-        missing = [
-            name
-            for name in ("encode", "decode", "multiple", "pad_mode")
-            if not hasattr(self.host, name)
-        ]
-        if not isinstance(self.host, nn.Module) or missing:
+
+def _check(model: LFPV) -> None:
+    """Raises ValueError if a field of the model is impossible."""
+    host = type(model.host).__name__
+    missing = [
+        name
+        for name in ("encode", "decode", "multiple", "pad_mode")
+        if not hasattr(model.host, name)
+    ]
+    if not isinstance(model.host, nn.Module) or missing:
+        raise ValueError(
+            f"{host} cannot be a host of LFPV: it has no {listed(missing)}. A host "
+            "offers features, context = encode(image) and decode(features, "
+            "context)."
+        )
+    for name, options in (("update_rule", UPDATE_RULES), ("positions", POSITIONS)):
+        value = getattr(model, name)
+        if value not in options:
             raise ValueError(
-                f"{host} cannot be a host of LFPV: it has no {listed(missing)}. A host "
-                "offers features, context = encode(image) and decode(features, "
-                "context)."
+                f"Unknown {name} {value!r}.{registry.suggest(value, options)} Use "
+                f"one of {options}."
             )
-        for name, options in (("update_rule", UPDATE_RULES), ("positions", POSITIONS)):
-            value = getattr(self, name)
-            if value not in options:
-                raise ValueError(
-                    f"Unknown {name} {value!r}.{registry.suggest(value, options)} Use "
-                    f"one of {options}."
-                )
-        if self.bank_width is not None and self.bank_width < 1:
-            raise ValueError(f"bank_width={self.bank_width}; use at least 1, or None.")
-        if min(self.num_nodes, self.patch_size) < 1:
-            raise ValueError(
-                f"num_nodes={self.num_nodes} and patch_size={self.patch_size} must be "
-                "at least 1."
-            )
+    if model.bank_width is not None and model.bank_width < 1:
+        raise ValueError(f"bank_width={model.bank_width}; use at least 1, or None.")
+    if min(model.num_nodes, model.patch_size) < 1:
+        raise ValueError(
+            f"num_nodes={model.num_nodes} and patch_size={model.patch_size} must be "
+            "at least 1."
+        )

@@ -5,11 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from flax import traverse_util
 
 import llie_jax
 from llie_jax import convert, costs, registry
-from llie_jax.models import lfpv
+from llie_jax.evaluation import redundancy
+from llie_jax.inference.freeze import freeze
+from llie_jax.models import lfpv, options
 from llie_jax.models.shapes import variable_shapes
 
 L, C, K = 16, 8, 4
@@ -510,3 +513,254 @@ def test_import_of_another_model(official, golden):
     )
     assert not model.updaters
     assert set(variables["params"]) == {"host", "query"}
+
+
+def test_positions_are_drawn_from_the_stream():
+    model, variables = make()
+    image = images(model)
+    first = trained(model, variables, image)[1]["lfpv"]
+    again = trained(model, variables, image)[1]["lfpv"]
+    chex.assert_trees_all_equal(first, again)
+    other = trained(model, variables, image, rngs={"lfpv": jax.random.key(1)})
+    assert np.any(other[1]["lfpv"]["c_v"] != first["c_v"])
+    with pytest.raises(ValueError, match="draws positions and partners"):
+        trained(model, variables, image, rngs={})
+
+
+def test_given_positions_and_partners_are_taken():
+    """The bank depends on the pixel that is named, and on no other."""
+    model, variables = make()
+    image = images(model)
+    features, _ = model.host.apply(
+        {"params": variables["params"]["host"]}, image, method="encode"
+    )
+    chosen = {"vector": jnp.array([2, 1]), "patch": jnp.array([0, 2])}
+    pair = {"vector": jnp.arange(5), "patch": jnp.arange(5)[::-1]}
+    given = dict(positions=chosen, partners=pair, rngs={})
+    one = trained(model, variables, image, **given)[1]["lfpv"]
+    each = {kind: jnp.stack([corner] * 2) for kind, corner in chosen.items()}
+    same = trained(model, variables, image, **{**given, "positions": each})[1]["lfpv"]
+    chex.assert_trees_all_close(one, same, atol=1e-5)
+    cut = lfpv.sample(features, chosen["patch"], 2)
+    np.testing.assert_array_equal(cut, features[:, 0:2, 2:4])
+    cut = lfpv.sample(features, jnp.array([[1, 0], [2, 3]]), 1)
+    np.testing.assert_array_equal(cut[:, 0, 0], [features[0, 1, 0], features[1, 2, 3]])
+
+
+@pytest.mark.parametrize("positions", lfpv.POSITIONS)
+def test_random_corners_reach_every_place(positions):
+    """All of [0, h - k] x [0, w - k], also those that no cell begins with."""
+    model, _ = make(positions=positions)
+
+    def corners(rng):
+        bound = model.bind({}, rngs={"lfpv": rng})
+        return bound._corners(4, (3, 4), 2)
+
+    found = np.concatenate(
+        [
+            np.reshape(jax.jit(corners)(jax.random.key(i)), (-1, 2))
+            for i in range(200 if positions == "shared" else 50)
+        ]
+    )
+    places = {tuple(place) for place in found.tolist()}
+    assert places == {(row, column) for row in range(2) for column in range(3)}
+    if positions == "per_sample":
+        assert np.any(found[0] != found[:4])
+
+
+def test_the_rules_move_the_bank_apart():
+    model, variables = make()
+    image = images(model)
+    released = trained(model, variables, image)[1]["lfpv"]
+    model, variables = make(update_rule="paper")
+    paper = trained(model, variables, image)[1]["lfpv"]
+    assert np.any(paper["c_v"] != released["c_v"])
+    # To the letter, nothing keeps the sums small.
+    model, variables = make(update_rule="paper", stabilise=False)
+    for _ in range(3):
+        literal = trained(model, variables, image)[1]
+        variables = {**variables, **literal}
+    assert np.abs(literal["lfpv"]["c_v"]).max() > np.abs(paper["c_v"]).max()
+
+
+def test_the_embedding_of_a_patches_partner():
+    """The authors' code takes the vector's; that is kept for parity."""
+    partners = {"vector": jnp.arange(5), "patch": jnp.arange(5)[::-1]}
+    positions = {kind: jnp.zeros(2, int) for kind in ("vector", "patch")}
+    found = {}
+    for fixed in (True, False):
+        model, variables = make(fix_partner_identity=fixed)
+        found[fixed] = trained(
+            model,
+            variables,
+            images(model),
+            positions=positions,
+            partners=partners,
+            rngs={},
+        )[1]["lfpv"]
+    chex.assert_trees_all_equal(found[True]["c_v"], found[False]["c_v"])
+    assert np.any(found[True]["c_p"] != found[False]["c_p"])
+
+
+def test_wide_features_are_projected():
+    _, variables = make("restormer", bank_width=8)  # the features have 32 channels
+    assert variables["lfpv"]["c_v"].shape == (5, 8)
+    assert variables["params"]["project"]["conv"]["kernel"].shape == (1, 1, 32, 8)
+    assert variables["params"]["restore"]["kernel"].shape == (1, 1, 8, 32)
+    assert "bias" not in variables["params"]["restore"]
+    _, variables = make("restormer", bank_width=None)
+    assert variables["lfpv"]["c_v"].shape == (5, 32)
+    assert "project" not in variables["params"]
+
+
+def test_keys_of_the_bank_are_computed_once():
+    model, variables = make()
+    variables["lfpv"] = random_like(variables["lfpv"], seed=5)
+    image = images(model)
+    frozen = freeze(model, variables)
+    assert set(frozen["cache"]["query"]) == {"vector_keys", "patch_keys"}
+    jaxpr = str(jax.make_jaxpr(model.apply)(frozen, image))
+    assert jaxpr.count("rsqrt") < str(
+        jax.make_jaxpr(model.apply)(variables, image)
+    ).count("rsqrt")
+    np.testing.assert_allclose(
+        jax.jit(model.apply)(frozen, image).image,
+        jax.jit(model.apply)(variables, image).image,
+        atol=1e-5,
+    )
+
+
+def test_a_host_with_state_counts_one_step():
+    slot = {
+        "name": "adr",
+        "width": 2,
+        "conv": {"name": "dynamic", "annealing_steps": 10},
+    }
+    host = {"name": "retinexformer", **HOSTS["retinexformer"], "reallocate": slot}
+    model = llie_jax.build(
+        {"name": "lfpv", "host": host, "num_nodes": 3, "patch_size": 2}
+    )
+    variables = jax.jit(model.init)(jax.random.key(0), images(model))
+
+    def run(variables, image):
+        return model.apply(
+            variables,
+            image,
+            train=True,
+            rngs={"lfpv": jax.random.key(0)},
+            mutable=["lfpv", "counters"],
+        )[1]
+
+    updated = jax.jit(run)(variables, images(model))
+    steps = jax.tree.leaves(updated["counters"])
+    assert steps
+    assert all(int(step) == 1 for step in steps)
+
+
+def test_published_sizes():
+    """The bank, what inference pays for it, and what training only has."""
+    host, whole = costs.count("snr_net"), costs.count("lfpv")
+    assert whole.params == 45_966_979
+    assert whole.inference_params - host.params == 21_760
+    assert whole.params - whole.inference_params == 6_821_120
+    shapes = variable_shapes(llie_jax.build("lfpv"))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["lfpv"])) == 17_408
+    # 4 l c for each position of the features, of which the keys' norms are none.
+    assert whole.macs - host.macs == 4 * 16 * 64 * 64 * 64
+    released = costs.count({"name": "lfpv", "updaters": False})
+    assert released.params == whole.inference_params
+
+
+def test_flat_images_have_finite_gradients():
+    model, variables = make()
+    levels = jnp.asarray([0.0, 0.5, 1.0])[:, None, None, None]
+    flat = jnp.broadcast_to(levels, (3, *images(model).shape[1:]))
+
+    @jax.jit
+    def gradient(variables, image):
+        def loss(variables, image):
+            outputs, _ = model.apply(
+                variables,
+                image,
+                train=True,
+                rngs={"lfpv": jax.random.key(0)},
+                mutable=["lfpv"],
+            )
+            return sum(jnp.sum(x**2) for x in jax.tree.leaves(outputs))
+
+        return jax.grad(loss, argnums=(0, 1))(variables, image)
+
+    chex.assert_tree_all_finite(gradient(variables, flat))
+
+
+def test_a_host_in_bfloat16():
+    host = {"name": "retinexformer", **HOSTS["retinexformer"]}
+    spec = {"name": "lfpv", "num_nodes": 5, "patch_size": 2}
+    exact = llie_jax.build({**spec, "host": host})
+    low = llie_jax.build({**spec, "host": {**host, "dtype": "bfloat16"}})
+    variables = jax.jit(exact.init)(jax.random.key(0), images(exact))
+    variables["lfpv"] = random_like(variables["lfpv"])
+    outputs, updated = trained(low, variables, images(low))
+    assert outputs.image.dtype == updated["lfpv"]["c_v"].dtype == jnp.float32
+    wanted = jax.jit(exact.apply)(variables, images(exact)).image
+    found = jax.jit(low.apply)(variables, images(low)).image
+    np.testing.assert_allclose(found, wanted, atol=0.1)
+
+
+class Closed(nn.Module):
+    """A model without a split."""
+
+    multiple = 8
+    pad_mode = "reflect"
+
+    def __call__(self, image, *, target=None, train=False):
+        return llie_jax.Outputs(image)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(host=Closed()), "Closed cannot be a host of LFPV: it has no encode, dec"),
+        (dict(update_rule="papper"), "Unknown update_rule 'papper'. Did you mean"),
+        (dict(positions="all"), "Unknown positions 'all'"),
+        (dict(num_nodes=0), "num_nodes=0"),
+        (dict(bank_width=0), "bank_width=0"),
+    ],
+)
+def test_fields_that_do_not_fit(fields, message):
+    with pytest.raises(ValueError, match=message):
+        variable_shapes(lfpv.LFPV(**fields))
+
+
+@pytest.mark.parametrize("host", [7, ["darkir"], "darkirr"])
+def test_specs_of_hosts_that_are_none(host):
+    with pytest.raises(ValueError, match=r"is a model: its name|Unknown .*darkir"):
+        llie_jax.build({"name": "lfpv", "host": host})
+
+
+def test_a_size_that_patches_do_not_divide():
+    model, variables = make("darkir", patch_size=4)
+    assert model.multiple == 16
+    image = jnp.zeros((1, 20, 20, 3))  # which DarkIR alone would take
+    with pytest.raises(
+        ValueError, match="20 x 20; LFPV on DarkIR needs multiples of 16"
+    ):
+        model.apply(variables, image)
+
+
+def test_a_bank_of_another_width():
+    model, variables = make("darkir")
+    _, other = make("darkir", num_nodes=4)
+    variables["lfpv"] = other["lfpv"]
+    with pytest.raises(ValueError, match=r"c_v is \(4, 16\), .* DarkIR .* \(5, 16\)"):
+        model.apply(variables, images(model))
+
+
+def test_options_and_layers_are_those_of_the_host():
+    model, _ = make("cidnet")
+    assert options.test_options(model)["saturation"] == 1.0
+    changed = options.with_test_options(model, {"saturation": 1.3})
+    assert changed.host.saturation == 1.3
+    found = redundancy.layers(model, "attention")
+    assert found[0].startswith("host/")
+    assert not any("i_lca5" in path for path in found)
