@@ -50,6 +50,7 @@ bench: install ## measures speed; JSON files under bench/results
 	$(BIN)/python -m bench.primitives
 	$(BIN)/python -m bench.pog
 	$(BIN)/python -m bench.adr
+	$(BIN)/python -m bench.lfpv
 
 clean: ## removes the environment and caches, keeps runs and data
 	rm -rf .venv .bootstrap .jax_cache .pytest_cache .ruff_cache

@@ -162,6 +162,7 @@ def _report(planner, plans: dict[str, list]) -> dict:
     for name, (*others, made) in plans.items():
         stages[name] = {
             **dataclasses.asdict(made),
+            "gradient_bytes": planner.gradient_bytes,
             "forward_macs_per_image": costs.count(spec, made.crop).macs,
             "advice": [] if made.fits else planner.advice(made),
             "tried": [
@@ -247,8 +248,15 @@ def _rows(stage: dict) -> dict[str, str]:
         "10^9 MACs, enhancing one image": f"{forward / 1e9:.2f}",
         "10^9 MACs, whole step, per device": f"{stage['macs'] / 1e9:.2f}",
         "all-reduce, MB": "?" if reduced is None else f"{reduced['bytes'] / 1e6:.2f}",
+        "  besides gradients, kB": "?" if reduced is None else _besides(stage, reduced),
         "compile time, s": f"{stage['compile_seconds']:.0f}",
     }
+
+
+def _besides(stage: dict, reduced: dict) -> str:
+    """Returns the kB that are no gradients: loss terms, and what the model averages."""
+    # Gradients of frozen parameters are zero, and left out.
+    return f"{max(reduced['bytes'] - stage['gradient_bytes'], 0) / 1e3:.1f}"
 
 
 def _gib(value: int | None) -> str:

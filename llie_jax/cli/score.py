@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--protocol",
         default="default",
         metavar="P",
-        help="metrics: default, retinexformer, cidnet, darkir",
+        help="metrics: default, retinexformer, cidnet, darkir, snr",
     )
     parser.add_argument("--json", metavar="FILE", help="also write the scores there")
 

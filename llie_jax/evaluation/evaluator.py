@@ -65,7 +65,8 @@ def evaluate(
             each.
         tile: images of more than tile * tile pixels are enhanced in tiles of this side,
             which needs less memory and may change the scores; None never does.
-        all_protocols: also score the same outputs under every protocol and metric.
+        all_protocols: also score the same outputs under every metric, and under every
+            protocol that gives the model images of the same size.
         save_images: a folder that gets the outputs as PNG files.
         max_report_images: number of pictures kept for the report, evenly spread.
         weights: what is known about the weights, see `llie_jax.weights.describe`.
@@ -104,6 +105,13 @@ def evaluate(
     variables = jax.tree.map(np.asarray, freeze.freeze(model, variables))
     variables = jax.device_put(variables, NamedSharding(_mesh(), P()))
 
+    # Others would have given the model the images at another size.
+    comparable = {
+        name: other
+        for name, other in protocols.PROTOCOLS.items()
+        if (other.size, other.pair_size) == (protocol.size, protocol.pair_size)
+    }
+
     def outputs() -> Iterator[tuple[int, dict, np.ndarray]]:
         """Yields (index, record, output float32 [H, W, 3]) of every pair."""
         for group in groups:
@@ -133,7 +141,7 @@ def evaluate(
                 "input": protocol.score(image, target),
             }
             if all_protocols:
-                found |= _under_all(output, target)
+                found |= _under_all(output, target, comparable)
         except ValueError as error:
             raise ValueError(f"{record['name']}: {error}") from error
         if save_images is not None:
@@ -252,13 +260,15 @@ def _in_threads(
     return found
 
 
-def _under_all(output: np.ndarray, target: np.ndarray) -> dict[str, dict]:
-    """Returns the scores of one output under every protocol and every metric."""
+def _under_all(
+    output: np.ndarray, target: np.ndarray, comparable: Mapping[str, protocols.Protocol]
+) -> dict[str, dict]:
+    """Returns the scores of one output under some protocols and every metric."""
     clipped = np.clip(output, 0, 1)
     return {
         "protocols": {
             name: protocol.score(output, target)
-            for name, protocol in protocols.PROTOCOLS.items()
+            for name, protocol in comparable.items()
         },
         "metrics": {
             name: metrics.compute(name, clipped, target)
@@ -271,7 +281,7 @@ def _mean_of_all(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict]:
     return {
         "protocols": {
             name: results.mean_columns(row["protocols"][name] for row in rows)
-            for name in protocols.PROTOCOLS
+            for name in rows[0]["protocols"]
         },
         "metrics": results.mean_columns(row["metrics"] for row in rows),
     }

@@ -153,14 +153,6 @@ class FeedForward(nn.Module):
         return primitives.Conv(channels, (1, 1), name="contract", **types)(y)
 
 
-class _LayerNorm(primitives.LayerNorm):
-    """The layer norm, which the authors take from PyTorch, so that fvcore sees it."""
-
-    def fvcore_macs(self, x: jax.Array) -> int:
-        """Returns fvcore's count for one call."""
-        return 5 * x.size
-
-
 class Block(nn.Module):
     """Attention, then a feed-forward network; only the latter has a norm in front.
 
@@ -186,7 +178,7 @@ class Block(nn.Module):
         x = x + IlluminationGuidedAttention(
             self.num_heads, self.reallocate, name="attention", **types
         )(x, illumination)
-        y = _LayerNorm(epsilon=1e-5, name="norm", **types)(x)
+        y = primitives.CountedLayerNorm(epsilon=1e-5, name="norm", **types)(x)
         return x + FeedForward(name="feed_forward", **types)(y)
 
 

@@ -106,7 +106,7 @@ class MaskedAttention(nn.Module):
                 the same.
         """
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        x = primitives.LayerNorm(name="norm", **types)(tokens)
+        x = primitives.CountedLayerNorm(name="norm", **types)(tokens)
         batch, height, width, channels = x.shape
         inner = self.num_heads * self.head_width
 
@@ -147,7 +147,7 @@ class FeedForward(nn.Module):
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Returns tokens of the same shape, [B, h, w, D]."""
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        x = primitives.LayerNorm(name="norm", **types)(tokens)
+        x = primitives.CountedLayerNorm(name="norm", **types)(tokens)
         x = nn.relu(primitives.Conv(self.hidden, (1, 1), name="expand", **types)(x))
         return primitives.Conv(tokens.shape[-1], (1, 1), name="contract", **types)(x)
 

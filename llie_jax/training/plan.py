@@ -269,6 +269,11 @@ class Planner:
     def _state(self):
         return jax.eval_shape(self.experiment.init)
 
+    @property
+    def gradient_bytes(self) -> int:
+        """Bytes of all gradients together, which devices average in each step."""
+        return _nbytes(self._state.params)
+
     def _step(self, crop: tuple[int, int], batch_size: int):
         """Returns the mapped step, and the shapes of its arguments on their devices."""
         mesh = self.topology.mesh
