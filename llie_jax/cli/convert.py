@@ -79,6 +79,8 @@ def _save(out, spec, variables, facts) -> None:
     from llie_jax import weights
 
     weights.save(out, spec, variables, **facts)
+    spec = weights.describe(out)["spec"]  # a release may leave parts out
+    _, variables = weights.load(out)
     fields = ", ".join(f"{k}={v}" for k, v in spec.items() if k != "name")
     size = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     print(f"{spec['name']}: {fields}")
