@@ -162,8 +162,16 @@ def add_lfpv(config: ConfigDict, *, weight: float = 1.0, **fields: Any) -> Confi
         config: the host's experiment, whose terms one is named `pixel`.
         weight: lambda, how much `lfpv_pixel` counts; the authors' code has 1.
         **fields: of the model `lfpv`.
+
+    Raises:
+        ValueError: if no term is named `pixel`.
     """
     terms = config.loss.terms.to_dict()
+    if "pixel" not in terms:
+        raise ValueError(
+            "LFPV takes the host's loss term 'pixel' for what the bank adds; the terms "
+            f"are {', '.join(terms)}."
+        )
     pixel = terms["pixel"]
     found = {}
     for name, term in terms.items():
