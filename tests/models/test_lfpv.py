@@ -764,3 +764,16 @@ def test_options_and_layers_are_those_of_the_host():
     found = redundancy.layers(model, "attention")
     assert found[0].startswith("host/")
     assert not any("i_lca5" in path for path in found)
+
+
+def test_what_the_host_makes_at_native_size_comes_in_from_outside():
+    model, variables = make("snr_net")
+    variables["lfpv"] = random_like(variables["lfpv"])
+    image = images(model)
+    inputs = model.native_inputs(image)
+    apply = jax.jit(model.apply)
+    own, given = apply(variables, image), apply(variables, image, **inputs)
+    np.testing.assert_allclose(own.image, given.image, atol=1e-3)
+    other = apply(variables, image, snr_map=1 - inputs["snr_map"])
+    assert np.abs(own.image - other.image).max() > 0.01
+    assert make("darkir")[0].native_inputs(image) == {}
