@@ -9,6 +9,7 @@ from flax import linen as nn
 from flax import traverse_util
 
 import llie_jax
+import tests.training.toys  # noqa: F401  registers toy_host
 from llie_jax import convert, costs, registry
 from llie_jax.evaluation import redundancy
 from llie_jax.inference.freeze import freeze
@@ -349,10 +350,10 @@ HOSTS = {
 }
 
 
-def make(host="retinexformer", **fields):
+def make(host="toy_host", **fields):
     """A small LFPV model and its variables, all random but for the bank of zeros."""
     small = {"num_nodes": 5, "patch_size": 2}
-    host = {"name": host, **HOSTS[host]}
+    host = {"name": host, **HOSTS.get(host, {})}
     model = llie_jax.build({"name": "lfpv", "host": host, **small, **fields})
     shapes = variable_shapes(model)
     variables = random_like(shapes, scale=0.3)

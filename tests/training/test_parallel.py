@@ -19,7 +19,8 @@ def start(devices, model="toy", steps=5, **environment):
         env={
             **os.environ,
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
+            "--xla_backend_optimization_level=0",
             **environment,
         },
         stdout=subprocess.PIPE,
