@@ -45,12 +45,15 @@ class Experiment:
         No weights are loaded and nothing is compiled.
         """
         model = registry.build(config.model.to_dict())
+        name_of_model = config.model.name
+        if "host" in config.model:
+            name_of_model += f" on {config.model.host.name}"
         for name, stage in config.stages.items():
             for key in ("patch_size", "patch_width"):
                 if stage[key] % model.multiple:
                     raise ValueError(
                         f"config.stages.{name}.{key} is {stage[key]}; "
-                        f"{config.model.name} needs multiples of {model.multiple}."
+                        f"{name_of_model} needs multiples of {model.multiple}."
                     )
         if config.optimizer.frozen:
             _check_frozen(model, config.optimizer.frozen)

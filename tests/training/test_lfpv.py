@@ -10,6 +10,7 @@ from llie_jax.cli import main
 from llie_jax.configs import base
 from llie_jax.evaluation.report import read_log
 from llie_jax.training import loop
+from llie_jax.training.experiment import Experiment
 from tests.training import toys
 
 
@@ -87,6 +88,12 @@ def test_the_graft_of_another_host(pairs, host, tmp_path):
     changes = {"init_from": str(host[0]), "model.host.width": 5}
     with pytest.raises(ValueError, match=r"params/first/kernel \(2, 2, 3, 4\)"):
         loop.train(config(pairs, **changes), tmp_path, progress=False)
+
+
+def test_crops_that_patches_do_not_divide(pairs):
+    found = config(pairs, **{"stages.s0.patch_size": 18})
+    with pytest.raises(ValueError, match="lfpv on toy_host needs multiples of 4"):
+        Experiment.from_config(found)
 
 
 def test_release_files_hold_what_inference_needs(unbroken, tmp_path, capsys):
