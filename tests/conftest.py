@@ -1,5 +1,6 @@
 """What all tests share: one compilation cache, and the folder beside the project."""
 
+import gc
 import os
 import pathlib
 
@@ -14,6 +15,18 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import pytest
+
+gc.set_threshold(20_000)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kept_programs():
+    """JAX keeps what it traced; the garbage collector need not look at it again.
+
+    Of a suite of ten minutes, it would otherwise take more than one.
+    """
+    yield
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
