@@ -255,8 +255,7 @@ def _rows(stage: dict) -> dict[str, str]:
 
 def _besides(stage: dict, reduced: dict) -> str:
     """Returns the kB that are no gradients: loss terms, and what the model averages."""
-    # Gradients of frozen parameters are zero, and left out.
-    return f"{max(reduced['bytes'] - stage['gradient_bytes'], 0) / 1e3:.1f}"
+    return f"{(reduced['bytes'] - stage['gradient_bytes']) / 1e3:.1f}"
 
 
 def _gib(value: int | None) -> str:

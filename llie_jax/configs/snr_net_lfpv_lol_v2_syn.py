@@ -1,7 +1,7 @@
 """SNR-Net with LFPV on LOL-v2 synthetic. Not yet trained.
 
 python train.py --config llie_jax/configs/snr_net_lfpv_lol_v2_syn.py
-    --workdir runs/snr_net_lfpv_lol_v2_syn --config.data.train.root=data/lol_v2_syn
+    --workdir runs/snr_net_lfpv_lol_v2_syn --config.data.train.root=data/lol_v2
 
 The recipe is that of snr_net_lol_v2_syn.py and a second pixel term, on what the
 bank adds; --config.loss.terms.lfpv_pixel.weight is the paper's lambda. To begin with a

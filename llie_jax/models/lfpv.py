@@ -49,7 +49,9 @@ class Query(nn.Module):
     def setup(self):
         """Builds the four norms."""
         norm = functools.partial(
-            primitives.LayerNorm, epsilon=_EPSILON, param_dtype=self.param_dtype
+            primitives.CountedLayerNorm,
+            epsilon=_EPSILON,
+            param_dtype=self.param_dtype,
         )
         self.vector_query, self.vector_key = norm(), norm()
         self.patch_query, self.patch_key = norm(), norm()
@@ -521,6 +523,8 @@ class LFPV(nn.Module):
     them, and all draw the same positions, so that the bank is the same everywhere.
 
     Source: the paper; the authors' code, whose host is SNR-Net.
+    With averaged parameters (`ema`), the bank is still the one of the last step.
+
     Differs: the bank gets no gradient. In the authors' code a misspelt name leaves it
     with the optimizer, which shifts it by about the learning rate in each step. Wide
     features pass a 1x1 convolution on their way to the bank and one back.
@@ -539,7 +543,8 @@ class LFPV(nn.Module):
             partner. False takes those of the vector's partner, as in the authors' code.
         positions: "shared" takes the same place of all images of a batch, as in the
             authors' code, "per_sample" another for each.
-        include_self: whether pairs of a node with itself count, for rule "paper".
+        include_self: whether pairs of a node with itself count, for rule "paper". They
+            are among the rows of the batch norms either way.
         stabilise: False makes rule "paper" literal: sums, and no norm.
         updaters: False builds a model without them, which cannot be trained.
         param_dtype: storage dtype of the parameters. Whatever the host's dtype is, the
@@ -599,7 +604,8 @@ class LFPV(nn.Module):
             train: also decodes the plain features, moves the bank and stores it where
                 the collection `lfpv` is mutable. Draws from the stream `lfpv`.
             positions: in place of random ones: upper left pixels (row, column) in the
-                features of `vector` and `patch`, [2] or [B, 2].
+                features of `vector` and `patch`, [2] or [B, 2]; beyond the features,
+                the nearest ones inside are taken.
             partners: in place of random ones: numbers of nodes [num_nodes] for `vector`
                 and `patch`; rule "released" only.
             **inputs: passed on to the host's `encode`, such as SNR-Net's `snr_map`.
@@ -614,7 +620,7 @@ class LFPV(nn.Module):
             return self.host.decode(self._through_bank(features), context)
         if not self.updaters:
             raise ValueError(
-                "This LFPV model has no updaters: it comes from a release file. To go "
+                "This LFPV model has no updaters, as one from a release file. To go "
                 "on training, build it with updaters=True and begin with "
                 'config.init_from and config.init_missing="params/updaters/*".'
             )

@@ -420,10 +420,12 @@ def _initial_variables(experiment: Experiment) -> dict[str, Any] | None:
     source, variables = weights.load(path)
     model = experiment.model
     grafted = hasattr(model, "host") and not hasattr(source, "host")
+    spec = experiment.config.model
+    on_host = f", for {spec.name} on {spec.host.name}," if "host" in spec else ""
     weights.check_fit(
         variables,
         model.host if grafted else model,
-        f"The arrays of {path}",
+        f"The arrays of {path}{on_host}",
         missing=experiment.config.init_missing,
     )
     if grafted:

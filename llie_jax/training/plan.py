@@ -24,6 +24,7 @@ from llie_jax import costs
 from llie_jax.data import pipeline, transforms
 from llie_jax.training import parallel
 from llie_jax.training.experiment import Experiment
+from llie_jax.training.optimizer import matching
 
 EXAMPLES = ("v5e:2x2", "v5e:16x16", "v4:2x2x2", "v5p:2x2x2", "v6e:4x4", "cpu:8")
 """Names of topologies."""
@@ -271,8 +272,15 @@ class Planner:
 
     @property
     def gradient_bytes(self) -> int:
-        """Bytes of all gradients together, which devices average in each step."""
-        return _nbytes(self._state.params)
+        """Bytes of all gradients together, which devices average in each step.
+
+        Those of frozen parameters are zero, and the compiler leaves them out.
+        """
+        params = self._state.params
+        frozen = matching(params, self.experiment.config.optimizer.frozen)
+        return _nbytes(params) - _nbytes(
+            jax.tree.map(lambda leaf, out: leaf if out else None, params, frozen)
+        )
 
     def _step(self, crop: tuple[int, int], batch_size: int):
         """Returns the mapped step, and the shapes of its arguments on their devices."""
