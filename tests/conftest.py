@@ -23,7 +23,7 @@ gc.set_threshold(20_000)
 def _kept_programs():
     """JAX keeps what it traced; the garbage collector need not look at it again.
 
-    Of a suite of ten minutes, it would otherwise take more than one.
+    Of the tests of models, layers and evaluation it took 37 s of 238, with this 19.
     """
     yield
     gc.freeze()

@@ -15,6 +15,7 @@ from llie_jax.evaluation import redundancy
 from llie_jax.inference.freeze import freeze
 from llie_jax.models import lfpv, options
 from llie_jax.models.shapes import variable_shapes
+from tests.models.test_contract import SMALL
 
 L, C, K = 16, 8, 4
 
@@ -328,26 +329,7 @@ def test_pairs_are_never_concatenated():
     assert macs == count * first + samples + rows * hidden
 
 
-HOSTS = {
-    "restormer": dict(
-        width=4,
-        num_blocks=(1, 1, 1, 1),
-        num_refinement_blocks=1,
-        num_heads=(1, 1, 2, 4),
-    ),
-    "cidnet": dict(widths=(4, 4, 8, 8), num_heads=(1, 2, 2, 4)),
-    "darkir": dict(
-        width=4,
-        encoder_blocks=(1, 1),
-        middle_encoder_blocks=1,
-        middle_decoder_blocks=1,
-        decoder_blocks=(1, 1),
-    ),
-    "retinexformer": dict(width=4, num_blocks=(1, 1, 1)),
-    "snr_net": dict(
-        width=4, num_layers=1, num_heads=2, head_width=4, hidden=8, light_blocks=1
-    ),
-}
+HOSTS = {name: fields for name, fields in SMALL.items() if name != "lfpv"}
 
 
 def make(host="toy_host", **fields):
