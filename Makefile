@@ -47,7 +47,7 @@ format: install ## rewrites files in the project's style
 	$(BIN)/ruff format .
 
 bench: install ## measures speed; JSON files under bench/results
-	$(BIN)/python -m bench.primitives
+	$(BIN)/python -m bench.layers
 	$(BIN)/python -m bench.pog
 	$(BIN)/python -m bench.adr
 	$(BIN)/python -m bench.lfpv

@@ -45,8 +45,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """
     import jax
 
+    from llie_jax import parallel
     from llie_jax.cli.experiment import load_config
-    from llie_jax.training import parallel
 
     config = load_config(args.config, overrides)
     parallel.start()  # before anything touches the devices

@@ -23,7 +23,7 @@ import numpy as np
 import optax
 
 import llie_jax
-from llie_jax.image.io import atomic
+from llie_jax.files import atomic
 from llie_jax.inference.freeze import freeze
 from llie_jax.models.shapes import variable_shapes
 

@@ -22,7 +22,7 @@ import optax
 
 import llie_jax
 from bench.adr import CLOCKS, dark_images, measure
-from llie_jax.image.io import atomic
+from llie_jax.files import atomic
 from llie_jax.inference.freeze import freeze
 from llie_jax.models.lfpv import UPDATE_RULES
 from llie_jax.models.shapes import variable_shapes

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from llie_jax.image.io import atomic
+from llie_jax.files import atomic
 from llie_jax.nn import pog
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "pog.json"

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 import llie_jax.weights
-from llie_jax.image.io import atomic
+from llie_jax.files import atomic
 from llie_jax.inference import enhance, photo, tiling
 
 

@@ -9,13 +9,14 @@ and any of the part's fields. Fields that are left out have the part's own defau
 """
 
 import dataclasses
-import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 import jax.numpy as jnp
 from flax import linen as nn
+
+from llie_jax import messages
 
 Spec = str | Mapping[str, Any]
 
@@ -101,24 +102,6 @@ class Factory:
         return self.make(*args, **{**dict(self.fields), **more})
 
 
-def suggest(name: str, options: Iterable[str]) -> str:
-    """Returns " Did you mean 'x'?" for the nearest option, or "" if none is near."""
-    near = difflib.get_close_matches(str(name), list(options), n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
-
-
-def listed(items: Iterable[Any], *, limit: int | None = None) -> str:
-    """Returns "a, b and 3 more" for a message, "none" if there is nothing.
-
-    Args:
-        items: what to list.
-        limit: how many are shown; None shows all.
-    """
-    items = [str(item) for item in items]
-    more = len(items) - len(items[:limit])
-    return (", ".join(items[:limit]) or "none") + (f" and {more} more" if more else "")
-
-
 def register(name: str, *, kind: str = "model", **facts: Any) -> Callable:
     """Registers the decorated Module class or function as `name`.
 
@@ -162,7 +145,7 @@ def get(name: str, *, kind: str = "model") -> Part:
     table = _PARTS.get(kind, {})
     if name not in table:
         raise ValueError(
-            f"Unknown {kind} {name!r}.{suggest(name, table)} "
+            f"Unknown {kind} {name!r}.{messages.suggest(name, table)} "
             f"Registered: {', '.join(sorted(table)) or 'none'}."
         )
     return table[name]
@@ -190,7 +173,7 @@ def split_spec(spec: Spec, *, kind: str = "model") -> tuple[Part, dict[str, Any]
     for key, value in given.items():
         if key not in fields:
             raise ValueError(
-                f"{part.name!r} has no field {key!r}.{suggest(key, fields)} "
+                f"{part.name!r} has no field {key!r}.{messages.suggest(key, fields)} "
                 f"Fields: {', '.join(fields)}."
             )
         if isinstance(value, str) and (_is_slot(fields[key]) or _is_model(fields[key])):
@@ -322,5 +305,6 @@ def _kind_of(name: str) -> str:
             return kind
     known = names("model") + names("layer")
     raise ValueError(
-        f"Unknown part {name!r}.{suggest(name, known)} Registered: {', '.join(known)}."
+        f"Unknown part {name!r}.{messages.suggest(name, known)} "
+        f"Registered: {', '.join(known)}."
     )

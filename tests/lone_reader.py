@@ -12,8 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from llie_jax import weights
-from llie_jax.training import parallel
+from llie_jax import parallel, weights
 
 
 def main(workdir: str, out: str) -> None:

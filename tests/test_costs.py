@@ -8,7 +8,7 @@ from jax import lax
 import llie_jax
 from llie_jax import costs
 from llie_jax.models.shapes import variable_shapes
-from llie_jax.nn import primitives
+from llie_jax.nn import conv_kernels
 
 SMALL = {
     "name": "darkir",
@@ -174,7 +174,7 @@ def test_matrix_products():
 @pytest.mark.parametrize("implementation", [None, "lax"])
 def test_grouped_convolution_is_counted_once_whatever_implements_it(implementation):
     def depthwise(x, kernel):
-        return primitives.grouped_conv(
+        return conv_kernels.grouped_conv(
             x, kernel, groups=6, implementation=implementation
         )
 

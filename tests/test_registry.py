@@ -5,7 +5,7 @@ import json
 import pytest
 from flax import linen as nn
 
-from llie_jax import registry
+from llie_jax import messages, registry
 from llie_jax.types import ModuleFactory
 
 
@@ -98,6 +98,6 @@ def test_a_slot_that_does_not_fit(parts, slot, expected):
 
 
 def test_listed():
-    assert registry.listed([]) == "none"
-    assert registry.listed([1, 2, 3]) == "1, 2, 3"
-    assert registry.listed(iter("abc"), limit=2) == "a, b and 1 more"
+    assert messages.listed([]) == "none"
+    assert messages.listed([1, 2, 3]) == "1, 2, 3"
+    assert messages.listed(iter("abc"), limit=2) == "a, b and 1 more"

@@ -3,6 +3,7 @@
 import argparse
 import pathlib
 
+from llie_jax import files
 from llie_jax.cli.arguments import positive
 
 HELP = "Shows what a trained LFPV bank does: nodes, assignment, and the gain."
@@ -69,14 +70,14 @@ def run(args: argparse.Namespace) -> None:
     from llie_jax import data
     from llie_jax import weights as weight_files
     from llie_jax.cli import output
-    from llie_jax.evaluation import bank, bank_report
     from llie_jax.evaluation import scores as results
     from llie_jax.evaluation.evaluator import progress_bar
     from llie_jax.image import io
+    from llie_jax.studies import bank, bank_report
 
     bank.check_fitted(args.fitted)
     if args.json:
-        io.writable_folder(pathlib.Path(args.json).parent, create=False)
+        files.writable_folder(pathlib.Path(args.json).parent, create=False)
     photos = [
         (pathlib.Path(photo).name, io.read_rgb(photo, upright=True))
         for photo in args.photo or ()
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
     source = data.open_source(args.data, root=args.root, split=args.split)
     model, variables = weight_files.load(args.weights)
     bank.check_model(model)
-    out = args.out and io.writable_folder(args.out)
+    out = args.out and files.writable_folder(args.out)
 
     count = min(args.max_images or len(source), len(source))
     with progress_bar(count + max(len(photos), 1), True, "bank") as advance:

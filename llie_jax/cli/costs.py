@@ -3,6 +3,8 @@
 import argparse
 import dataclasses
 
+from llie_jax import messages
+
 HELP = "Parameters and multiply-accumulates of a model."
 EXAMPLES = """
   llie-jax costs darkir
@@ -85,7 +87,7 @@ def _parse_model(text: str):
     sizes = registry.get(name).facts.get("sizes", {})
     if size not in sizes:
         raise ValueError(
-            f"{name!r} has no size {size!r}.{registry.suggest(size, sizes)} "
+            f"{name!r} has no size {size!r}.{messages.suggest(size, sizes)} "
             f"Sizes: {', '.join(sizes) or 'none'}."
         )
     return {"name": name, **sizes[size]}

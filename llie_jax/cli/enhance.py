@@ -7,6 +7,7 @@ import os
 import pathlib
 import sys
 
+from llie_jax import files
 from llie_jax.cli.arguments import positive
 
 HELP = "Brightens photos: files, folders or patterns."
@@ -110,7 +111,6 @@ def run(args: argparse.Namespace) -> int:
     """Enhances the photos; returns the exit status."""
     from rich.console import Console
 
-    from llie_jax.image import io
     from llie_jax.inference import photo
 
     console = Console(stderr=True)
@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
         return 2
     for folder in {job.target.parent for job in sizes}:
         # Made with the first result: mistakes in what follows leave no empty folder.
-        io.writable_folder(folder, hint="choose another --out", create=False)
+        files.writable_folder(folder, hint="choose another --out", create=False)
 
     weights = args.weights
     if weights is None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from llie_jax import messages
+
 
 def load_config(path: str, overrides: Sequence[str] = ()):
     """Returns the checked config of an experiment.
@@ -17,7 +19,6 @@ def load_config(path: str, overrides: Sequence[str] = ()):
     from absl import flags
     from ml_collections import config_flags
 
-    from llie_jax import registry
     from llie_jax.configs import base
 
     config = base.load(path)
@@ -31,7 +32,7 @@ def load_config(path: str, overrides: Sequence[str] = ()):
             )
         if key not in known:
             raise ValueError(
-                f"Unknown key config.{key}.{registry.suggest(key, known)} "
+                f"Unknown key config.{key}.{messages.suggest(key, known)} "
                 "llie_jax/configs/base.py explains the keys."
             )
     values, argv = flags.FlagValues(), ["", f"--config={path}", *overrides]

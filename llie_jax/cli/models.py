@@ -2,6 +2,8 @@
 
 import argparse
 
+from llie_jax import messages
+
 HELP = "Models, their sizes, published weights, and the status of each."
 EXAMPLES = """
   llie-jax models
@@ -79,7 +81,7 @@ def list_models(pattern: str = "*") -> dict:
     if not models:
         known = registry.list_models() + list(weights.published())
         raise ValueError(
-            f"No model matches {pattern!r}.{registry.suggest(pattern, known)} "
+            f"No model matches {pattern!r}.{messages.suggest(pattern, known)} "
             f"Models: {', '.join(registry.list_models())}."
         )
     return {"models": models, "weights": published}

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from llie_jax.image import io
+from llie_jax import files
 
 _PIPE_WIDTH = 160
 
@@ -22,7 +22,7 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes a JSON file; it is complete or absent."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with io.atomic(path) as temporary:
+    with files.atomic(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2) + "\n")
 
 

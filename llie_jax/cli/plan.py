@@ -5,6 +5,8 @@ import dataclasses
 import functools
 import pathlib
 
+from llie_jax import files
+
 HELP = "Compiles a config's training step for a TPU slice: memory, and whether it fits."
 EXAMPLES = """
   llie-jax plan --config llie_jax/configs/darkir_demo.py --topology cpu:8
@@ -65,17 +67,16 @@ def run(args: argparse.Namespace) -> int:
 
     from llie_jax.cli import experiment, output
     from llie_jax.data import Stage
-    from llie_jax.image import io
-    from llie_jax.training import plan
+    from llie_jax.training import capacity
     from llie_jax.training.experiment import Experiment
 
     config = experiment.load_config(args.config, args.overrides)
     if args.json:
         folder = pathlib.Path(args.json).parent
-        io.writable_folder(folder, hint="choose another --json", create=False)
+        files.writable_folder(folder, hint="choose another --json", create=False)
     # Before anything is computed, for that is when JAX chooses its devices.
-    topology = plan.open_topology(args.topology)
-    planner = plan.Planner(
+    topology = capacity.open_topology(args.topology)
+    planner = capacity.Planner(
         Experiment.from_config(config), topology, resident=resident, quick=args.quick
     )
     stages = {
@@ -111,7 +112,7 @@ def _per_device(args, name: str, stage, topology) -> int:
     Raises:
         ValueError: if the devices cannot share the batch evenly.
     """
-    from llie_jax.training import parallel
+    from llie_jax import parallel
 
     if args.per_device_batch is not None:
         return args.per_device_batch
@@ -129,7 +130,7 @@ def _plan_all(planner, stages: dict, *, search: bool) -> dict[str, list]:
     """Returns stage -> the plans made for it; the one that counts comes last."""
     from rich.console import Console
 
-    from llie_jax.training import plan
+    from llie_jax.training import capacity
 
     console = Console(stderr=True, highlight=False)
 
@@ -147,7 +148,9 @@ def _plan_all(planner, stages: dict, *, search: bool) -> dict[str, list]:
         key = crop if search else (crop, per_device)
         if key not in done:
             step = functools.partial(compile_step, name, crop)
-            done[key] = plan.search(step, per_device) if search else [step(per_device)]
+            done[key] = (
+                capacity.search(step, per_device) if search else [step(per_device)]
+            )
         plans[name] = done[key]
     return plans
 

@@ -3,6 +3,7 @@
 import argparse
 import pathlib
 
+from llie_jax import files
 from llie_jax.cli.arguments import positive
 
 HELP = "Resets, prunes or quantises layers of a trained model and compares the images."
@@ -90,13 +91,12 @@ def run(args: argparse.Namespace) -> None:
     from llie_jax import data
     from llie_jax import weights as weight_files
     from llie_jax.cli import output
-    from llie_jax.evaluation import compression, redundancy, redundancy_report
     from llie_jax.evaluation import scores as results
     from llie_jax.evaluation.evaluator import progress_bar
-    from llie_jax.image import io
+    from llie_jax.studies import compression, redundancy, redundancy_report
 
     if args.json:
-        io.writable_folder(pathlib.Path(args.json).parent, create=False)
+        files.writable_folder(pathlib.Path(args.json).parent, create=False)
     compression.check_amount(args.amount)
     compression.check_bits(args.bits)
     source = data.open_source(args.data, root=args.root, split=args.split)
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> None:
         kinds = _layers(args, model)
     if args.study == "kernels":
         redundancy.check_generates(model)
-    out = args.out and io.writable_folder(args.out)
+    out = args.out and files.writable_folder(args.out)
 
     console = Console(stderr=True)
     count = min(args.max_images or len(source), len(source))
@@ -160,7 +160,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _layers(args, model) -> dict[str, list[str]]:
     """Returns the layers to reset: kind -> paths."""
-    from llie_jax.evaluation import redundancy
+    from llie_jax.studies import redundancy
 
     asked = redundancy.KINDS if args.kind == "both" else (args.kind,)
     found, errors = {}, []
@@ -189,7 +189,7 @@ def _compress(args, study, training):
     import jax
     import numpy as np
 
-    from llie_jax.evaluation import compression
+    from llie_jax.studies import compression
 
     settings = {"method": args.method}
     if args.method == "activations":

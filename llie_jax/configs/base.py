@@ -15,7 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 import llie_jax.models  # noqa: F401  registers what specs name
-from llie_jax import registry
+from llie_jax import messages, registry
 from llie_jax.data import pipeline
 from llie_jax.losses import weighted
 
@@ -232,7 +232,7 @@ def check(config: ConfigDict) -> ConfigDict:
         value = _at(config, key)
         if value not in options:
             raise ValueError(
-                f"config.{key} is {value!r}.{registry.suggest(value, options)} "
+                f"config.{key} is {value!r}.{messages.suggest(value, options)} "
                 f"Accepted: {', '.join(options)}."
             )
     for key, low, high in (
@@ -279,7 +279,7 @@ def load(path: str | os.PathLike) -> ConfigDict:
             if file.stem not in ("__init__", "base")
         )
         raise FileNotFoundError(
-            f"There is no config file {path}.{registry.suggest(path.name, known)} "
+            f"There is no config file {path}.{messages.suggest(path.name, known)} "
             f"llie_jax/configs has: {', '.join(known)}."
         )
     module_spec = importlib.util.spec_from_file_location("experiment_config", path)
@@ -334,7 +334,7 @@ def _check_keys(config, schema, where: str = "config") -> None:
     for key in config:
         if key not in schema:
             raise ValueError(
-                f"Unknown key {where}.{key}.{registry.suggest(key, schema)} "
+                f"Unknown key {where}.{key}.{messages.suggest(key, schema)} "
                 f"Known: {', '.join(schema)}."
             )
     for key, value in schema.items():

@@ -13,8 +13,8 @@ from llie_jax import registry
 from llie_jax.convert import names
 from llie_jax.convert import tensors as layouts
 from llie_jax.convert.checkpoint import state_dict
+from llie_jax.messages import listed
 from llie_jax.models.shapes import variable_shapes
-from llie_jax.registry import listed
 
 
 def from_torch(

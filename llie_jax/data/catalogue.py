@@ -9,7 +9,7 @@ import os
 import pathlib
 from collections.abc import Callable, Mapping
 
-from llie_jax import registry
+from llie_jax import messages
 
 INPUT_FOLDERS = ("low", "input")
 """Names of the folder of low-light images, compared in lower case."""
@@ -151,7 +151,7 @@ def get(name: str) -> Dataset:
     """
     if name not in DATASETS:
         raise ValueError(
-            f"Unknown data set {name!r}.{registry.suggest(name, DATASETS)} "
+            f"Unknown data set {name!r}.{messages.suggest(name, DATASETS)} "
             f"Known: {', '.join(DATASETS)}; or give an existing folder of pairs."
         )
     return DATASETS[name]

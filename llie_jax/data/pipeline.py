@@ -19,7 +19,7 @@ import grain
 import jax
 import numpy as np
 
-from llie_jax import registry, types
+from llie_jax import messages, types
 from llie_jax.data import sources, transforms
 
 RESIDENCES = ("auto", "device", "host")
@@ -154,7 +154,7 @@ def make_pipeline(
     if residence not in RESIDENCES:
         raise ValueError(
             f"Unknown residence {residence!r}. Accepted: {', '.join(RESIDENCES)}."
-            f"{registry.suggest(residence, RESIDENCES)}"
+            f"{messages.suggest(residence, RESIDENCES)}"
         )
     if not stages:
         raise ValueError("There are no stages; give at least one.")
@@ -287,7 +287,7 @@ def _fields(cls, value):
     for key in value:
         if key not in known:
             raise ValueError(
-                f"{cls.__name__} has no field {key!r}.{registry.suggest(key, known)} "
+                f"{cls.__name__} has no field {key!r}.{messages.suggest(key, known)} "
                 f"Fields: {', '.join(known)}."
             )
     return cls(**value)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from llie_jax import registry
+from llie_jax import messages
 from llie_jax.data import catalogue
 from llie_jax.image import io
 
@@ -359,7 +359,7 @@ def choose_split(split: str | None, available: list[str], *, where: str) -> str:
         asked = "Say which split" if split is None else f"There is no split {split!r}"
         raise ValueError(
             f"{asked} of {where}: it has {', '.join(available)}."
-            + (registry.suggest(split, available) if split else "")
+            + (messages.suggest(split, available) if split else "")
         )
     return split
 
@@ -463,7 +463,7 @@ def describe_size(image: np.ndarray) -> str:
 
 def _some(items: Sequence) -> str:
     """Returns the first names, and how many more there are."""
-    return registry.listed(items, limit=5)
+    return messages.listed(items, limit=5)
 
 
 def missing(dataset: catalogue.Dataset | None, root: pathlib.Path) -> str:

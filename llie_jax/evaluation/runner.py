@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llie_jax import data, registry
+from llie_jax import data, files, messages
 from llie_jax import weights as weight_files
 from llie_jax.data import sources
 from llie_jax.evaluation import report
@@ -63,7 +63,7 @@ def run(
     if save_images and out is None:
         raise ValueError("Saving images needs an output folder (--out).")
     source = data.open_source(data_set, root=root, split=split)
-    out = out and io.writable_folder(out)
+    out = out and files.writable_folder(out)
     json = json and _writable_file(json)
     described = weight_files.describe(weights)
     # A run that is still training may have another best step by now.
@@ -193,8 +193,8 @@ def _workdir(described: dict[str, Any]) -> pathlib.Path | None:
 def _writable_file(path: str | os.PathLike) -> pathlib.Path:
     """Returns the path of a file to write, its folder made and tried."""
     path = pathlib.Path(path)
-    return io.writable_folder(path.parent) / path.name
+    return files.writable_folder(path.parent) / path.name
 
 
 def _some(files: Sequence[pathlib.Path | str]) -> str:
-    return registry.listed((pathlib.Path(file).name for file in files), limit=_NAMED)
+    return messages.listed((pathlib.Path(file).name for file in files), limit=_NAMED)

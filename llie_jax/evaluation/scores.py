@@ -14,8 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from llie_jax import registry
-from llie_jax.image import io
+from llie_jax import files, registry
 from llie_jax.metrics.protocol import Protocol, metric_name
 
 _ROWS_ON_SCREEN = 40
@@ -136,7 +135,7 @@ def heading(column: str, metric: registry.Spec) -> str:
 def write_json(path: str | os.PathLike, scores: Scores) -> None:
     """Writes the result file; it is complete or absent."""
     content = json.dumps(scores.to_dict(), indent=2, allow_nan=False)
-    with io.atomic(path) as temporary:
+    with files.atomic(path) as temporary:
         temporary.write_text(content + "\n")
 
 
@@ -144,7 +143,7 @@ def write_csv(path: str | os.PathLike, scores: Scores) -> None:
     """Writes one line for each image, with the scores of its input beside them."""
     columns = list(scores.protocol.metrics)
     beside = [f"input_{column}" for column in columns] if scores.inputs else []
-    with io.atomic(path) as temporary, temporary.open("w", newline="") as file:
+    with files.atomic(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["name", *columns, *beside])
         for name, row in scores.images.items():

@@ -11,7 +11,7 @@ import safetensors.numpy
 from flax import linen as nn
 from flax import traverse_util
 
-from llie_jax.registry import suggest
+from llie_jax.messages import suggest
 
 VGG16 = (2, 2, 3, 3, 3)
 VGG19 = (2, 2, 4, 4, 4)

@@ -4,13 +4,13 @@ import contextlib
 import io
 import os
 import pathlib
-import tempfile
-import threading
 from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from llie_jax import files
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 """Endings of the files that count as images, compared in lower case."""
@@ -126,58 +126,6 @@ def read_rgb(path: str | os.PathLike, *, upright: bool = False) -> np.ndarray:
     return decode_rgb(data, name=str(path), upright=upright)
 
 
-def writable_folder(
-    folder: str | os.PathLike,
-    *,
-    hint: str = "choose another folder",
-    create: bool = True,
-) -> pathlib.Path:
-    """Makes a folder and tries it, so that long work is not lost at its end.
-
-    Args:
-        folder: the folder.
-        hint: what an error tells the user to do.
-        create: False makes nothing and tries the nearest folder above that exists.
-
-    Returns:
-        The folder.
-
-    Raises:
-        OSError: if nothing can be written there.
-    """
-    folder = pathlib.Path(folder)
-    try:
-        if create:
-            folder.mkdir(parents=True, exist_ok=True)
-        there = next(path for path in (folder, *folder.parents) if path.exists())
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"Cannot write to {folder} ({error.strerror}); {hint}."
-        ) from error
-    return folder
-
-
-@contextlib.contextmanager
-def atomic(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Gives a temporary name beside `path`, and renames it to `path` on success.
-
-    So `path` is complete or as it was before, whatever interrupts the writing.
-    """
-    path = pathlib.Path(path)
-    # Not tempfile: its files are private, a result has the rights of any new file.
-    temporary = path.with_name(
-        f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp"
-    )
-    try:
-        temporary.touch()
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_image(
     path: str | os.PathLike, image: np.ndarray, *, quality: int = 95
 ) -> None:
@@ -209,5 +157,5 @@ def write_image(
         "JPEG": {"quality": quality, "subsampling": 0},
         "WEBP": {"quality": quality},
     }.get(_FORMATS[suffix], {})
-    with atomic(path) as temporary:
+    with files.atomic(path) as temporary:
         Image.fromarray(image).save(temporary, format=_FORMATS[suffix], **options)

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from llie_jax.image.io import IMAGE_SUFFIXES, atomic
+from llie_jax.files import atomic
+from llie_jax.image.io import IMAGE_SUFFIXES
 from llie_jax.inference.enhance import to_uint8
 
 SUFFIXES = (*IMAGE_SUFFIXES, ".tif", ".tiff")

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from llie_jax.features import vgg
 from llie_jax.losses.pixel import as_float, check_shapes, l1, mse
-from llie_jax.registry import register, suggest
+from llie_jax.messages import suggest
+from llie_jax.registry import register
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llie_jax.losses.pixel import as_float, check_shapes, reduce_pixels
-from llie_jax.nn.primitives import grouped_conv
+from llie_jax.nn.conv_kernels import grouped_conv
 from llie_jax.registry import register
 
 _WINDOW = 11

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from llie_jax import registry
+from llie_jax import messages, registry
 from llie_jax.image.hvi import rgb_to_hvi
 from llie_jax.image.resize import area_downsample, nearest_upsample
 from llie_jax.losses.pixel import as_float
@@ -98,7 +98,7 @@ def complete_term(spec: registry.Spec) -> dict[str, Any]:
         if key != "name" and key not in known:
             raise ValueError(
                 f"The loss term {part.name!r} has no option {key!r}."
-                f"{registry.suggest(key, known)} Options: {', '.join(known)}."
+                f"{messages.suggest(key, known)} Options: {', '.join(known)}."
             )
     term = {key: spec.pop(key, default) for key, default in _DEFAULTS.items()}
     term["weight"] = _complete_weight(term["weight"])
@@ -119,7 +119,7 @@ def complete_term(spec: registry.Spec) -> dict[str, Any]:
         term[key] = term[key] or ""
         if term[key] not in ("", *options):
             raise ValueError(
-                f"Unknown {key} {term[key]!r}.{registry.suggest(term[key], options)} "
+                f"Unknown {key} {term[key]!r}.{messages.suggest(term[key], options)} "
                 f"Use '' or one of {options}."
             )
     if term["space"] and (
@@ -275,7 +275,7 @@ def _pick(outputs: Outputs, path: str, term: str) -> jax.Array:
     if path not in paths:
         raise ValueError(
             f"The loss term {term!r} is on {path!r}, which this model does not give."
-            f"{registry.suggest(path, paths)} It gives: {', '.join(paths)}."
+            f"{messages.suggest(path, paths)} It gives: {', '.join(paths)}."
         )
     return paths[path]
 

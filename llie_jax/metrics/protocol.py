@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from llie_jax import metrics, registry
+from llie_jax import messages, metrics, registry
 from llie_jax.metrics import values
 
 OUTPUTS = ("round", "truncate", "clip", "raw")
@@ -190,7 +190,7 @@ def get(protocol: "str | Protocol") -> Protocol:
         return protocol
     if protocol not in PROTOCOLS:
         raise ValueError(
-            f"Unknown protocol {protocol!r}.{registry.suggest(protocol, PROTOCOLS)} "
+            f"Unknown protocol {protocol!r}.{messages.suggest(protocol, PROTOCOLS)} "
             f"Known: {', '.join(PROTOCOLS)}."
         )
     return PROTOCOLS[protocol]

@@ -13,10 +13,11 @@ from flax import linen as nn
 
 from llie_jax.image.hvi import hvi_to_rgb, rgb_to_hvi
 from llie_jax.image.resize import resize_aligned
+from llie_jax.messages import listed
 from llie_jax.models.shapes import check_image
-from llie_jax.nn import primitives
+from llie_jax.nn import layers
 from llie_jax.nn.attention import Identity, channel_attention
-from llie_jax.registry import listed, register
+from llie_jax.registry import register
 from llie_jax.types import Dtype, ModuleFactory, Outputs, Pretrained
 
 _EXPANSION = 2.66
@@ -55,10 +56,10 @@ class CrossAttention(nn.Module):
             (self.num_heads, 1, 1),
             self.param_dtype,
         )
-        query = primitives.Conv(channels, (1, 1), name="query", **options)(x)
-        query = primitives.DepthwiseConv(name="query_depthwise", **options)(query)
-        pair = primitives.Conv(2 * channels, (1, 1), name="key_value", **options)(y)
-        pair = primitives.DepthwiseConv(name="key_value_depthwise", **options)(pair)
+        query = layers.Conv(channels, (1, 1), name="query", **options)(x)
+        query = layers.DepthwiseConv(name="query_depthwise", **options)(query)
+        pair = layers.Conv(2 * channels, (1, 1), name="key_value", **options)(y)
+        pair = layers.DepthwiseConv(name="key_value_depthwise", **options)(pair)
         key, value = jnp.split(pair, 2, axis=-1)
         if self.reallocate is not Identity:
             features = jnp.concatenate([query, key, value], axis=-1)
@@ -67,7 +68,7 @@ class CrossAttention(nn.Module):
         output = channel_attention(
             query, key, value, temperature, num_heads=self.num_heads
         )
-        return primitives.Conv(channels, (1, 1), name="project", **options)(output)
+        return layers.Conv(channels, (1, 1), name="project", **options)(output)
 
 
 class IntensityEnhancement(nn.Module):
@@ -85,17 +86,15 @@ class IntensityEnhancement(nn.Module):
         channels = x.shape[-1]
         hidden = int(_EXPANSION * channels)
         options = dict(use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype)
-        x = primitives.Conv(2 * hidden, (1, 1), name="expand", **options)(x)
-        x = primitives.DepthwiseConv(name="depthwise", **options)(x)
+        x = layers.Conv(2 * hidden, (1, 1), name="expand", **options)(x)
+        x = layers.DepthwiseConv(name="depthwise", **options)(x)
         first, second = (
-            jnp.tanh(primitives.DepthwiseConv(name=name, **options)(half)) + half
+            jnp.tanh(layers.DepthwiseConv(name=name, **options)(half)) + half
             for name, half in zip(
                 ("first", "second"), jnp.split(x, 2, axis=-1), strict=True
             )
         )
-        return primitives.Conv(channels, (1, 1), name="contract", **options)(
-            first * second
-        )
+        return layers.Conv(channels, (1, 1), name="contract", **options)(first * second)
 
 
 class LightenCrossAttention(nn.Module):
@@ -129,7 +128,7 @@ class LightenCrossAttention(nn.Module):
             y: features of the other branch, of the same shape.
         """
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        norm = primitives.LayerNorm(name="norm", **types)
+        norm = layers.LayerNorm(name="norm", **types)
         x = x + CrossAttention(
             self.num_heads, self.reallocate, name="attention", **types
         )(norm(x), norm(y))
@@ -172,7 +171,7 @@ class Downsample(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns features [B, H / 2, W / 2, features] of `x` [B, H, W, C]."""
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        x = primitives.Conv(self.features, use_bias=False, name="conv", **types)(x)
+        x = layers.Conv(self.features, use_bias=False, name="conv", **types)(x)
         return _finish(Resize(0.5, name="resize")(x), self.norm, types)
 
 
@@ -201,16 +200,16 @@ class Upsample(nn.Module):
         """
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         options = dict(use_bias=False, **types)
-        x = primitives.Conv(self.features, name="conv", **options)(x)
+        x = layers.Conv(self.features, name="conv", **options)(x)
         x = jnp.concatenate([Resize(2, name="resize")(x), skip], axis=-1)
-        x = primitives.Conv(self.features, (1, 1), name="merge", **options)(x)
+        x = layers.Conv(self.features, (1, 1), name="merge", **options)(x)
         return _finish(x, self.norm, types)
 
 
 def _finish(x, norm, types):
     """The end of `Downsample` and `Upsample`, called inside of them."""
     x = nn.PReLU(types["param_dtype"], negative_slope_init=0.25, name="prelu")(x)
-    return primitives.LayerNorm(name="norm", **types)(x) if norm else x
+    return layers.LayerNorm(name="norm", **types)(x) if norm else x
 
 
 class EdgeConv(nn.Module):
@@ -224,7 +223,7 @@ class EdgeConv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns features [B, H, W, features] of `x` [B, H, W, C]."""
         x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-        return primitives.Conv(
+        return layers.Conv(
             self.features,
             padding=0,
             use_bias=False,

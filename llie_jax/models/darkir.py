@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from llie_jax.models.shapes import check_image
-from llie_jax.nn import primitives
+from llie_jax.nn import layers
 from llie_jax.registry import register
 from llie_jax.types import Dtype, ModuleFactory, Outputs, Pretrained
 
@@ -37,7 +37,7 @@ class SimplifiedChannelAttention(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the factors [B, 1, 1, C] of features [B, H, W, C]."""
         mean = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)
-        return primitives.Conv(
+        return layers.Conv(
             x.shape[-1],
             (1, 1),
             dtype=self.dtype,
@@ -67,9 +67,9 @@ class FrequencyMLP(nn.Module):
         spectrum = jnp.fft.rfft2(x.astype(jnp.float32), axes=(1, 2))
         amplitude = jnp.abs(spectrum)
 
-        y = primitives.Conv(2 * channels, (1, 1), name="expand", **types)(amplitude)
+        y = layers.Conv(2 * channels, (1, 1), name="expand", **types)(amplitude)
         y = nn.leaky_relu(y, 0.1)
-        y = primitives.Conv(channels, (1, 1), name="contract", **types)(y)
+        y = layers.Conv(channels, (1, 1), name="contract", **types)(y)
 
         # Below the threshold the phase is rounding noise, and the square of the
         # amplitude in the gradient would underflow; it counts as zero, phase 0.
@@ -108,16 +108,16 @@ class SpatialAttention(nn.Module):
         channels = x.shape[-1]
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         if self.extra == "depthwise":
-            x = primitives.DepthwiseConv((3, 3), name="extra", **types)(x)
-        x = primitives.Conv(2 * channels, (1, 1), name="expand", **types)(x)
+            x = layers.DepthwiseConv((3, 3), name="extra", **types)(x)
+        x = layers.Conv(2 * channels, (1, 1), name="expand", **types)(x)
         if self.extra == "paired":
-            x = primitives.GroupedConv(
+            x = layers.GroupedConv(
                 2 * channels, groups=channels, name="extra", **types
             )(x)
-        x = primitives.DepthwiseSum(self.dilations, name="branches", **types)(x)
+        x = layers.DepthwiseSum(self.dilations, name="branches", **types)(x)
         x = simple_gate(x)
         x = x * SimplifiedChannelAttention(name="channel_attention", **types)(x)
-        return primitives.Conv(channels, (1, 1), name="project", **types)(x)
+        return layers.Conv(channels, (1, 1), name="project", **types)(x)
 
 
 class EncoderBlock(nn.Module):
@@ -148,7 +148,7 @@ class EncoderBlock(nn.Module):
             **types,
         )
         x = x + beta.astype(x.dtype) * spatial(
-            primitives.LayerNorm(name="norm1", **types)(x)
+            layers.LayerNorm(name="norm1", **types)(x)
         )
         if not self.frequency_gate:
             return x
@@ -156,7 +156,7 @@ class EncoderBlock(nn.Module):
             "gamma", nn.initializers.zeros, x.shape[-1:], self.param_dtype
         )
         gate = FrequencyMLP(name="frequency", param_dtype=self.param_dtype)(
-            primitives.LayerNorm(name="norm2", **types)(x)
+            layers.LayerNorm(name="norm2", **types)(x)
         )
         return x + gamma.astype(x.dtype) * (x * gate.astype(x.dtype))
 
@@ -195,11 +195,11 @@ class DecoderBlock(nn.Module):
             **types,
         )
         x = x + beta.astype(x.dtype) * spatial(
-            primitives.LayerNorm(name="norm1", **types)(x)
+            layers.LayerNorm(name="norm1", **types)(x)
         )
-        y = primitives.LayerNorm(name="norm2", **types)(x)
-        y = primitives.Conv(2 * channels, (1, 1), name="expand", **types)(y)
-        y = primitives.Conv(channels, (1, 1), name="contract", **types)(simple_gate(y))
+        y = layers.LayerNorm(name="norm2", **types)(x)
+        y = layers.Conv(2 * channels, (1, 1), name="expand", **types)(y)
+        y = layers.Conv(channels, (1, 1), name="contract", **types)(simple_gate(y))
         return x + gamma.astype(x.dtype) * y
 
 
@@ -231,7 +231,7 @@ class Upsample(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns features [B, 2H, 2W, C / 2] of features [B, H, W, C]."""
-        x = primitives.Conv(
+        x = layers.Conv(
             2 * x.shape[-1],
             (1, 1),
             use_bias=False,
@@ -239,7 +239,7 @@ class Upsample(nn.Module):
             param_dtype=self.param_dtype,
             name="expand",
         )(x)
-        return primitives.pixel_shuffle(x, 2)
+        return layers.pixel_shuffle(x, 2)
 
 
 _TORCH_STAGES = {
@@ -478,20 +478,20 @@ class DarkIR(nn.Module):
             extra_depthwise=self.extra_depthwise,
             **types,
         )
-        self.intro = primitives.Conv(self.width, (3, 3), **types)
+        self.intro = layers.Conv(self.width, (3, 3), **types)
         self.encoders = [Stage(encoder, n) for n in self.encoder_blocks]
         self.downs = [
-            primitives.Conv(
+            layers.Conv(
                 self.width * 2 ** (i + 1), (2, 2), strides=2, padding=0, **types
             )
             for i in range(levels)
         ]
         self.middle_encoder = Stage(encoder, self.middle_encoder_blocks)
-        self.guide_head = primitives.Conv(3, (3, 3), **types)
+        self.guide_head = layers.Conv(3, (3, 3), **types)
         self.middle_decoder = Stage(decoder, self.middle_decoder_blocks)
         self.ups = [Upsample(**types) for _ in range(levels)]
         self.decoders = [Stage(decoder, n) for n in self.decoder_blocks]
-        self.ending = primitives.Conv(3, (3, 3), **types)
+        self.ending = layers.Conv(3, (3, 3), **types)
 
     def encode(self, image: jax.Array, *, train: bool = False):
         """Returns the bottleneck features and what `decode` needs besides them.

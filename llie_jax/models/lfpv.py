@@ -17,10 +17,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from llie_jax import registry
+from llie_jax import messages
+from llie_jax.messages import listed
 from llie_jax.models import snr_net
-from llie_jax.nn import primitives
-from llie_jax.registry import listed, register
+from llie_jax.nn import layers
+from llie_jax.registry import register
 from llie_jax.types import Dtype, Outputs
 
 STATE = "lfpv"
@@ -49,7 +50,7 @@ class Query(nn.Module):
     def setup(self):
         """Builds the four norms."""
         norm = functools.partial(
-            primitives.CountedLayerNorm,
+            layers.CountedLayerNorm,
             epsilon=_EPSILON,
             param_dtype=self.param_dtype,
         )
@@ -69,7 +70,7 @@ class Query(nn.Module):
         """
         by_pixel, by_patch = self.assign(features, c_v, c_p)
         from_patches = by_patch @ _flat(c_p)
-        return by_pixel @ c_v, primitives.pixel_shuffle(from_patches, c_p.shape[1])
+        return by_pixel @ c_v, layers.pixel_shuffle(from_patches, c_p.shape[1])
 
     def assign(self, features: jax.Array, c_v: jax.Array, c_p: jax.Array):
         """Returns how much each place takes of each node; sums over nodes are 1.
@@ -83,7 +84,7 @@ class Query(nn.Module):
             Shares of the vectors [B, h, w, l], of the patches [B, h / k, w / k, l].
         """
         features = features.astype(jnp.float32)
-        patches = primitives.pixel_unshuffle(features, c_p.shape[1])
+        patches = layers.pixel_unshuffle(features, c_p.shape[1])
         vector_keys, patch_keys = self._keys(c_v, c_p)
         # No scale: the norms decide how sharp the choice is.
         return (
@@ -166,7 +167,7 @@ class UpdateNetwork(nn.Module):
         """
         types = dict(param_dtype=self.param_dtype)
         size = self.kernel_size
-        x = primitives.JointConv(4 * self.width, (size, size), name="conv_0", **types)(
+        x = layers.JointConv(4 * self.width, (size, size), name="conv_0", **types)(
             *operands
         )
         rows = x.shape[:-1]
@@ -175,9 +176,7 @@ class UpdateNetwork(nn.Module):
             norm = BatchNorm(axis_name=self.axis_name, name=f"norm_{i}", **types)
             x = nn.relu(norm(x))
             features = self.width if i >= _NORMED_LAYERS - 2 else 4 * self.width
-            x = primitives.Conv(features, (size, size), name=f"conv_{i + 1}", **types)(
-                x
-            )
+            x = layers.Conv(features, (size, size), name=f"conv_{i + 1}", **types)(x)
         return x.reshape(*rows, self.width)
 
 
@@ -401,7 +400,7 @@ class _Project(nn.Module):
     def __call__(self, features):
         if self.width is None or features.shape[-1] <= self.width:
             return features
-        return primitives.Conv(
+        return layers.Conv(
             self.width,
             (1, 1),
             dtype=features.dtype,
@@ -704,7 +703,7 @@ class LFPV(nn.Module):
         read = sum(query(projected, vectors, patches))
         if projected.shape != features.shape:
             # Without a bias, so that a bank of zeros changes nothing.
-            read = primitives.Conv(
+            read = layers.Conv(
                 features.shape[-1], (1, 1), use_bias=False, **types, name="restore"
             )(read)
         return features + read.astype(features.dtype)
@@ -790,7 +789,7 @@ def _check(model: LFPV) -> None:
         value = getattr(model, name)
         if value not in options:
             raise ValueError(
-                f"Unknown {name} {value!r}.{registry.suggest(value, options)} Use "
+                f"Unknown {name} {value!r}.{messages.suggest(value, options)} Use "
                 f"one of {options}."
             )
     if model.bank_width is not None and model.bank_width < 1:

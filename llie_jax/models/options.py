@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from flax import linen as nn
 
-from llie_jax import registry
+from llie_jax import messages
 
 
 def test_options(model: nn.Module) -> dict[str, float]:
@@ -29,7 +29,7 @@ def with_test_options(model: nn.Module, options: Mapping[str, float]) -> nn.Modu
         if name not in known:
             raise ValueError(
                 f"{type(model).__name__} has no test option {name!r}."
-                f"{registry.suggest(name, known)} It has: {registry.listed(known)}."
+                f"{messages.suggest(name, known)} It has: {messages.listed(known)}."
             )
     if not options:
         return model

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from llie_jax.models.shapes import check_image
-from llie_jax.nn import attention, primitives
+from llie_jax.nn import attention, layers
 from llie_jax.registry import register
 from llie_jax.types import Dtype, ModuleFactory, Outputs
 
@@ -72,9 +72,9 @@ class ChannelAttention(nn.Module):
         """Returns features of the same shape as `x`, [B, H, W, C]."""
         channels = x.shape[-1]
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        conv = functools.partial(primitives.Conv, use_bias=self.use_bias, **types)
+        conv = functools.partial(layers.Conv, use_bias=self.use_bias, **types)
         features = conv(3 * channels, (1, 1), name="expand")(x)
-        features = primitives.DepthwiseConv(
+        features = layers.DepthwiseConv(
             use_bias=self.use_bias, name="depthwise", **types
         )(features)
         features = self.reallocate(name="reallocate", **types)(features)
@@ -122,11 +122,11 @@ class GatedFeedForward(nn.Module):
         types = dict(
             use_bias=self.use_bias, dtype=self.dtype, param_dtype=self.param_dtype
         )
-        y = primitives.Conv(2 * hidden, (1, 1), name="expand", **types)(x)
-        y = primitives.DepthwiseConv(name="depthwise", **types)(y)
+        y = layers.Conv(2 * hidden, (1, 1), name="expand", **types)(x)
+        y = layers.DepthwiseConv(name="depthwise", **types)(y)
         gate, value = jnp.split(y, 2, axis=-1)
-        y = primitives.gelu(gate) * value
-        return primitives.Conv(channels, (1, 1), name="contract", **types)(y)
+        y = layers.gelu(gate) * value
+        return layers.Conv(channels, (1, 1), name="contract", **types)(y)
 
 
 class Block(nn.Module):
@@ -156,7 +156,7 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns features of the same shape as `x`, [B, H, W, C]."""
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        norm = primitives.LayerNorm if self.norm == "with_bias" else BiasFreeNorm
+        norm = layers.LayerNorm if self.norm == "with_bias" else BiasFreeNorm
         norm = functools.partial(norm, epsilon=1e-5, **types)
         x = x + ChannelAttention(
             self.num_heads, self.use_bias, self.reallocate, name="attention", **types
@@ -196,8 +196,8 @@ class Downsample(nn.Module):
         """Returns features [B, H / 2, W / 2, 2C] of features [B, H, W, C]."""
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         features = x.shape[-1] // 2
-        x = primitives.Conv(features, use_bias=False, name="contract", **types)(x)
-        return primitives.pixel_unshuffle(x, 2)
+        x = layers.Conv(features, use_bias=False, name="contract", **types)(x)
+        return layers.pixel_unshuffle(x, 2)
 
 
 class Upsample(nn.Module):
@@ -211,8 +211,8 @@ class Upsample(nn.Module):
         """Returns features [B, 2H, 2W, C / 2] of features [B, H, W, C]."""
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         features = 2 * x.shape[-1]
-        x = primitives.Conv(features, use_bias=False, name="expand", **types)(x)
-        return primitives.pixel_shuffle(x, 2)
+        x = layers.Conv(features, use_bias=False, name="expand", **types)(x)
+        return layers.pixel_shuffle(x, 2)
 
 
 _TORCH_LEVELS = {
@@ -377,7 +377,7 @@ class Restormer(nn.Module):
         """Builds all parts; raises ValueError if the fields do not fit together."""
         self._check()
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        conv = functools.partial(primitives.Conv, use_bias=self.use_bias, **types)
+        conv = functools.partial(layers.Conv, use_bias=self.use_bias, **types)
 
         def level(num_blocks, num_heads, **options):
             block = functools.partial(
@@ -395,7 +395,7 @@ class Restormer(nn.Module):
         fine_to_coarse = list(zip(self.num_blocks, self.num_heads, strict=True))
         *outer, latent = fine_to_coarse
         slot = {"reallocate": self.reallocate}
-        self.embedding = primitives.Conv(self.width, use_bias=False, **types)
+        self.embedding = layers.Conv(self.width, use_bias=False, **types)
         self.encoder = [level(*numbers) for numbers in outer]
         self.downs = [Downsample(**types) for _ in outer]
         self.latent = level(*latent)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from llie_jax.models.shapes import check_image
-from llie_jax.nn import attention, primitives
+from llie_jax.nn import attention, layers
 from llie_jax.registry import register
 from llie_jax.types import Dtype, ModuleFactory, Outputs, Pretrained
 
@@ -42,11 +42,11 @@ class IlluminationEstimator(nn.Module):
         """Returns features [B, H, W, width] and map [B, H, W, 3] of [B, H, W, 3]."""
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         x = jnp.concatenate([image, jnp.mean(image, -1, keepdims=True)], -1)
-        x = primitives.Conv(self.width, (1, 1), name="expand", **types)(x)
-        features = primitives.GroupedConv(
+        x = layers.Conv(self.width, (1, 1), name="expand", **types)(x)
+        features = layers.GroupedConv(
             self.width, groups=4, kernel_size=(5, 5), name="spatial", **types
         )(x)
-        return features, primitives.Conv(3, (1, 1), name="project", **types)(features)
+        return features, layers.Conv(3, (1, 1), name="project", **types)(features)
 
 
 class PositionalBranch(nn.Module):
@@ -59,9 +59,9 @@ class PositionalBranch(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns features of the same shape as `x`, [B, H, W, C]."""
         types = dict(use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype)
-        x = primitives.DepthwiseConv(name="depthwise1", **types)(x)
-        x = primitives.gelu(x)
-        return primitives.DepthwiseConv(name="depthwise2", **types)(x)
+        x = layers.DepthwiseConv(name="depthwise1", **types)(x)
+        x = layers.gelu(x)
+        return layers.DepthwiseConv(name="depthwise2", **types)(x)
 
 
 class IlluminationGuidedAttention(nn.Module):
@@ -144,13 +144,11 @@ class FeedForward(nn.Module):
         """Returns features of the same shape as `x`, [B, H, W, C]."""
         channels = x.shape[-1]
         types = dict(use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype)
-        y = primitives.Conv(self.expansion * channels, (1, 1), name="expand", **types)(
-            x
-        )
-        y = primitives.gelu(y)
-        y = primitives.DepthwiseConv(name="depthwise", **types)(y)
-        y = primitives.gelu(y)
-        return primitives.Conv(channels, (1, 1), name="contract", **types)(y)
+        y = layers.Conv(self.expansion * channels, (1, 1), name="expand", **types)(x)
+        y = layers.gelu(y)
+        y = layers.DepthwiseConv(name="depthwise", **types)(y)
+        y = layers.gelu(y)
+        return layers.Conv(channels, (1, 1), name="contract", **types)(y)
 
 
 class Block(nn.Module):
@@ -178,7 +176,7 @@ class Block(nn.Module):
         x = x + IlluminationGuidedAttention(
             self.num_heads, self.reallocate, name="attention", **types
         )(x, illumination)
-        y = primitives.CountedLayerNorm(epsilon=1e-5, name="norm", **types)(x)
+        y = layers.CountedLayerNorm(epsilon=1e-5, name="norm", **types)(x)
         return x + FeedForward(name="feed_forward", **types)(y)
 
 
@@ -236,7 +234,7 @@ class Denoiser(nn.Module):
     def setup(self):
         """Builds all parts."""
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        conv = functools.partial(primitives.Conv, use_bias=False, **types)
+        conv = functools.partial(layers.Conv, use_bias=False, **types)
         down = functools.partial(conv, kernel_size=(4, 4), strides=2, padding=1)
         *blocks, bottleneck_blocks = self.num_blocks
         heads = [2**i for i in range(len(blocks))]
@@ -250,7 +248,7 @@ class Denoiser(nn.Module):
         self.bottleneck = Level(bottleneck_blocks, 2 ** len(blocks), **types)
         # Coarse to fine, as they run.
         self.up = [
-            primitives.ConvTranspose(h * self.width, **types) for h in reversed(heads)
+            layers.ConvTranspose(h * self.width, **types) for h in reversed(heads)
         ]
         self.fuse = [conv(h * self.width, (1, 1)) for h in reversed(heads)]
         self.decoder = [

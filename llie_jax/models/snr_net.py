@@ -14,9 +14,10 @@ from flax import linen as nn
 
 from llie_jax.image.resize import area_downsample
 from llie_jax.image.snr import snr_map
+from llie_jax.messages import listed
 from llie_jax.models.shapes import check_image
-from llie_jax.nn import primitives
-from llie_jax.registry import listed, register
+from llie_jax.nn import layers
+from llie_jax.registry import register
 from llie_jax.types import Dtype, Outputs
 
 _PATCH = 4
@@ -43,7 +44,7 @@ class ResidualBlock(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns features of the same shape as `x`, [B, H, W, C]."""
         conv = functools.partial(
-            primitives.Conv,
+            layers.Conv,
             x.shape[-1],
             kernel_init=_small_he,
             bias_init=nn.initializers.zeros,
@@ -106,12 +107,12 @@ class MaskedAttention(nn.Module):
                 the same.
         """
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        x = primitives.CountedLayerNorm(name="norm", **types)(tokens)
+        x = layers.CountedLayerNorm(name="norm", **types)(tokens)
         batch, height, width, channels = x.shape
         inner = self.num_heads * self.head_width
 
         def project(name):
-            y = primitives.Conv(inner, (1, 1), use_bias=False, name=name, **types)(x)
+            y = layers.Conv(inner, (1, 1), use_bias=False, name=name, **types)(x)
             return y.reshape(batch, -1, self.num_heads, self.head_width)
 
         query, key, value = (project(name) for name in ("query", "key", "value"))
@@ -125,9 +126,7 @@ class MaskedAttention(nn.Module):
         weights = nn.softmax(jnp.where(is_key, scores, _MASKED)).astype(value.dtype)
         y = jnp.einsum("bhnm,bmhc->bnhc", weights, value)
         y = y.reshape(batch, height, width, inner)
-        return primitives.Conv(
-            channels, (1, 1), use_bias=False, name="project", **types
-        )(y)
+        return layers.Conv(channels, (1, 1), use_bias=False, name="project", **types)(y)
 
 
 class FeedForward(nn.Module):
@@ -147,9 +146,9 @@ class FeedForward(nn.Module):
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Returns tokens of the same shape, [B, h, w, D]."""
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        x = primitives.CountedLayerNorm(name="norm", **types)(tokens)
-        x = nn.relu(primitives.Conv(self.hidden, (1, 1), name="expand", **types)(x))
-        return primitives.Conv(tokens.shape[-1], (1, 1), name="contract", **types)(x)
+        x = layers.CountedLayerNorm(name="norm", **types)(tokens)
+        x = nn.relu(layers.Conv(self.hidden, (1, 1), name="expand", **types)(x))
+        return layers.Conv(tokens.shape[-1], (1, 1), name="contract", **types)(x)
 
 
 class TransformerLayer(nn.Module):
@@ -212,7 +211,7 @@ class Transformer(nn.Module):
             mask: [B, H, W, 1]; patches with a mean above 0.5 are keys.
         """
         # A token's values are in the order channel, row, column.
-        tokens = primitives.pixel_unshuffle(features, _PATCH)
+        tokens = layers.pixel_unshuffle(features, _PATCH)
         is_key = area_downsample(mask, _PATCH)[..., 0] > 0.5
         for i in range(self.num_layers):
             layer = TransformerLayer(
@@ -224,7 +223,7 @@ class Transformer(nn.Module):
                 name=f"layer_{i}",
             )
             tokens = layer(tokens, is_key)
-        return primitives.pixel_shuffle(tokens, _PATCH)
+        return layers.pixel_shuffle(tokens, _PATCH)
 
 
 _TORCH_PARTS = {
@@ -399,7 +398,7 @@ class SNRNet(nn.Module):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}; use at least 1.")
         types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        conv = functools.partial(primitives.Conv, **types)
+        conv = functools.partial(layers.Conv, **types)
         self.conv_1 = conv(self.width)
         self.conv_2 = conv(self.width, strides=2)
         self.conv_3 = conv(self.width, strides=2)
@@ -474,7 +473,7 @@ class SNRNet(nn.Module):
 
         def up(conv, x, skip):
             x = conv(jnp.concatenate([x, skip], axis=-1))
-            return nn.leaky_relu(primitives.pixel_shuffle(x, 2), _SLOPE)
+            return nn.leaky_relu(layers.pixel_shuffle(x, 2), _SLOPE)
 
         x = up(self.up_2, up(self.up_1, x, quarter), half)
         x = self.fuse(jnp.concatenate([x, full], axis=-1))

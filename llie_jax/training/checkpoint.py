@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from llie_jax.image import io
+from llie_jax import files
 from llie_jax.training.state import TrainState
 from llie_jax.weights import METRIC, STATE
 
@@ -34,7 +34,7 @@ class Checkpoints:
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = pathlib.Path(folder).resolve()
-        io.writable_folder(self.folder, hint=HINT)
+        files.writable_folder(self.folder, hint=HINT)
         policy = preservation_policy.AnyPreservationPolicy(
             [
                 preservation_policy.LatestN(1),

@@ -11,7 +11,7 @@ import jax
 import optax
 from flax import linen as nn
 
-from llie_jax import registry
+from llie_jax import messages, registry
 from llie_jax.configs import base
 from llie_jax.losses.weighted import WeightedLoss
 from llie_jax.models.shapes import variable_shapes
@@ -101,6 +101,6 @@ def _check_frozen(model: nn.Module, patterns: Sequence[str]) -> None:
             raise ValueError(
                 f"config.optimizer.frozen has {pattern!r}, which fits no parameter of "
                 f"{type(model).__name__}. Paths begin with "
-                f"{registry.listed(sorted(f'{name}/' for name in params), limit=8)}; "
+                f"{messages.listed(sorted(f'{name}/' for name in params), limit=8)}; "
                 "* stands for any text."
             )

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from tensorboardX import SummaryWriter
 
+from llie_jax import files
 from llie_jax.evaluation.report import read_log
 from llie_jax.evaluation.scores import plain
 from llie_jax.image import io
@@ -29,7 +30,7 @@ class RunLog:
         self.path = workdir / "log.jsonl"
         if self.path.exists():
             kept = [line for line in read_log(self.path) if line["step"] <= step]
-            with io.atomic(self.path) as path:
+            with files.atomic(self.path) as path:
                 path.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._file = self.path.open("a")
         self._events = SummaryWriter(

@@ -12,12 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from llie_jax import data, evaluation, weights
+from llie_jax import data, evaluation, files, parallel, weights
 from llie_jax.configs import base
 from llie_jax.evaluation import report
-from llie_jax.image import io
 from llie_jax.training import log as logs
-from llie_jax.training import parallel
 from llie_jax.training.checkpoint import HINT, Checkpoints
 from llie_jax.training.experiment import Experiment
 from llie_jax.training.state import TrainState
@@ -129,7 +127,7 @@ def train(
     pipeline = open_pipeline(config, training)
     frozen = {"loss": experiment.loss.load_frozen(), "data": pipeline.resident}
     initial = _initial_variables(experiment)
-    io.writable_folder(workdir, hint=HINT)
+    files.writable_folder(workdir, hint=HINT)
     if jax.process_index() == 0:
         _write_config(workdir, config)
 
@@ -481,5 +479,5 @@ def _write_report(config, workdir: pathlib.Path, held_out) -> None:
 
 
 def _write_config(workdir: pathlib.Path, config) -> None:
-    with io.atomic(workdir / weights.CONFIG) as path:
+    with files.atomic(workdir / weights.CONFIG) as path:
         path.write_text(base.to_json(config))

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from flax import traverse_util
 
-from llie_jax import registry
+from llie_jax import messages
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
 SCHEDULES = ("cosine", "cosine_periods", "steps", "constant")
@@ -34,7 +34,7 @@ def make_schedule(config, *, peak: float, steps: int) -> optax.Schedule:
     if config.name not in SCHEDULES:
         raise ValueError(
             f"Unknown schedule {config.name!r}."
-            f"{registry.suggest(config.name, SCHEDULES)} Use one of {SCHEDULES}."
+            f"{messages.suggest(config.name, SCHEDULES)} Use one of {SCHEDULES}."
         )
     if config.hold_steps < 1 or not 0 <= config.warmup_steps < max(steps, 1):
         raise ValueError(
@@ -109,7 +109,7 @@ def make_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransforma
     else:
         raise ValueError(
             f"Unknown optimizer {config.name!r}."
-            f"{registry.suggest(config.name, OPTIMIZERS)} Use one of {OPTIMIZERS}."
+            f"{messages.suggest(config.name, OPTIMIZERS)} Use one of {OPTIMIZERS}."
         )
     chain = [optimizer]
     if config.clip_norm > 0:

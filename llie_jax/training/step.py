@@ -1,6 +1,6 @@
 """The training step and the validation step, both written for one device.
 
-`training.parallel` maps them over all devices. Without a mesh axis they are ordinary
+`llie_jax.parallel` maps them over all devices. Without a mesh axis they are ordinary
 functions, which tests run under `jax.jit`.
 """
 

@@ -4,9 +4,9 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from llie_jax import parallel
 from llie_jax.inference import padding
 from llie_jax.metrics import in_training
-from llie_jax.training import parallel
 from llie_jax.training.step import make_eval_step
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from llie_jax import costs
 from llie_jax.cli import main
-from llie_jax.training import plan
-from tests.training.test_plan import one_device
+from llie_jax.training import capacity
+from tests.training.test_capacity import one_device
 
 CONFIG = """
 from llie_jax.configs import base
@@ -74,7 +74,7 @@ def pretend(monkeypatch, *, largest):
 
     def fake(self, crop, per_device):
         compiled.append((crop, per_device))
-        return plan.StepPlan(
+        return capacity.StepPlan(
             crop=crop,
             batch_size=per_device,
             per_device=per_device,
@@ -85,8 +85,8 @@ def pretend(monkeypatch, *, largest):
         )
 
     memory = (largest + 1) * 2**30
-    monkeypatch.setattr(plan, "open_topology", lambda name: one_device(memory))
-    monkeypatch.setattr(plan.Planner, "plan", fake)
+    monkeypatch.setattr(capacity, "open_topology", lambda name: one_device(memory))
+    monkeypatch.setattr(capacity.Planner, "plan", fake)
     return compiled
 
 
@@ -149,14 +149,14 @@ def test_stages_of_one_shape_are_compiled_once(config, monkeypatch, capsys, tmp_
 )
 def test_mistakes_end_with_one_line(config, monkeypatch, capsys, options, message):
     mesh = type("Mesh", (), {"size": 8})()
-    real = plan.open_topology
+    real = capacity.open_topology
 
     def topology(name):
         if name != "cpu:8":
             return real(name)
-        return plan.Topology(name, "cpu", mesh, chips=8, hosts=1, memory=None)
+        return capacity.Topology(name, "cpu", mesh, chips=8, hosts=1, memory=None)
 
-    monkeypatch.setattr(plan, "open_topology", topology)
+    monkeypatch.setattr(capacity, "open_topology", topology)
     arguments = ["plan", "--config", config, "--topology", "cpu:8", *options]
     assert main.main(arguments) == 2
     captured = capsys.readouterr()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from llie_jax import files
 from llie_jax.image import io
 
 COLOURS = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3) * 4
@@ -96,7 +97,7 @@ def test_interrupted_writing_keeps_the_old_file(tmp_path):
     path.write_text("old")
 
     def interrupted():
-        with io.atomic(path) as temporary:
+        with files.atomic(path) as temporary:
             temporary.write_text("half of the n")
             raise KeyboardInterrupt
 
@@ -108,13 +109,13 @@ def test_interrupted_writing_keeps_the_old_file(tmp_path):
 
 def test_writable_folder(tmp_path):
     folder = tmp_path / "a" / "b"
-    assert io.writable_folder(str(folder), create=False) == folder
+    assert files.writable_folder(str(folder), create=False) == folder
     assert not list(tmp_path.iterdir())
-    assert io.writable_folder(folder) == folder
+    assert files.writable_folder(folder) == folder
     assert not list(folder.iterdir())
     (tmp_path / "file").touch()
     for create in (True, False):
         with pytest.raises(
             OSError, match=r"Cannot write to .*file/x \(Not a directory\); try y\."
         ):
-            io.writable_folder(tmp_path / "file" / "x", hint="try y", create=create)
+            files.writable_folder(tmp_path / "file" / "x", hint="try y", create=create)

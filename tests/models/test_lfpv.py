@@ -11,10 +11,10 @@ from flax import traverse_util
 import llie_jax
 import tests.training.toys  # noqa: F401  registers toy_host
 from llie_jax import convert, costs, registry
-from llie_jax.evaluation import redundancy
 from llie_jax.inference.freeze import freeze
 from llie_jax.models import lfpv, options
 from llie_jax.models.shapes import variable_shapes
+from llie_jax.studies import redundancy
 from tests.models.test_contract import SMALL
 
 L, C, K = 16, 8, 4

@@ -15,7 +15,7 @@ import llie_jax
 from llie_jax import convert, costs, registry
 from llie_jax.models import retinexformer
 from llie_jax.models.shapes import variable_shapes
-from llie_jax.nn import primitives
+from llie_jax.nn import layers
 from llie_jax.types import Dtype
 
 SMALL = {"name": "retinexformer", "width": 4, "num_blocks": [1, 1]}
@@ -102,7 +102,7 @@ def as_it_is(array):
         (
             "decoder_layers.0.0",
             "up_0",
-            primitives.ConvTranspose(16),
+            layers.ConvTranspose(16),
             nhwc,
         ),
         (
@@ -132,7 +132,7 @@ def test_feed_forward_golden(one_stage):
     _, variables, arrays = one_stage
     params = variables["params"]["stage_0"]["denoiser"]["bottleneck"]["block_0"]
     name = "mid:body.0.denoiser.bottleneck.blocks.0.1"
-    norm = primitives.LayerNorm(epsilon=1e-5)
+    norm = layers.LayerNorm(epsilon=1e-5)
     y = norm.apply({"params": params["norm"]}, as_it_is(arrays[f"{name}|in0"]))
     y = retinexformer.FeedForward().apply({"params": params["feed_forward"]}, y)
     assert_near(y, as_it_is(arrays[f"{name}|out0"]))

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 import llie_jax
-from llie_jax.training import parallel
+from llie_jax import parallel
 from llie_jax.training.state import create_train_state
 from llie_jax.training.step import make_train_step
 from tests.training import toys

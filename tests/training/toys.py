@@ -7,7 +7,7 @@ from flax import linen as nn
 
 from llie_jax.configs import base
 from llie_jax.image import io
-from llie_jax.nn.primitives import pixel_shuffle
+from llie_jax.nn.layers import pixel_shuffle
 from llie_jax.registry import register
 from llie_jax.types import Outputs
 

@@ -25,10 +25,9 @@ from absl import logging
 from flax import linen as nn
 from flax import traverse_util
 
-from llie_jax import registry
-from llie_jax.image import io
+from llie_jax import files, messages, registry
+from llie_jax.messages import listed
 from llie_jax.models.shapes import variable_shapes
-from llie_jax.registry import listed
 from llie_jax.types import Pretrained
 
 FOLDER_VARIABLE = "LLIE_JAX_WEIGHTS"
@@ -187,7 +186,7 @@ def write_safetensors(
     }
     header = json.dumps({"__metadata__": texts, **json.loads(blob[8:end])}).encode()
     header += b" " * (-len(header) % 8)
-    with io.atomic(path) as temporary, temporary.open("wb") as file:
+    with files.atomic(path) as temporary, temporary.open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.write(blob[end:])
 
@@ -433,7 +432,7 @@ def _find(weights: str | os.PathLike, step: int | str) -> _ReleaseFile | _Run:
         return _find_published(str(weights), known[str(weights)])
     raise FileNotFoundError(
         f"There is no file, folder or published name {str(weights)!r}."
-        f"{registry.suggest(str(weights), known)} Published: {listed(list(known))}."
+        f"{messages.suggest(str(weights), known)} Published: {listed(list(known))}."
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from llie_jax.evaluation import report
+from llie_jax.report import charts, page
 
 _COLOURS = {"attention": "var(--accent)", "feed_forward": "var(--second)"}
 _MAPS = 8  # kernels that are drawn
@@ -71,7 +71,7 @@ def write(path: str | os.PathLike, result: Mapping[str, Any]) -> None:
         _maps(result),
         _details(result),
     ]
-    report.write_page(path, title, sections)
+    page.write_page(path, title, sections)
 
 
 def _numbers(result) -> str:
@@ -107,7 +107,7 @@ def _by_layer(result, key: str, name: str) -> str:
         return left + (value - low) / (high - low) * (width - left - right)
 
     parts = [f'<text class="name" x="8" y="18">{html.escape(name)}</text>']
-    parts += report.x_axis(x_of, report.ticks(low, high), top, height - 30)
+    parts += charts.x_axis(x_of, charts.ticks(low, high), top, height - 30)
     for place, (kind, layer, found) in enumerate(rows):
         y = top + step * (place + 0.7)
         mean, colour = float(np.mean(found)), _COLOURS[kind]
@@ -123,7 +123,7 @@ def _by_layer(result, key: str, name: str) -> str:
             "</circle>"
         )
     parts.append(_legend(width - right, series))
-    return report.svg_figure(parts, width, height, name)
+    return charts.svg_figure(parts, width, height, name)
 
 
 def _histograms(result) -> str:
@@ -153,7 +153,7 @@ def _histograms(result) -> str:
         return base - count / largest * (base - top)
 
     parts = [f'<text class="name" x="8" y="18">{html.escape(name)}</text>']
-    parts += report.x_axis(x_of, report.ticks(low, edges[-1]), top, base)
+    parts += charts.x_axis(x_of, charts.ticks(low, edges[-1]), top, base)
     for place, (kind, count) in enumerate(counts.items()):
         bar = (x_of(edges[1]) - x_of(edges[0])) / len(counts)
         for edge, number in zip(edges, count, strict=False):
@@ -167,7 +167,7 @@ def _histograms(result) -> str:
         f'<text x="{left - 6}" y="{top + 4}" text-anchor="end">{largest}</text>'
     )
     parts.append(_legend(width - right, counts))
-    return report.svg_figure(parts, width, height, name)
+    return charts.svg_figure(parts, width, height, name)
 
 
 def _maps(result) -> str:
@@ -206,12 +206,12 @@ def _heat_map(kernels: np.ndarray) -> str:
     dark, middle, bright = np.array([[16, 32, 64], [190, 90, 40], [255, 240, 190]])
     first = dark + (middle - dark) * np.minimum(2 * level, 1)
     colours = first + (bright - middle) * np.maximum(2 * level - 1, 0)
-    return report.data_uri(colours.round().astype(np.uint8), kind="png")
+    return page.data_uri(colours.round().astype(np.uint8), kind="png")
 
 
 def _details(result) -> str:
     """Returns the facts of the study and its definitions."""
-    return report.settings_table(
+    return page.settings_table(
         {
             "study": result["study"],
             "model": result["model"],

@@ -1,11 +1,11 @@
-"""Speed and memory of the primitives beside what plain XLA makes of the same operation.
+"""Speed and memory of the layers beside what plain XLA makes of the same operation.
 
-python -m bench.primitives
-python -m bench.primitives --only sum --clock cpu
+python -m bench.layers
+python -m bench.layers --only sum --clock cpu
 
 The shapes are those of DarkIR-m at 256x256. Both forms run in turns and the shortest
 time of each counts. Times are in milliseconds, memory is XLA's temporary bytes in MiB,
-and a ratio is plain over ours. Prints a table and writes bench/results/primitives.json.
+and a ratio is plain over ours. Prints a table and writes bench/results/layers.json.
 """
 
 import argparse
@@ -19,10 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from llie_jax.image.io import atomic
-from llie_jax.nn import primitives
+from llie_jax.files import atomic
+from llie_jax.nn import conv_kernels, layers
 
-RESULTS = pathlib.Path(__file__).parent / "results" / "primitives.json"
+RESULTS = pathlib.Path(__file__).parent / "results" / "layers.json"
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -54,7 +54,9 @@ def depthwise(shape, dilation):
         shape,
         (3, 3, 1, channels),
         lambda x, k: plain_conv(x, k, dilation=dilation, groups=channels),
-        lambda x, k: primitives.grouped_conv(x, k, groups=channels, dilation=dilation),
+        lambda x, k: conv_kernels.grouped_conv(
+            x, k, groups=channels, dilation=dilation
+        ),
     )
 
 
@@ -65,7 +67,7 @@ def pairs(shape):
         shape,
         (3, 3, 2, shape[-1]),
         lambda x, k: plain_conv(x, k, groups=groups),
-        lambda x, k: primitives.grouped_conv(x, k, groups=groups),
+        lambda x, k: conv_kernels.grouped_conv(x, k, groups=groups),
     )
 
 
@@ -79,12 +81,12 @@ def depthwise_sum(shape, dilations=(1, 4, 9)):
             plain_conv(x, k, dilation=d, groups=channels)
             for k, d in zip(ks, dilations, strict=True)
         ),
-        lambda x, ks: primitives.summed_depthwise(x, ks, dilations=dilations),
+        lambda x, ks: conv_kernels.summed_depthwise(x, ks, dilations=dilations),
     )
 
 
 def dense(name, shape, size, features, **options):
-    module = primitives.Conv(features, (size, size), use_bias=False, **options)
+    module = layers.Conv(features, (size, size), use_bias=False, **options)
     return (
         name,
         shape,
@@ -100,7 +102,7 @@ def layer_norm(shape):
         shape,
         {"scale": shape[-1:], "bias": shape[-1:]},
         plain_layer_norm,
-        lambda x, params: primitives.LayerNorm().apply({"params": params}, x),
+        lambda x, params: layers.LayerNorm().apply({"params": params}, x),
     )
 
 

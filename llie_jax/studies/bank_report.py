@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from llie_jax.evaluation import bank, report
+from llie_jax.report import charts, page
+from llie_jax.studies import bank
 
 _NAMES = {"vector": "vectors", "patch": "patches"}
 _EMPTY = "the bank is empty (all zeros)"
@@ -97,7 +98,7 @@ def write(path: str | os.PathLike, result: Mapping[str, Any]) -> None:
         _pictures(result),
         _scatter(result),
         _table(result),
-        report.settings_table(
+        page.settings_table(
             {
                 "model": result["model"],
                 "weights SHA-256": result["weights_sha256"],
@@ -108,7 +109,7 @@ def write(path: str | os.PathLike, result: Mapping[str, Any]) -> None:
             }
         ),
     ]
-    report.write_page(path, title, sections)
+    page.write_page(path, title, sections)
 
 
 def _uses(result) -> str:
@@ -133,7 +134,7 @@ def _bars(use, name: str) -> str:
         return top + (1 - percent / high) * (height - top - bottom)
 
     parts = [f'<text class="name" x="8" y="18">{html.escape(name)}</text>']
-    parts += report.y_axis(y_of, report.ticks(0, high), left, width - right)
+    parts += charts.y_axis(y_of, charts.ticks(0, high), left, width - right)
     for node, share in enumerate(use):
         x, y = left + step * node, y_of(100 * share)
         parts.append(
@@ -151,7 +152,7 @@ def _bars(use, name: str) -> str:
         f'<line x1="{left}" x2="{width - right}" y1="{even:.1f}" y2="{even:.1f}" '
         'stroke="var(--text)" stroke-dasharray="5 4"/>'
     )
-    return report.svg_figure(parts, width, height, name)
+    return charts.svg_figure(parts, width, height, name)
 
 
 def _labelled(count: int) -> range:
@@ -178,7 +179,7 @@ def _heat_map(similarity: np.ndarray, name: str) -> str:
     blue, grey, orange = np.array([[80, 145, 215], [232, 232, 230], [240, 150, 70]])
     level = similarity[..., None]
     colours = grey + np.where(level > 0, orange - grey, grey - blue) * level
-    picture = report.data_uri(colours.round().astype(np.uint8), kind="png")
+    picture = page.data_uri(colours.round().astype(np.uint8), kind="png")
     count, left, top, side = len(similarity), 40, 30, 430
     step = side / count
     parts = [
@@ -200,7 +201,7 @@ def _heat_map(similarity: np.ndarray, name: str) -> str:
             f'style="font-size:9px;fill:#1c1d1f">{value:.2f}</text>'
             for (row, column), value in np.ndenumerate(similarity)
         ]
-    return report.svg_figure(parts, left + side + 10, top + side + 26, name)
+    return charts.svg_figure(parts, left + side + 10, top + side + 26, name)
 
 
 def _pictures(result) -> str:
@@ -216,14 +217,14 @@ def _pictures(result) -> str:
             note += f", scaled down from {facts['size'][0]} x {facts['size'][1]}"
         output = np.rint(255 * picture["output"]).astype(np.uint8)
         shown = {
-            "input": (report.data_uri(picture["photo"]), note),
-            "host + LFPV": (report.data_uri(output), ""),
+            "input": (page.data_uri(picture["photo"]), note),
+            "host + LFPV": (page.data_uri(output), ""),
         }
         for kind, plural in _NAMES.items():
             side = picture[kind]["side"]
             drawn = assignment(picture[kind], size)
             shown[plural] = (
-                report.data_uri(drawn, kind="png"),
+                page.data_uri(drawn, kind="png"),
                 f"places of {side} x {side} pixels",
             )
         figures = "".join(
@@ -285,9 +286,9 @@ def _scatter(result) -> str:
     if not found:
         return ""
     width, height, left, right, top, bottom = 960, 320, 52, 20, 36, 34
-    low, high = report.limits([row["host"] for row in found.values()])
+    low, high = charts.limits([row["host"] for row in found.values()])
     low, high = min(low, split["threshold"]), max(high, split["threshold"])
-    least, most = report.limits([0.0, *(row["gain"] for row in found.values())])
+    least, most = charts.limits([0.0, *(row["gain"] for row in found.values())])
 
     def x_of(value):
         return left + (value - low) / (high - low) * (width - left - right)
@@ -296,8 +297,8 @@ def _scatter(result) -> str:
         return top + (most - value) / (most - least) * (height - top - bottom)
 
     parts = [f'<text class="name" x="8" y="18">{html.escape(name)}</text>']
-    parts += report.x_axis(x_of, report.ticks(low, high), top, height - bottom)
-    parts += report.y_axis(y_of, report.ticks(least, most), left, width - right)
+    parts += charts.x_axis(x_of, charts.ticks(low, high), top, height - bottom)
+    parts += charts.y_axis(y_of, charts.ticks(least, most), left, width - right)
     x, zero = x_of(split["threshold"]), y_of(0)
     parts.append(
         f'<line x1="{left}" x2="{width - right}" y1="{zero:.1f}" y2="{zero:.1f}" '
@@ -319,7 +320,7 @@ def _scatter(result) -> str:
     return (
         "<h2>What the bank adds</h2><p class='soft'>The dashed line is the threshold, "
         f"{split['threshold']:.2f} dB.</p>"
-        f"{report.svg_figure(parts, width, height, name)}"
+        f"{charts.svg_figure(parts, width, height, name)}"
     )
 
 
@@ -336,7 +337,7 @@ def _table(result) -> str:
         )
         keys = (row[key] for key in ("host", "bank", "gain", "difference"))
         cells = "".join(
-            f'<td data-value="{report.number(key)}">{text}</td>'
+            f'<td data-value="{page.number(key)}">{text}</td>'
             for key, text in zip(keys, texts, strict=True)
         )
         name = html.escape(image)

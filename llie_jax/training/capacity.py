@@ -20,9 +20,8 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, SingleDeviceSharding
 
-from llie_jax import costs
+from llie_jax import costs, parallel
 from llie_jax.data import pipeline, transforms
-from llie_jax.training import parallel
 from llie_jax.training.experiment import Experiment
 from llie_jax.training.optimizer import matching
 

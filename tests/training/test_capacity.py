@@ -10,10 +10,11 @@ import pytest
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from llie_jax import parallel
 from llie_jax.configs import base
 from llie_jax.data import pipeline
-from llie_jax.nn import primitives
-from llie_jax.training import parallel, plan
+from llie_jax.nn import layers
+from llie_jax.training import capacity
 from llie_jax.training.experiment import Experiment
 from llie_jax.types import Outputs
 
@@ -55,38 +56,38 @@ class OneConvolution(nn.Module):
 
     @nn.compact
     def __call__(self, image, *, target=None, train=False):
-        return Outputs(primitives.Conv(3)(image))
+        return Outputs(layers.Conv(3)(image))
 
 
 def one_device(memory):
     mesh = Mesh(jax.devices()[:1], (parallel.AXIS,))
-    return plan.Topology(
+    return capacity.Topology(
         name="cpu:1", kind="cpu", mesh=mesh, chips=1, hosts=1, memory=memory
     )
 
 
 def test_collectives_are_counted_once_with_their_element_types():
-    assert plan.count_collectives(HLO) == {
+    assert capacity.count_collectives(HLO) == {
         "all-reduce": {"count": 3, "bytes": 4 * (128 + 1) + 2 * 12 + 4 * 10 + 3},
         "all-gather": {"count": 2, "bytes": 4 * 24 + 4 * 8 + 16},
         "collective-permute": {"count": 1, "bytes": 7},
     }
-    assert plan.count_collectives("%x = f32[2]{0} add(%a, %b)") == {}
+    assert capacity.count_collectives("%x = f32[2]{0} add(%a, %b)") == {}
 
 
 def test_memory_named_by_the_compiler():
     both = "Ran out of memory in memory space hbm. Used 17.50G of 15.75G hbm. Exceeded"
-    assert plan.read_exhausted(both) == (17.5 * 2**30, 15.75 * 2**30)
+    assert capacity.read_exhausted(both) == (17.5 * 2**30, 15.75 * 2**30)
     huge = (
         "Ran out of memory on HBM, the total memory required for HLO temporaries "
         "(512.00M) exceeds available HBM (15.25G)."
     )
-    assert plan.read_exhausted(huge) == (2**29, 15.25 * 2**30)
-    assert plan.read_exhausted("RESOURCE_EXHAUSTED: something else") == (None, None)
+    assert capacity.read_exhausted(huge) == (2**29, 15.25 * 2**30)
+    assert capacity.read_exhausted("RESOURCE_EXHAUSTED: something else") == (None, None)
 
 
 def made(per_device, fits, needed=None):
-    return plan.StepPlan(
+    return capacity.StepPlan(
         crop=(8, 8),
         batch_size=per_device,
         per_device=per_device,
@@ -99,14 +100,14 @@ def made(per_device, fits, needed=None):
 
 @pytest.mark.parametrize("start", [1, 7, 12, 64])
 def test_search_ends_with_the_largest_power_of_two(start):
-    plans = plan.search(lambda n: made(n, n <= 13), start)
+    plans = capacity.search(lambda n: made(n, n <= 13), start)
     assert plans[-1].per_device == 8
     assert {8, 16} <= {p.per_device for p in plans}
     assert len(plans) <= 5
 
 
 def test_search_where_nothing_fits_ends_with_one_image():
-    plans = plan.search(lambda n: made(n, False), 4)
+    plans = capacity.search(lambda n: made(n, False), 4)
     assert [p.per_device for p in plans] == [4, 2, 1]
 
 
@@ -115,20 +116,20 @@ def test_search_where_nothing_fits_ends_with_one_image():
 )
 def test_a_bad_topology_is_named_with_examples(name):
     with pytest.raises(ValueError, match=r"not a topology.*v5e:16x16.*cpu:8"):
-        plan.open_topology(name)
+        capacity.open_topology(name)
 
 
 def test_missing_libtpu_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "libtpu", None)
-    for key in plan._ENVIRONMENT:
+    for key in capacity._ENVIRONMENT:
         monkeypatch.setenv(key, "")
     with pytest.raises(ImportError, match=r"pip install 'llie-jax\[tpu\]'"):
-        plan.open_topology("v5e:2x2")
+        capacity.open_topology("v5e:2x2")
 
 
 def test_a_step_on_one_device_and_the_way_out_when_it_does_not_fit():
     experiment = dataclasses.replace(tiny_experiment(), model=OneConvolution())
-    fitting = plan.Planner(experiment, one_device(memory=None)).plan((8, 8), 2)
+    fitting = capacity.Planner(experiment, one_device(memory=None)).plan((8, 8), 2)
     assert fitting.fits
     assert fitting.batch_size == fitting.per_device == 2
     assert fitting.arguments > 2 * 2 * 8 * 8 * 3
@@ -137,18 +138,20 @@ def test_a_step_on_one_device_and_the_way_out_when_it_does_not_fit():
     # The gradient of the image is not needed.
     assert fitting.macs == 2 * (2 * 8 * 8 * 3 * 3 * 3 * 3)
 
-    planner = plan.Planner(experiment, one_device(memory=fitting.needed - 1))
+    planner = capacity.Planner(experiment, one_device(memory=fitting.needed - 1))
     advice = "\n".join(planner.advice(fitting))
     assert "--per-device-batch 1" in advice
     assert "2 devices or more" in advice
     assert "--config.model.dtype=bfloat16" in advice
-    planner = plan.Planner(tiny_experiment(dtype="bfloat16"), one_device(memory=1))
+    planner = capacity.Planner(tiny_experiment(dtype="bfloat16"), one_device(memory=1))
     advice = planner.advice(made(1, False, needed=10**9))
     assert advice == ["a smaller patch_size, or a smaller model"]
 
 
 def test_resident_data_take_memory_on_each_device():
-    resident = plan.Planner(tiny_experiment(), one_device(None), resident=(50, 40, 60))
+    resident = capacity.Planner(
+        tiny_experiment(), one_device(None), resident=(50, 40, 60)
+    )
     step, arguments = resident._step((8, 12), 4)
     _, frozen, batch, _ = arguments
     assert frozen["data"]["image"].shape == (50, 40, 60, 3)
@@ -159,7 +162,7 @@ def test_resident_data_take_memory_on_each_device():
     experiment = tiny_experiment()
     experiment.config.data.train.size = (40, 64)
     with pytest.raises(ValueError, match=r"all images 40 x 64; .* given as 40 x 60"):
-        plan.Planner(experiment, one_device(None), resident=(50, 40, 60))
+        capacity.Planner(experiment, one_device(None), resident=(50, 40, 60))
 
 
 def test_pmap_is_refused_on_several_hosts():
@@ -167,7 +170,7 @@ def test_pmap_is_refused_on_several_hosts():
     experiment.config.parallel = "pmap"
     topology = dataclasses.replace(one_device(None), name="v5e:2x4", hosts=2)
     with pytest.raises(ValueError, match=r"one host; v5e:2x4 has 2.*shard_map"):
-        plan.Planner(experiment, topology)
+        capacity.Planner(experiment, topology)
 
 
 def grouped(text):
@@ -203,20 +206,20 @@ def test_a_tpu_slice_that_is_not_there(tmp_path):
     # A process of its own: JAX is told about its platforms before it starts.
     code = """
 import jax
-from tests.training.test_plan import tiny_experiment
-from llie_jax.training import plan
+from tests.training.test_capacity import tiny_experiment
+from llie_jax.training import capacity
 for name, chips, hosts in (("v4:2x2x2", 8, 2), ("v5e:2x4", 8, 2)):
-    topology = plan.open_topology(name)
+    topology = capacity.open_topology(name)
     assert (topology.chips, topology.devices, topology.hosts) == (chips, chips, hosts)
     assert 15e9 < topology.memory < 34e9, topology.memory
 experiment = tiny_experiment()
-planner = plan.Planner(experiment, topology, quick=True)
+planner = capacity.Planner(experiment, topology, quick=True)
 made = planner.plan((8, 8), 2)
 assert made.fits and made.batch_size == 16
 params = sum(x.size for x in jax.tree.leaves(planner._state.params))
 assert 4 * params <= made.collectives["all-reduce"]["bytes"] < 4 * params + 100
 try:
-    plan.open_topology("v5e:3x5")
+    capacity.open_topology("v5e:3x5")
 except ValueError as error:
     assert "v5e:16x16" in str(error)
 print("done")

@@ -21,7 +21,7 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
-from llie_jax import metrics, registry
+from llie_jax import messages, metrics, registry
 from llie_jax.inference import padding
 from llie_jax.metrics import dmr
 from llie_jax.models.shapes import variable_shapes
@@ -51,7 +51,7 @@ def layers(
     """
     if kind not in KINDS:
         raise ValueError(
-            f"Unknown kind {kind!r}.{registry.suggest(kind, KINDS)} Use one of {KINDS}."
+            f"Unknown kind {kind!r}.{messages.suggest(kind, KINDS)} Use one of {KINDS}."
         )
     facts, paths = _facts(model), _run_modules(model)
     known = facts.get(f"{kind}_layers", () if pattern is None else ("*",))
@@ -62,7 +62,7 @@ def layers(
         raise ValueError(
             f"{type(model).__name__} has no {kind} layer"
             + (f" that fits {pattern!r}" if pattern else "")
-            + f". Layers: {registry.listed(found, limit=8)}."
+            + f". Layers: {messages.listed(found, limit=8)}."
         )
     return chosen
 

@@ -1,4 +1,4 @@
-"""The primitives against XLA's own convolution, Flax, and reference arrays."""
+"""The layers against XLA's own convolution, Flax, and reference arrays."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 from jax.test_util import check_grads
 
-from llie_jax.nn import primitives
+from llie_jax.nn import conv_kernels, layers
 
 
 def normal(seed, *shape):
@@ -61,10 +61,10 @@ def test_shifts_equal_plain_convolution(case):
     def conv(implementation):
         def run(x, kernels):
             if len(kernels) > 1:
-                return primitives.summed_depthwise(
+                return conv_kernels.summed_depthwise(
                     x, kernels, dilations=dilations, implementation=implementation
                 )
-            return primitives.grouped_conv(
+            return conv_kernels.grouped_conv(
                 x,
                 kernels[0],
                 groups=groups,
@@ -80,11 +80,11 @@ def test_shifts_equal_plain_convolution(case):
 
 
 def test_blocks_of_rows_join_without_seams(monkeypatch):
-    monkeypatch.setattr(primitives, "_BLOCK_BYTES", 4 * 3 * 5 * 2)  # three rows
+    monkeypatch.setattr(conv_kernels, "_BLOCK_BYTES", 4 * 3 * 5 * 2)  # three rows
     x, kernel = normal(0, 1, 13, 5, 2), normal(1, 3, 3, 1, 2)
     assert_close(
         *(
-            primitives.grouped_conv(x, kernel, groups=2, implementation=name)
+            conv_kernels.grouped_conv(x, kernel, groups=2, implementation=name)
             for name in ("shifts", "lax")
         )
     )
@@ -95,7 +95,7 @@ def test_kernels_that_are_not_square():
 
     def conv(name):
         def run(x, kernel):
-            return primitives.grouped_conv(x, kernel, groups=2, implementation=name)
+            return conv_kernels.grouped_conv(x, kernel, groups=2, implementation=name)
 
         return value_and_gradients(run, x, kernel)
 
@@ -109,7 +109,7 @@ def test_other_groups(group_inputs, convs_on_cpu):
 
     def conv(name):
         def run(x, kernel):
-            return primitives.grouped_conv(x, kernel, groups=2, implementation=name)
+            return conv_kernels.grouped_conv(x, kernel, groups=2, implementation=name)
 
         return run
 
@@ -127,7 +127,7 @@ def test_other_groups(group_inputs, convs_on_cpu):
 def test_gradients_equal_finite_differences(group_inputs):
     x, kernel = normal(0, 1, 4, 3, 4), normal(1, 3, 3, group_inputs, 4)
     check_grads(
-        lambda x, kernel: primitives.grouped_conv(
+        lambda x, kernel: conv_kernels.grouped_conv(
             x, kernel, groups=4 // group_inputs, dilation=2
         ),
         (x, kernel),
@@ -146,7 +146,7 @@ def test_bfloat16_is_accumulated_in_float32(group_inputs):
 
     def gradients(x, kernel, name):
         return value_and_gradients(
-            lambda x, kernel: primitives.grouped_conv(
+            lambda x, kernel: conv_kernels.grouped_conv(
                 x, kernel, groups=groups, implementation=name
             ),
             x,
@@ -171,7 +171,7 @@ def test_backend_is_chosen_at_lowering(group_inputs):
     groups = 4 // group_inputs
 
     def value(x, kernel):
-        return primitives.grouped_conv(x, kernel, groups=groups).sum()
+        return conv_kernels.grouped_conv(x, kernel, groups=groups).sum()
 
     traced = jax.jit(value).trace(x, kernel)
     for platform in ("tpu", "cuda"):
@@ -194,7 +194,7 @@ def test_works_under_vmap_and_shard_map_and_pmap():
 
     def gradients(x, kernel):
         def loss(x, kernel):
-            y = primitives.grouped_conv(x, kernel, groups=4)
+            y = conv_kernels.grouped_conv(x, kernel, groups=4)
             return jnp.sum(jnp.square(y))
 
         return jax.grad(loss, (0, 1))(x, kernel)
@@ -222,7 +222,7 @@ def test_shifts_need_little_memory():
 
     def gradients(x, kernel, g):
         y, pullback = jax.vjp(
-            lambda x, kernel: primitives.grouped_conv(x, kernel, groups=32), x, kernel
+            lambda x, kernel: conv_kernels.grouped_conv(x, kernel, groups=32), x, kernel
         )
         return y, pullback(g)
 
@@ -254,12 +254,12 @@ def test_shifts_need_little_memory():
 )
 def test_grouped_conv_refuses(x, kernel, options, message):
     with pytest.raises(ValueError, match=message):
-        primitives.grouped_conv(jnp.zeros(x), jnp.zeros(kernel), **options)
+        conv_kernels.grouped_conv(jnp.zeros(x), jnp.zeros(kernel), **options)
 
 
 def test_summed_depthwise_wants_one_kernel_for_each_dilation():
     with pytest.raises(ValueError, match="1 kernels for dilations"):
-        primitives.summed_depthwise(
+        conv_kernels.summed_depthwise(
             jnp.zeros((1, 4, 4, 2)), [jnp.zeros((3, 3, 1, 2))], dilations=(1, 4)
         )
 
@@ -291,7 +291,7 @@ DENSE = {
 @pytest.mark.parametrize("case", DENSE)
 def test_conv_equals_plain_convolution(case):
     shape, options, padding = DENSE[case]
-    module = primitives.Conv(**options)
+    module = layers.Conv(**options)
     x = normal(0, *shape)
     params = module.init(jax.random.key(0), x)["params"]
 
@@ -312,7 +312,7 @@ def test_conv_equals_plain_convolution(case):
 
 
 def test_halving_is_a_convolution_off_the_cpu():
-    module = primitives.Conv(4, (2, 2), strides=2, padding=0)
+    module = layers.Conv(4, (2, 2), strides=2, padding=0)
     x = normal(0, 1, 4, 4, 3)
     traced = jax.jit(module.apply).trace(module.init(jax.random.key(0), x), x)
     assert convolutions(traced.lower(lowering_platforms=("tpu",)).as_text()) == 1
@@ -321,9 +321,9 @@ def test_halving_is_a_convolution_off_the_cpu():
 @pytest.mark.parametrize(
     ("module", "fan_in", "shape"),
     [
-        (primitives.Conv(64, (3, 3)), 9 * 32, (3, 3, 32, 64)),
-        (primitives.GroupedConv(64, groups=16), 9 * 2, (3, 3, 2, 64)),
-        (primitives.DepthwiseConv((5, 5)), 25, (5, 5, 1, 32)),
+        (layers.Conv(64, (3, 3)), 9 * 32, (3, 3, 32, 64)),
+        (layers.GroupedConv(64, groups=16), 9 * 2, (3, 3, 2, 64)),
+        (layers.DepthwiseConv((5, 5)), 25, (5, 5, 1, 32)),
     ],
 )
 def test_initialisation_is_that_of_pytorch(module, fan_in, shape):
@@ -344,12 +344,12 @@ def test_initialisation_is_that_of_pytorch(module, fan_in, shape):
 def test_modules_compute_in_their_dtype():
     x = normal(0, 1, 4, 4, 4)
     for module in (
-        primitives.Conv(4, dtype=jnp.bfloat16),
-        primitives.ConvTranspose(4, dtype=jnp.bfloat16),
-        primitives.GroupedConv(4, groups=2, dtype=jnp.bfloat16),
-        primitives.DepthwiseConv(dtype=jnp.bfloat16),
-        primitives.DepthwiseSum((1, 2), dtype=jnp.bfloat16),
-        primitives.LayerNorm(dtype=jnp.bfloat16),
+        layers.Conv(4, dtype=jnp.bfloat16),
+        layers.ConvTranspose(4, dtype=jnp.bfloat16),
+        layers.GroupedConv(4, groups=2, dtype=jnp.bfloat16),
+        layers.DepthwiseConv(dtype=jnp.bfloat16),
+        layers.DepthwiseSum((1, 2), dtype=jnp.bfloat16),
+        layers.LayerNorm(dtype=jnp.bfloat16),
     ):
         y, variables = module.init_with_output(jax.random.key(0), x)
         assert y.dtype == jnp.bfloat16
@@ -358,17 +358,15 @@ def test_modules_compute_in_their_dtype():
 
 def test_grouped_conv_module_refuses_channels_that_do_not_divide():
     with pytest.raises(ValueError, match="do not divide into groups=4"):
-        primitives.GroupedConv(8, groups=4).init(
-            jax.random.key(0), jnp.zeros((1, 4, 4, 6))
-        )
+        layers.GroupedConv(8, groups=4).init(jax.random.key(0), jnp.zeros((1, 4, 4, 6)))
 
 
 def test_depthwise_sum_equals_its_branches():
-    module = primitives.DepthwiseSum((1, 4, 9))
+    module = layers.DepthwiseSum((1, 4, 9))
     x = normal(0, 1, 6, 7, 4)
     y, variables = module.init_with_output(jax.random.key(0), x)
     branches = [
-        primitives.DepthwiseConv(dilation=dilation).apply(
+        layers.DepthwiseConv(dilation=dilation).apply(
             {"params": variables["params"][f"branch_{i}"]}, x
         )
         for i, dilation in enumerate(module.dilations)
@@ -378,7 +376,7 @@ def test_depthwise_sum_equals_its_branches():
 
 def test_layer_norm_equals_flax():
     x = normal(0, 2, 3, 4, 6)
-    ours = primitives.LayerNorm()
+    ours = layers.LayerNorm()
     reference = nn.LayerNorm(epsilon=1e-6, use_fast_variance=False)
     params = {"scale": normal(1, 6), "bias": normal(2, 6)}
     assert_close(
@@ -394,12 +392,12 @@ def test_layer_norm_equals_flax():
 
 def test_layer_norm_does_not_cancel_where_the_mean_is_large():
     x = jnp.asarray([[1000.0, 1000.25, 1000.5]])
-    y = primitives.LayerNorm(epsilon=0.0).init_with_output(jax.random.key(0), x)[0]
+    y = layers.LayerNorm(epsilon=0.0).init_with_output(jax.random.key(0), x)[0]
     np.testing.assert_allclose(y, [[-(1.5**0.5), 0, 1.5**0.5]], atol=1e-5)
 
 
 def test_conv_transpose_equals_flax():
-    module = primitives.ConvTranspose(3, factor=2)
+    module = layers.ConvTranspose(3, factor=2)
     reference = nn.ConvTranspose(3, (2, 2), strides=(2, 2), transpose_kernel=True)
     x = normal(0, 2, 3, 4, 5)
     params = {"kernel": normal(1, 2, 2, 3, 5), "bias": normal(2, 3)}
@@ -424,22 +422,22 @@ def test_gelu_is_the_exact_one():
     values = [
         jax.vmap(jax.value_and_grad(function))(x)
         for function in (
-            primitives.gelu,
+            layers.gelu,
             lambda x: jax.nn.gelu(x, approximate=False),
         )
     ]
     np.testing.assert_allclose(*values, atol=2e-6)
-    assert primitives.gelu(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+    assert layers.gelu(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
 
 
 def test_pixel_shuffle_order():
     # Channel 4 * o + 2 * i + j of one pixel goes to row i, column j of channel o.
     x = jnp.arange(8.0).reshape(1, 1, 1, 8)
-    y = primitives.pixel_shuffle(x, 2)
+    y = layers.pixel_shuffle(x, 2)
     np.testing.assert_array_equal(y[0, :, :, 0], [[0, 1], [2, 3]])
     np.testing.assert_array_equal(y[0, :, :, 1], [[4, 5], [6, 7]])
     with pytest.raises(ValueError, match="multiple of 9 channels, got 8"):
-        primitives.pixel_shuffle(x, 3)
+        layers.pixel_shuffle(x, 3)
 
 
 def test_golden(golden):
@@ -460,27 +458,27 @@ def test_golden(golden):
         return module.apply({"params": params}, x)
 
     y = run(
-        primitives.LayerNorm(),
+        layers.LayerNorm(),
         arrays["norm_input"],
         scale="norm1.weight",
         bias="norm1.bias",
     )
     assert relative_error(y, arrays["norm_output"]) < 1e-5
     y = run(
-        primitives.Conv(6, (1, 1)),
+        layers.Conv(6, (1, 1)),
         arrays["sca_input"].mean((1, 2), keepdims=True),
         kernel="sca.1.weight",
         bias="sca.1.bias",
     )
     assert relative_error(y, arrays["sca_output"]) < 1e-5
     y = run(
-        primitives.Conv(24, (1, 1), use_bias=False),
+        layers.Conv(24, (1, 1), use_bias=False),
         arrays["up_input"],
         kernel="ups.weight",
     )
-    assert relative_error(primitives.pixel_shuffle(y), arrays["up_output"]) < 1e-5
+    assert relative_error(layers.pixel_shuffle(y), arrays["up_output"]) < 1e-5
     y = run(
-        primitives.Conv(24, (2, 2), strides=2, padding=0),
+        layers.Conv(24, (2, 2), strides=2, padding=0),
         arrays["down_input"],
         kernel="downs.weight",
         bias="downs.bias",
@@ -490,10 +488,10 @@ def test_golden(golden):
 
 def test_pixel_unshuffle_is_the_reverse():
     x = jnp.arange(2 * 4 * 6 * 3.0).reshape(2, 4, 6, 3)
-    y = primitives.pixel_unshuffle(x, 2)
+    y = layers.pixel_unshuffle(x, 2)
     assert y.shape == (2, 2, 3, 12)
-    np.testing.assert_array_equal(primitives.pixel_shuffle(y, 2), x)
+    np.testing.assert_array_equal(layers.pixel_shuffle(y, 2), x)
     # Channel c * 4 + 2 * row + column.
     np.testing.assert_array_equal(y[0, 0, 0, 4:8], x[0, :2, :2, 1].ravel())
     with pytest.raises(ValueError, match="4 x 6"):
-        primitives.pixel_unshuffle(x, 4)
+        layers.pixel_unshuffle(x, 4)

@@ -17,16 +17,16 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
-from llie_jax.nn import primitives
+from llie_jax.nn import layers
 
 Params = Mapping[str, Any]
 
 _LAYERS = (
-    primitives.Conv,
-    primitives.ConvTranspose,
-    primitives.DepthwiseConv,
-    primitives.DepthwiseSum,
-    primitives.GroupedConv,
+    layers.Conv,
+    layers.ConvTranspose,
+    layers.DepthwiseConv,
+    layers.DepthwiseSum,
+    layers.GroupedConv,
     nn.Conv,
     nn.Dense,
 )

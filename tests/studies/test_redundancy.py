@@ -6,8 +6,8 @@ import pytest
 from flax import traverse_util
 
 import llie_jax
-from llie_jax.evaluation import redundancy, redundancy_report
 from llie_jax.metrics import dmr
+from llie_jax.studies import redundancy, redundancy_report
 from tests.evaluation.toys import MemorySource
 
 HOST = {"name": "retinexformer", "width": 4, "num_blocks": (1, 1)}

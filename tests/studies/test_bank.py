@@ -9,8 +9,8 @@ import pytest
 
 import llie_jax
 from llie_jax import metrics
-from llie_jax.evaluation import bank, bank_report
 from llie_jax.models.shapes import variable_shapes
+from llie_jax.studies import bank, bank_report
 from tests.evaluation.toys import Gain, MemorySource
 
 NODES, SIDE = 5, 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import llie_jax
-from llie_jax.evaluation import compression
+from llie_jax.studies import compression
 
 RNG = np.random.default_rng(0)
 PARAMS = {

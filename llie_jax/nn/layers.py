@@ -1,0 +1,420 @@
+"""Convolution layers, layer norm, GELU and pixel shuffle: what most models are made of.
+
+Layers keep PyTorch's conventions (explicit zero padding, uniform initialisation), so
+that published weights load without change and training starts alike.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
+from jax import lax
+
+from llie_jax.nn.conv_kernels import dense_conv, grouped_conv, summed_depthwise
+from llie_jax.types import Dtype
+
+
+def _uniform(shape: tuple[int, int, int, int]):
+    """Returns PyTorch's initialiser for a kernel: uniform in +-1 / sqrt(fan_in)."""
+    bound = 1 / math.sqrt(math.prod(shape[:3]))
+
+    def init(rng, shape, dtype):
+        return jax.random.uniform(rng, shape, dtype, -bound, bound)
+
+    return init
+
+
+def _kernel_and_bias(module: nn.Module, shape: tuple[int, int, int, int]):
+    """Makes a module's parameters, initialised as in PyTorch if it says nothing."""
+    init = _uniform(shape)
+    kernel_init = getattr(module, "kernel_init", None) or init
+    kernel = module.param("kernel", kernel_init, shape, module.param_dtype)
+    if not module.use_bias:
+        return kernel, None
+    bias_init = getattr(module, "bias_init", None) or init
+    return kernel, module.param("bias", bias_init, shape[-1:], module.param_dtype)
+
+
+class Conv(nn.Module):
+    """Convolution with explicit zero padding and PyTorch's initialisation.
+
+    Attributes:
+        features: number of output channels.
+        kernel_size: (rows, columns).
+        strides: step in pixels, the same for rows and columns.
+        padding: zeros on each side; None is half of the kernel, rounded down.
+        use_bias: whether a bias is added.
+        kernel_init: another initialiser of the kernel than PyTorch's.
+        bias_init: another initialiser of the bias than PyTorch's.
+        dtype: computation dtype.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    features: int
+    kernel_size: Sequence[int] = (3, 3)
+    strides: int = 1
+    padding: int | None = None
+    use_bias: bool = True
+    kernel_init: Callable[..., jax.Array] | None = None
+    bias_init: Callable[..., jax.Array] | None = None
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns features [B, H', W', features] of `x` [B, H, W, C]."""
+        kh, kw = self.kernel_size
+        kernel, bias = _kernel_and_bias(self, (kh, kw, x.shape[-1], self.features))
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        if self.padding is None:
+            padding = (kh // 2,) * 2, (kw // 2,) * 2
+        else:
+            padding = ((self.padding,) * 2,) * 2
+        y = dense_conv(x, kernel, self.strides, padding)
+        return y if bias is None else y + bias
+
+
+class JointConv(nn.Module):
+    """Convolution of several arrays as if concatenated along their channels.
+
+    It is linear, so that each array is convolved alone and the results are added. An
+    array that is the same for many rows is convolved once for all of them, and nothing
+    is ever concatenated.
+
+    Attributes:
+        features: number of output channels.
+        kernel_size: (rows, columns), odd.
+        use_bias: whether a bias is added.
+        dtype: computation dtype.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    features: int
+    kernel_size: Sequence[int] = (3, 3)
+    use_bias: bool = True
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, *operands: jax.Array) -> jax.Array:
+        """Returns [..., H, W, features] of arrays [..., H, W, C].
+
+        The axes in front are broadcast; the channels may differ.
+        """
+        kh, kw = self.kernel_size
+        channels = [x.shape[-1] for x in operands]
+        kernel, bias = _kernel_and_bias(self, (kh, kw, sum(channels), self.features))
+        *operands, kernel, bias = promote_dtype(
+            *operands, kernel, bias, dtype=self.dtype
+        )
+        kernels = jnp.split(kernel, np.cumsum(channels)[:-1], axis=2)
+        padding = (kh // 2,) * 2, (kw // 2,) * 2
+        total = 0 if bias is None else bias
+        for x, part in zip(operands, kernels, strict=True):
+            y = dense_conv(x.reshape(-1, *x.shape[-3:]), part, 1, padding)
+            total = total + y.reshape(*x.shape[:-1], self.features)
+        return total
+
+
+class ConvTranspose(nn.Module):
+    """Transposed convolution whose kernel is as large as its step, nothing overlaps.
+
+    The kernel [factor, factor, features, C] is that of the convolution whose transpose
+    this is; PyTorch also initialises it as such.
+
+    Attributes:
+        features: number of output channels.
+        factor: enlargement of both sides, and size of the kernel.
+        dtype: computation dtype.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    features: int
+    factor: int = 2
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns [B, factor * H, factor * W, features] of `x` [B, H, W, C]."""
+        batch, height, width, channels = x.shape
+        factor, features = self.factor, self.features
+        shape = (factor, factor, features, channels)
+        init = _uniform(shape)
+        kernel = self.param("kernel", init, shape, self.param_dtype)
+        bias = self.param("bias", init, (features,), self.param_dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = x.reshape(-1, channels) @ kernel.reshape(-1, channels).T
+        y = y.reshape(batch, height, width, factor, factor, features)
+        y = y.transpose(0, 1, 3, 2, 4, 5)  # [B, H, i, W, j, features]
+        return y.reshape(batch, factor * height, factor * width, features) + bias
+
+
+class GroupedConv(nn.Module):
+    """Grouped convolution of stride 1 that keeps the size; see `grouped_conv`.
+
+    Attributes:
+        features: number of output channels.
+        groups: number of groups.
+        kernel_size: (rows, columns), odd.
+        dilation: distance of the kernel's taps in pixels.
+        use_bias: whether a bias is added.
+        dtype: computation dtype.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    features: int
+    groups: int
+    kernel_size: Sequence[int] = (3, 3)
+    dilation: int = 1
+    use_bias: bool = True
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns features [B, H, W, features] of `x` [B, H, W, C].
+
+        Raises:
+            ValueError: if C or `features` does not divide into `groups`.
+        """
+        channels = x.shape[-1]
+        if channels % self.groups or self.features % self.groups:
+            raise ValueError(
+                f"{channels} input channels and features={self.features} do not divide "
+                f"into groups={self.groups}; both must be multiples of it."
+            )
+        shape = (*self.kernel_size, channels // self.groups, self.features)
+        kernel, bias = _kernel_and_bias(self, shape)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = grouped_conv(x, kernel, groups=self.groups, dilation=self.dilation)
+        return y if bias is None else y + bias
+
+
+class DepthwiseConv(nn.Module):
+    """Depthwise convolution of stride 1 that keeps the size.
+
+    Attributes:
+        kernel_size: (rows, columns), odd.
+        dilation: distance of the kernel's taps in pixels.
+        use_bias: whether a bias is added.
+        dtype: computation dtype.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    kernel_size: Sequence[int] = (3, 3)
+    dilation: int = 1
+    use_bias: bool = True
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns features of the same shape as `x`, [B, H, W, C]."""
+        channels = x.shape[-1]
+        kernel, bias = _kernel_and_bias(self, (*self.kernel_size, 1, channels))
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = grouped_conv(x, kernel, groups=channels, dilation=self.dilation)
+        return y if bias is None else y + bias
+
+
+class _Branch(nn.Module):
+    """The parameters of one branch of `DepthwiseSum`."""
+
+    shape: tuple[int, int, int, int]
+    use_bias: bool
+    param_dtype: Dtype
+
+    @nn.compact
+    def __call__(self):
+        return _kernel_and_bias(self, self.shape)
+
+
+class DepthwiseSum(nn.Module):
+    """Sum of depthwise convolutions of the same input; see `summed_depthwise`.
+
+    The parameters of the branches are named `branch_0`, `branch_1` and so on, and each
+    has its own bias.
+
+    Attributes:
+        dilations: distance of the taps of each branch in pixels.
+        kernel_size: (rows, columns), odd.
+        use_bias: whether each branch adds a bias.
+        dtype: computation dtype.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    dilations: Sequence[int]
+    kernel_size: Sequence[int] = (3, 3)
+    use_bias: bool = True
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns features of the same shape as `x`, [B, H, W, C]."""
+        shape = (*self.kernel_size, 1, x.shape[-1])
+        branches = [
+            _Branch(shape, self.use_bias, self.param_dtype, name=f"branch_{i}")()
+            for i in range(len(self.dilations))
+        ]
+        kernels, biases = zip(*branches, strict=True)
+        bias = sum(biases) if self.use_bias else None
+        x, bias, *kernels = promote_dtype(x, bias, *kernels, dtype=self.dtype)
+        y = summed_depthwise(x, kernels, dilations=self.dilations)
+        return y if bias is None else y + bias
+
+
+def _moments(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
+    """Returns mean and 1 / standard deviation of each pixel's channels."""
+    mean = jnp.mean(x, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(x - mean), axis=-1, keepdims=True)
+    return mean, lax.rsqrt(variance + epsilon)
+
+
+def _weighted_sum(x: jax.Array, weights: jax.Array) -> jax.Array:
+    """Sums [..., C] over its channels to [..., 1]."""
+    # On CPU a product is several times faster than a sum along the last axis.
+    return lax.platform_dependent(
+        x,
+        weights,
+        cpu=lambda x, weights: x @ weights[:, None],
+        default=lambda x, weights: jnp.sum(x * weights, axis=-1, keepdims=True),
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _layer_norm(x, scale, bias, epsilon):
+    x = x.astype(jnp.float32)
+    mean, inverse = _moments(x, epsilon)
+    return (x - mean) * inverse * scale + bias
+
+
+def _layer_norm_forward(x, scale, bias, epsilon):
+    # Else XLA computes the sums again inside of each loop that reads them.
+    moments = lax.optimization_barrier(_moments(x.astype(jnp.float32), epsilon))
+    mean, inverse = moments
+    y = (x.astype(jnp.float32) - mean) * inverse * scale + bias
+    return y, (x, scale, bias, *moments)
+
+
+def _layer_norm_backward(epsilon, residuals, g):
+    del epsilon
+    x, scale, bias, mean, inverse = residuals
+    weights = scale.astype(jnp.float32) / x.shape[-1]
+    normal = (x.astype(jnp.float32) - mean) * inverse
+    product = g * normal
+    x_gradient = inverse * (
+        g * scale - _weighted_sum(g, weights) - normal * _weighted_sum(product, weights)
+    )
+    pixels = tuple(range(x.ndim - 1))
+    return (
+        x_gradient.astype(x.dtype),
+        jnp.sum(product, pixels).astype(scale.dtype),
+        jnp.sum(g, pixels).astype(bias.dtype),
+    )
+
+
+_layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
+
+
+class LayerNorm(nn.Module):
+    """Layer norm over the channels of each pixel, computed in float32.
+
+    The variance is the biased one, of centred values: E[x^2] - E[x]^2 would cancel
+    where the mean is large.
+
+    Attributes:
+        epsilon: added to the variance under the square root.
+        dtype: dtype of the result.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    epsilon: float = 1e-6
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns features of the same shape as `x`, [..., C]."""
+        shape = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
+        return _layer_norm(x, scale, bias, self.epsilon).astype(self.dtype)
+
+
+class CountedLayerNorm(LayerNorm):
+    """A layer norm that the authors take from PyTorch, so that fvcore sees it."""
+
+    def fvcore_macs(self, x: jax.Array) -> int:
+        """Returns fvcore's count for one call."""
+        return 5 * x.size
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """Returns the exact GELU, x times the normal distribution function, of any shape.
+
+    Flax's default is the tanh approximation. Its exact form goes by erfc, which takes
+    two to three times as long on CPU; like PyTorch, this one goes by erf, in float32.
+    """
+    y = x.astype(jnp.float32)
+    return (0.5 * y * (1.0 + lax.erf(y * math.sqrt(0.5)))).astype(x.dtype)
+
+
+def pixel_shuffle(x: jax.Array, factor: int = 2) -> jax.Array:
+    """Moves channels into space, as PyTorch's `PixelShuffle` does.
+
+    Input channel `factor**2 * o + factor * i + j` becomes output channel `o` at row `i`
+    and column `j` of each block.
+
+    Args:
+        x: features [B, H, W, C].
+        factor: enlargement of both sides.
+
+    Returns:
+        Features [B, factor * H, factor * W, C / factor**2].
+
+    Raises:
+        ValueError: if C is not a multiple of `factor**2`.
+    """
+    batch, height, width, channels = x.shape
+    if channels % factor**2:
+        raise ValueError(
+            f"pixel_shuffle by {factor} needs a multiple of {factor**2} channels, got "
+            f"{channels}."
+        )
+    features = channels // factor**2
+    y = x.reshape(batch, height, width, features, factor, factor)
+    y = y.transpose(0, 1, 4, 2, 5, 3)  # [B, H, i, W, j, features]
+    return y.reshape(batch, factor * height, factor * width, features)
+
+
+def pixel_unshuffle(x: jax.Array, factor: int = 2) -> jax.Array:
+    """Moves space into channels, as PyTorch's `PixelUnshuffle` does.
+
+    The reverse of `pixel_shuffle`, with the same order of channels.
+
+    Args:
+        x: features [B, H, W, C].
+        factor: reduction of both sides.
+
+    Returns:
+        Features [B, H / factor, W / factor, factor**2 * C].
+
+    Raises:
+        ValueError: if H or W is not a multiple of `factor`.
+    """
+    batch, height, width, channels = x.shape
+    if height % factor or width % factor:
+        raise ValueError(
+            f"pixel_unshuffle by {factor} needs sides that it divides, got {height} x "
+            f"{width}."
+        )
+    y = x.reshape(batch, height // factor, factor, width // factor, factor, channels)
+    y = y.transpose(0, 1, 3, 5, 2, 4)  # [B, H', W', C, i, j]
+    return y.reshape(batch, height // factor, width // factor, channels * factor**2)

@@ -1,0 +1,1 @@
+"""Pages for people: HTML in one file, and charts as SVG."""

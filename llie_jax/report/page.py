@@ -1,0 +1,76 @@
+"""A page in one file: it needs no network and nothing beside it.
+
+Pictures are embedded, charts are SVG (see `charts`), and the little script of the
+template only moves sliders and sorts tables.
+"""
+
+import base64
+import html
+import importlib.resources
+import io as bytes_io
+import json
+import os
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from llie_jax import files
+
+_JPEG_QUALITY = 85
+
+
+def write_page(path: str | os.PathLike, title: str, sections: Sequence[str]) -> None:
+    """Writes sections of HTML as one page; it is complete or absent."""
+    template = importlib.resources.files(__package__).joinpath("page.html")
+    page = string.Template(template.read_text(encoding="utf-8")).substitute(
+        title=html.escape(title), body="\n".join(filter(None, sections))
+    )
+    with files.atomic(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def data_uri(image: np.ndarray, *, kind: str = "jpeg") -> str:
+    """Returns an image as what stands in `src`.
+
+    Args:
+        image: uint8 [H, W, 3].
+        kind: "jpeg", or "png" for what is no photo.
+    """
+    buffer = bytes_io.BytesIO()
+    Image.fromarray(image).save(buffer, format=kind, quality=_JPEG_QUALITY)
+    content = base64.b64encode(buffer.getvalue()).decode()
+    return f"data:image/{kind};base64,{content}"
+
+
+def settings_table(facts: Mapping[str, Any]) -> str:
+    """Returns what the numbers of a study depend on: name -> value."""
+    lines = rows([(name, str(value)) for name, value in facts.items()])
+    return f"<h2>Settings</h2><table class='settings'>{lines}</table>"
+
+
+def number(value: float) -> str:
+    """Returns a number as JavaScript reads it."""
+    return str(value).replace("inf", "Infinity")
+
+
+def rows(lines: Sequence[Sequence[str]]) -> str:
+    """Returns the rows of a table, one for each line of cells."""
+    cells = (
+        "".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in lines
+    )
+    return "".join(f"<tr>{row}</tr>" for row in cells)
+
+
+def flat(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Returns (dotted key, text) of a nested mapping."""
+    lines = []
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            lines += flat(value, f"{prefix}{key}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            lines.append((f"{prefix}{key}", text))
+    return lines

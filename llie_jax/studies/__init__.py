@@ -1,0 +1,1 @@
+"""Studies of trained models: redundancy, compression, the bank of LFPV."""
