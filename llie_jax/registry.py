@@ -37,6 +37,34 @@ _TYPES = (
 
 
 @dataclasses.dataclass(frozen=True)
+class Card:
+    """What is known about a part; kinds with facts of their own extend it.
+
+    Attributes:
+        kind: "model", "loss", ...; names are unique within a kind. A subclass that
+            stands for one kind gives it as the default.
+        internal: fields of the part that its caller decides, and no spec.
+
+    Raises:
+        TypeError: for a fact that this kind of card does not have.
+    """
+
+    kind: str
+    internal: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+
+    def __new__(cls, *args, **facts):
+        """Names what is unknown, and what is meant."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for fact in facts:
+            if fact not in known:
+                raise TypeError(
+                    f"{cls.__name__} has no fact {fact!r}."
+                    f"{messages.suggest(fact, known)} Facts: {', '.join(known)}."
+                )
+        return super().__new__(cls)
+
+
+@dataclasses.dataclass(frozen=True)
 class Part:
     """A registered part.
 
@@ -48,12 +76,14 @@ class Part:
             `sizes` (name -> fields), `parity` (what it was compared with) and
             `trained`, a dict of `config`, `data`, `protocol` and `score` (metric ->
             value).
+        card: likewise, typed, for the kinds that have a class of card.
     """
 
     name: str
     kind: str
     make: Callable[..., Any]
     facts: Mapping[str, Any]
+    card: Card | None = None
 
     def fields(self) -> dict[str, Any]:
         """Returns the defaults of all fields; `inspect.Parameter.empty` if required."""
@@ -102,11 +132,14 @@ class Factory:
         return self.make(*args, **{**dict(self.fields), **more})
 
 
-def register(name: str, *, kind: str = "model", **facts: Any) -> Callable:
+def register(
+    name: str, card: Card | None = None, *, kind: str = "model", **facts: Any
+) -> Callable:
     """Registers the decorated Module class or function as `name`.
 
     Args:
         name: the name in specs.
+        card: what is known about it, for the kinds that have a class of card.
         kind: the table; "model" (built to an instance), "layer" (built to a factory),
             or any other ("loss", "metric": looked up by the code that uses them).
         **facts: stored with the part, read with `get(...).facts`. `internal` lists
@@ -116,11 +149,13 @@ def register(name: str, *, kind: str = "model", **facts: Any) -> Callable:
         ValueError: if the name is taken.
     """
 
+    kind = card.kind if card else kind
+
     def add(make):
         table = _PARTS.setdefault(kind, {})
         if name in table and table[name].make is not make:
             raise ValueError(f"The {kind} name {name!r} is registered twice.")
-        table[name] = Part(name, kind, make, facts)
+        table[name] = Part(name, kind, make, facts, card)
         return make
 
     return add

@@ -2,9 +2,10 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import jax
+import numpy as np
 from flax import linen as nn
 from flax import struct
 
@@ -17,11 +18,32 @@ ModuleFactory = Callable[..., nn.Module]
 A factory and not an instance, so that each block owns its parameters.
 """
 
-Batch = dict[str, jax.Array]
-"""One batch of pairs.
 
-`image` and `target` [B, H, W, 3]; `weight` [B], 0 where a record only pads the last
-batch; `index` [B], the number of the record in its source.
+class Record(TypedDict):
+    """One record of a data set: images of one size, uint8 [H, W, 3], RGB.
+
+    Which images a record has, its source declares: `image` always, `target` where the
+    set has references, and further images by keys of their own.
+
+    Attributes:
+        name: its name, unique within the source.
+        scene: what it shows; records of one scene show the same place.
+        image: the low-light image.
+        target: the normal-light reference.
+    """
+
+    name: str
+    scene: str
+    image: np.ndarray
+    target: NotRequired[np.ndarray]
+
+
+Batch = dict[str, jax.Array]
+"""One batch of records.
+
+The images of the records by their keys, [B, H, W, 3]: `image` always, `target` and
+others where the source has them; and `index` [B], the number of the record in its
+source.
 """
 
 
@@ -29,10 +51,14 @@ batch; `index` [B], the number of the record in its source.
 class Outputs:
     """What every model returns, in training and at inference.
 
+    A loss term names its parts by path: `image`, `aux.NAME`, `losses.NAME`.
+
     Attributes:
         image: the enhanced image [B, H, W, 3], not clipped.
         aux: further named predictions or scalars, for example DarkIR's `guide`.
-        losses: scalars that only the model itself can compute.
+        losses: values that only the model itself can compute, scalars or [B]; the loss
+            `model_loss` takes them. A model without references trains on these, and on
+            terms that compare with the batch's `image`.
     """
 
     image: jax.Array
