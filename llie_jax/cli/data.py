@@ -12,6 +12,7 @@ EXAMPLES = """
   llie-jax data list
   llie-jax data check lol_v1 /disk/LOLdataset
   llie-jax data check my_pairs            # my_pairs/low and my_pairs/high
+  llie-jax data check my_photos           # photos without references
   llie-jax data prepare lowlight_demo
   llie-jax data prepare lol_v1 /disk/LOLdataset --data-dir data
   llie-jax data darken my_photos my_pairs --exposure 0.03 0.08
@@ -100,7 +101,8 @@ def _list(args: argparse.Namespace) -> int:
 
     for dataset in catalogue.DATASETS.values():
         print(f"{dataset.name}: {dataset.title}")
-        print(f"  pairs    {_counts(dataset.counts) or 'any number'}")
+        unit = catalogue.unit(dataset.keys)
+        print(f"  {unit:8} {_counts(dataset.counts) or 'any number'}")
         if dataset.image_size:
             print("  size     {} x {} (height x width)".format(*dataset.image_size))
         print(f"  licence  {dataset.licence}")
@@ -108,7 +110,7 @@ def _list(args: argparse.Namespace) -> int:
             print(f"  page     {dataset.page}")
         print(f"  layout   {dataset.layout()}")
         print(f"  to have  {dataset.get}")
-        if dataset.name != "paired_folder":
+        if not dataset.own:
             root = catalogue.default_root(dataset.name)
             there = catalogue.locate(dataset, root) or list(
                 root.glob("*/dataset_info*")
@@ -124,9 +126,8 @@ def _check(args: argparse.Namespace) -> int:
     checks = checking.check(args.name, root=args.root)
     for each in checks:
         print(f"{args.name} {each.split}: {each.state}")
-        print(
-            f"  pairs    {each.count}" + (f" of {each.expected}" * bool(each.expected))
-        )
+        of = f" of {each.expected}" if each.expected else ""
+        print(f"  {each.unit:8} {each.count}{of}")
         if each.count:
             sizes = ", ".join(f"{size} ({n})" for size, n in each.sizes.items())
             print(f"  sizes    {sizes}, height x width")

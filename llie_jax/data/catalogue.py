@@ -7,15 +7,19 @@ a corrected count is one edit. No image is part of the package.
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from llie_jax import messages
+from llie_jax.image import io
 
 INPUT_FOLDERS = ("low", "input")
 """Names of the folder of low-light images, compared in lower case."""
 
 TARGET_FOLDERS = ("high", "normal", "target", "gt")
 """Names of the folder of references, compared in lower case."""
+
+Folders = tuple[pathlib.Path, ...]
+"""The folders of one split, one for each of its set's keys."""
 
 WHOLE = "all"
 """The split of a folder that has no splits."""
@@ -52,9 +56,11 @@ class Dataset:
         name: as in `open_source` and the commands.
         title: one line for lists.
         splits: per split the names of its folder, in lower case; the first is the
-            official one.
-        counts: published number of pairs per split; empty if there is none.
+            official one. Without any, the root itself is the folder.
+        counts: published number of records per split; empty if there is none.
         image_size: (height, width) of all images, or None.
+        keys: the images of a record: `image`, and `target` where there are references.
+        own: whether it is a user's own folder, which has no usual place.
         licence: as the official page states it.
         page: the official page.
         get: what a user does to have it.
@@ -68,6 +74,8 @@ class Dataset:
     splits: Mapping[str, tuple[str, ...]]
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     image_size: tuple[int, int] | None = None
+    keys: tuple[str, ...] = ("image", "target")
+    own: bool = False
     licence: str = "your own"
     page: str = ""
     get: str = ""
@@ -77,8 +85,17 @@ class Dataset:
 
     def layout(self) -> str:
         """Returns the expected folders in one line."""
-        return ", ".join(f"{names[0]}/{{low,high}}" for names in self.splits.values())
+        inside = "{low,high}" if "target" in self.keys else "*.png"
+        folders = (names[:1] for names in self.splits.values())
+        return ", ".join("/".join((*folder, inside)) for folder in folders)
 
+
+OWN_SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("val", "validation"),
+    "test": ("test", "eval", "testing"),
+}
+"""The splits that a user's own folder may have."""
 
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset
@@ -131,13 +148,19 @@ DATASETS: dict[str, Dataset] = {
         Dataset(
             name="paired_folder",
             title="Your own pairs: low/ and high/ with the same file names",
-            splits={
-                "train": ("train", "training"),
-                "validation": ("val", "validation"),
-                "test": ("test", "eval", "testing"),
-            },
+            splits=OWN_SPLITS,
+            own=True,
             get="give the folder that holds low/ and high/, or train/ and test/ "
             "with low/ and high/ in each",
+        ),
+        Dataset(
+            name="image_folder",
+            title="Your own photos, no references",
+            splits=OWN_SPLITS,
+            keys=("image",),
+            own=True,
+            get="give the folder that holds the photos, or train/ and test/ with "
+            "photos in each",
         ),
     )
 }
@@ -152,7 +175,7 @@ def get(name: str) -> Dataset:
     if name not in DATASETS:
         raise ValueError(
             f"Unknown data set {name!r}.{messages.suggest(name, DATASETS)} "
-            f"Known: {', '.join(DATASETS)}; or give an existing folder of pairs."
+            f"Known: {', '.join(DATASETS)}; or give an existing folder."
         )
     return DATASETS[name]
 
@@ -183,31 +206,41 @@ def subfolder(folder: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path | No
     return None
 
 
-def pair_folders(folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path] | None:
+def pair_folders(folder: pathlib.Path) -> Folders | None:
     """Returns the folders of inputs and of targets inside `folder`, if both exist."""
     inputs = subfolder(folder, INPUT_FOLDERS)
     targets = subfolder(folder, TARGET_FOLDERS)
     return (inputs, targets) if inputs and targets else None
 
 
-def locate(
-    dataset: Dataset, root: pathlib.Path
-) -> dict[str, tuple[pathlib.Path, pathlib.Path]]:
+def unit(keys: Sequence[str]) -> str:
+    """Returns what a set is counted in whose records have these images."""
+    return "pairs" if "target" in keys else "images"
+
+
+def split_folders(dataset: Dataset, folder: pathlib.Path) -> Folders | None:
+    """Returns the folders of a split inside its own folder, if they are there."""
+    if "target" in dataset.keys:
+        return pair_folders(folder)
+    return (folder,) if folder.is_dir() and io.list_images(folder) else None
+
+
+def locate(dataset: Dataset, root: pathlib.Path) -> dict[str, Folders]:
     """Finds the splits of a data set below `root`.
 
     Returns:
-        Per split found, its folders of inputs and of targets. A `paired_folder` with
-        `low` and `high` directly inside `root` has the one split "all".
+        Per split found, its folders. A user's own folder with `low` and `high`, or
+        photos, directly inside `root` has the one split "all".
     """
-    if dataset.name == "paired_folder" and (found := pair_folders(root)):
-        return {WHOLE: found}
+    if dataset.own and (whole := split_folders(dataset, root)):
+        return {WHOLE: whole}
     wrapped = [subfolder(root, (name,)) for name in dataset.wrappers]
     for base in (root, *filter(None, wrapped)):
         found = {}
         for split, names in dataset.splits.items():
-            folder = subfolder(base, names)
-            if folder and (pair := pair_folders(folder)):
-                found[split] = pair
+            folder = subfolder(base, names) if names else base
+            if folder and (folders := split_folders(dataset, folder)):
+                found[split] = folders
         if found:
             return found
     return {}
@@ -229,16 +262,50 @@ def recognise(folder: pathlib.Path) -> Dataset | None:
 
     A folder named as a set is that set, or as the part of an archive that holds it;
     `our485` or `eval15` inside make it LOL-v1, as does a folder `LOLv1` with `Train`
-    and `Test`; else it may hold a user's own pairs.
+    and `Test`; else it may hold a user's own pairs, or photos.
+
+    Raises:
+        ValueError: if it holds both pairs and photos.
     """
     name = folder.resolve().name.lower()
     lol = DATASETS["lol_v1"]
     candidates = [
         dataset
         for dataset in DATASETS.values()
-        if name == dataset.name or name in dataset.wrappers
+        if not dataset.own and (name == dataset.name or name in dataset.wrappers)
     ]
     if subfolder(folder, ("our485", "eval15", *lol.wrappers)) is not None:
         candidates.append(lol)
-    candidates.append(DATASETS["paired_folder"])
-    return next((known for known in candidates if locate(known, folder)), None)
+    for known in candidates:
+        if locate(known, folder):
+            return known
+    own = [known for known in DATASETS.values() if known.own and locate(known, folder)]
+    if len(own) > 1:
+        raise ValueError(
+            f"{folder} holds pairs of images in subfolders, and images beside these. "
+            f"Say which are meant: {own[0].name} or {own[1].name} with this folder as "
+            "root, or move the others away."
+        )
+    return own[0] if own else None
+
+
+def missing(dataset: Dataset | None, root: pathlib.Path) -> str:
+    """Returns why nothing was found in `root`, and what to do."""
+    if dataset is None:
+        return (
+            f"{root} has no known layout. Expected low/ and high/ with equal file "
+            "names, train/ and test/ with these inside, our485/ and eval15/ of LOL-v1, "
+            "a folder written by `llie-jax data prepare`, or images directly in it."
+        )
+    state = "does not have the expected layout" if root.is_dir() else "does not exist"
+    page = f" Official page: {dataset.page}." if dataset.page else ""
+    elsewhere = (
+        ""
+        if dataset.own
+        else " Another place: give root, or set LLIE_JAX_DATA to the folder that holds "
+        f"{dataset.name}/."
+    )
+    return (
+        f"{dataset.name}: {root} {state}. Expected: {dataset.layout()}. To have it: "
+        f"{dataset.get}.{page}{elsewhere}"
+    )

@@ -5,7 +5,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 
-from llie_jax.data import catalogue, sources
+from llie_jax.data import catalogue, opening, sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,10 +14,11 @@ class SplitCheck:
 
     Attributes:
         split: its name.
-        count: number of pairs that are whole.
-        expected: published number of pairs, or None.
-        fingerprint: of the names, see `PairedSource.fingerprint`; "" without pairs.
-        sizes: image size "height x width" -> number of pairs.
+        count: number of records that are whole.
+        expected: published number of records, or None.
+        keys: the images of a record.
+        fingerprint: of the names, see `Source.fingerprint`; "" without records.
+        sizes: image size "height x width" -> number of records.
         notes: what is unusual but no fault.
         problems: faults; each names files.
     """
@@ -25,10 +26,16 @@ class SplitCheck:
     split: str
     count: int
     expected: int | None
+    keys: tuple[str, ...]
     fingerprint: str = ""
     sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+
+    @property
+    def unit(self) -> str:
+        """What the numbers count."""
+        return catalogue.unit(self.keys)
 
     @property
     def state(self) -> str:
@@ -65,32 +72,33 @@ def check(
     Raises:
         FileNotFoundError, ValueError: as `open_source`, if there is nothing to check.
     """
-    dataset, folder = sources.resolve(name_or_folder, root=root)
+    dataset, folder = opening.resolve(name_or_folder, root=root)
     found = catalogue.locate(dataset, folder) if dataset else {}
     checks = []
     if found:
-        for split, (inputs, targets) in found.items():
-            scan = sources.scan_folders(
-                inputs, targets, target_name=dataset.target_name
-            )
+        for split, folders in found.items():
+            scan = sources.scan_folders(*folders, target_name=dataset.target_name)
             source = sources.folder_source(scan, dataset, split)
-            checks.append(_check_pairs(source, scan.problems()))
+            checks.append(_check_records(source, scan.problems()))
     else:
-        from llie_jax.data import prepared
+        from llie_jax.data import prepared  # late, as in `open_source`
 
-        for split in prepared.splits(sources.find_prepared(dataset, folder)):
-            source = sources.open_source(folder, split=split)
-            checks.append(_check_pairs(source, []))
+        directory = opening.find_prepared(dataset, folder)
+        for split in prepared.splits(directory):
+            source = prepared.open_prepared(directory, split=split)
+            checks.append(_check_records(source, []))
             dataset = catalogue.DATASETS.get(source.name)
     present = [each.split for each in checks]
     for split, expected in (dataset.counts if dataset else {}).items():
         if split not in present:
-            checks.append(SplitCheck(split, count=0, expected=expected))
+            checks.append(
+                SplitCheck(split, count=0, expected=expected, keys=dataset.keys)
+            )
     return checks
 
 
-def _check_pairs(source: sources.PairedSource, problems: list[str]) -> SplitCheck:
-    """Reads every pair of a source."""
+def _check_records(source: sources.Source, problems: list[str]) -> SplitCheck:
+    """Reads every record of a source."""
 
     def read(index: int) -> tuple[str, str]:
         try:
@@ -109,11 +117,15 @@ def _check_pairs(source: sources.PairedSource, problems: list[str]) -> SplitChec
     if dataset and dataset.image_size:
         published = "{} x {}".format(*dataset.image_size)
         if other := sum(sizes.values()) - sizes[published]:
-            notes.append(f"{other} pairs are not of the published size {published}")
+            notes.append(
+                f"{other} {catalogue.unit(source.keys)} are not of the published size "
+                f"{published}"
+            )
     return SplitCheck(
         split=source.split,
         count=sum(sizes.values()),
         expected=source.expected_counts.get(source.split),
+        keys=source.keys,
         fingerprint=source.fingerprint() if len(source) else "",
         sizes=dict(sizes.most_common()),
         notes=tuple(notes),

@@ -1,8 +1,8 @@
 """Batches for training, from one of two loaders that give the same ones.
 
-On-device: all images lie in device memory as uint8, a batch is a few numbers per pair,
-and crops are cut inside the compiled step. For sets up to a size limit. Host: images
-are decoded and cropped by grain's threads, ahead of the step that needs them.
+On-device: all images lie in device memory as uint8, a batch is a few numbers per
+record, and crops are cut inside the compiled step. For sets up to a size limit. Host:
+images are decoded and cropped by grain's threads, ahead of the step that needs them.
 
     pipeline = make_pipeline(source, stages, seed=0)
     for batch in pipeline.batches(first_step=100):
@@ -24,7 +24,7 @@ from llie_jax.data import sources, transforms
 
 RESIDENCES = ("auto", "device", "host")
 
-NUMBERS = ("weight", "index", "share", "gamma")
+NUMBERS = ("index", "share", "gamma")
 """What a batch of pixels holds besides them."""
 
 
@@ -36,9 +36,9 @@ class Pipeline:
         residence: "device" or "host", where the decoded images are.
         plan: what every batch is made of.
         resident: arrays that `expand` needs on every device; {} for the host loader.
-        expand: `(resident, batch) -> Batch` with `image` and `target` [b, P, Q, 3],
-            uint8, or float32 where they are mixed; `weight` and `index` [b]. Pure, for
-            use inside `jit`.
+        expand: `(resident, batch) -> Batch` with the images of the source's keys
+            [b, P, Q, 3], uint8, or float32 where they are mixed, and `index` [b]. Pure,
+            for use inside `jit`.
     """
 
     residence: str
@@ -103,9 +103,9 @@ class Pipeline:
         return batch | {key: part[key] for key in NUMBERS if key in part}
 
     def _crop(self, crops: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the pixels of crops, `image` and `target` [B, P, Q, 3]."""
+        """Returns the pixels of crops, by the source's keys, [B, P, Q, 3]."""
         shape = (*crops["rows"].shape, crops["columns"].shape[1], 3)
-        images = {key: np.empty(shape, np.uint8) for key in ("image", "target")}
+        images = {key: np.empty(shape, np.uint8) for key in self._source.keys}
         for place, index in enumerate(crops["index"]):
             record = self._source[int(index)]
             where = [crops[key][place] for key in ("rows", "columns", "transpose")]
@@ -115,7 +115,7 @@ class Pipeline:
 
 
 def make_pipeline(
-    source: sources.PairedSource,
+    source: sources.Source,
     stages: Sequence[transforms.Stage | Mapping[str, int]],
     *,
     size: tuple[int, int] = (0, 0),
@@ -131,16 +131,16 @@ def make_pipeline(
     """Makes the pipeline of one training run.
 
     Args:
-        source: the training pairs.
+        source: the training data.
         stages: `Stage`s, or dicts of their fields.
-        size: height and width that all pairs are resized to when they are read, see
+        size: height and width that all images are resized to when they are read, see
             `transforms.resize`; (0, 0) keeps their own.
         seed: of everything random.
         augment: an `Augment`, a dict of its fields, or None for the defaults.
         residence: "device", "host", or "auto": on the device if the decoded images take
             at most `device_limit_bytes`.
         device_limit_bytes: see `residence`.
-        host_cache_bytes: the host loader keeps decoded pairs up to this size.
+        host_cache_bytes: the host loader keeps decoded records up to this size.
         process_index: which part of each batch this process delivers.
         process_count: number of processes.
         workers: threads of the host loader.
@@ -170,13 +170,13 @@ def make_pipeline(
         raise ValueError(f"workers={workers}; the host loader needs at least 1.")
 
     if any(size):
-        source = ResizedPairs(source, size)
+        source = ResizedSource(source, size)
     sizes = source.sizes()
     transforms.check_patches(sizes, source.names, stages)
     shape = (len(source), *sizes.max(axis=0).tolist(), 3)
     if residence == "auto":
-        fits = 2 * np.prod(shape, dtype=np.int64) <= device_limit_bytes
-        residence = "device" if fits else "host"
+        needed = len(source.keys) * np.prod(shape, dtype=np.int64)
+        residence = "device" if needed <= device_limit_bytes else "host"
     on_device = residence == "device"
     return Pipeline(
         residence=residence,
@@ -208,10 +208,10 @@ def expand_images(resident: dict, batch: dict) -> types.Batch:
 
 
 def _load_resident(
-    source: "sources.PairedSource | ResizedPairs", shape: tuple[int, ...]
+    source: "sources.Source | ResizedSource", shape: tuple[int, ...]
 ) -> dict[str, np.ndarray]:
-    """Decodes all pairs into two arrays [N, H, W, 3]; smaller images are padded."""
-    resident = {key: np.zeros(shape, np.uint8) for key in ("image", "target")}
+    """Decodes all images, key -> [N, H, W, 3]; smaller ones are padded."""
+    resident = {key: np.zeros(shape, np.uint8) for key in source.keys}
 
     def load(index: int) -> None:
         record = source[index]
@@ -223,52 +223,51 @@ def _load_resident(
     return resident
 
 
-class ResizedPairs:
-    """Resizes the pairs of a source when they are read, see `transforms.resize`.
+class ResizedSource:
+    """Resizes the images of a source when they are read, see `transforms.resize`.
 
     Differs: SNR-Net's authors keep the resized pixels as floats; here they are rounded
     to 8 bits, as all loaded pixels are.
 
     Args:
-        source: the pairs.
+        source: the source.
         size: height and width of all images.
     """
 
-    def __init__(self, source: sources.PairedSource, size: tuple[int, int]):
+    def __init__(self, source: sources.Source, size: tuple[int, int]):
         self._source = source
         self._size = tuple(size)
+        self.keys = source.keys
         self.names = source.names
 
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, index: int) -> sources.Record:
-        """Returns a pair with its resized images, see `PairedSource`."""
+    def __getitem__(self, index: int) -> types.Record:
+        """Returns a record with its images resized."""
         record = self._source[index]
-        resized = {
-            key: transforms.resize(record[key], self._size)
-            for key in ("image", "target")
-        }
+        resized = {key: transforms.resize(record[key], self._size) for key in self.keys}
         return record | resized
 
     def sizes(self) -> np.ndarray:
-        """Returns height and width of every pair, int32 [N, 2]."""
+        """Returns height and width of every record, int32 [N, 2]."""
         return np.tile(np.array(self._size, np.int32), (len(self), 1))
 
 
 class _Cached:
-    """Keeps the decoded pairs of a source in memory, up to a limit."""
+    """Keeps the decoded records of a source in memory, up to a limit."""
 
-    def __init__(self, source: sources.PairedSource | ResizedPairs, limit_bytes: int):
+    def __init__(self, source: sources.Source | ResizedSource, limit_bytes: int):
+        self.keys = source.keys
         self._source = source
         self._room = limit_bytes
-        self._kept: dict[int, sources.Record] = {}
+        self._kept: dict[int, types.Record] = {}
 
-    def __getitem__(self, index: int) -> sources.Record:
+    def __getitem__(self, index: int) -> types.Record:
         record = self._kept.get(index)
         if record is None:
             record = self._source[index]
-            size = 2 * record["image"].nbytes
+            size = sum(record[key].nbytes for key in self.keys)
             if size <= self._room:
                 self._room -= size
                 self._kept[index] = record

@@ -2,7 +2,7 @@
 
 A prepared set is a folder of array_record files that holds the image files' own bytes,
 so reading it gives the same pixels as reading the folders. `prepare` writes it, and
-`sources.open_source` reads it. The builders here are also reachable through TFDS: each
+`opening.open_source` reads it. The builders here are also reachable through TFDS: each
 folder of `datasets/` at the root of the repository registers one.
 """
 
@@ -20,11 +20,9 @@ import tensorflow_datasets as tfds
 
 from llie_jax.data import catalogue, sources, synthetic
 
-_IMAGES = ("image", "target")
 
-
-class PairedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """TFDS builder of a data set of pairs; a subclass sets `name`.
+class FolderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """TFDS builder of a data set of folders; a subclass sets `name`.
 
     The folder of the data set is TFDS's `manual_dir`.
     """
@@ -35,15 +33,17 @@ class PairedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _info(self) -> tfds.core.DatasetInfo:
         dataset = catalogue.get(self.name)
-        image = {key: tfds.features.Image(shape=(None, None, 3)) for key in _IMAGES}
+        images = {
+            key: tfds.features.Image(shape=(None, None, 3)) for key in dataset.keys
+        }
         return tfds.core.DatasetInfo(
             builder=self,
             description=f"{dataset.title}. Licence: {dataset.licence}.",
             homepage=dataset.page or None,
             features=tfds.features.FeaturesDict(
-                {"name": tfds.features.Text(), "scene": tfds.features.Text(), **image}
+                {"name": tfds.features.Text(), "scene": tfds.features.Text(), **images}
             ),
-            supervised_keys=_IMAGES,
+            supervised_keys=dataset.keys if "target" in dataset.keys else None,
             # Records stay in sorted order, and their names are known without reading.
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(names={}, scenes={}),
@@ -54,10 +54,10 @@ class PairedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         dataset = catalogue.get(self.name)
         found = catalogue.locate(dataset, root)
         if not found:
-            raise FileNotFoundError(sources.missing(dataset, root))
+            raise FileNotFoundError(catalogue.missing(dataset, root))
         return {
             split: self._generate_examples(
-                sources.open_folders(*folders, dataset=dataset, split=split)
+                sources.open_folders(folders, dataset=dataset, split=split)
             )
             for split, folders in found.items()
         }
@@ -72,7 +72,7 @@ class PairedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         for index, files in enumerate(source.files):
             # As paths: TFDS stores the bytes of a file, but would need TensorFlow to
             # encode an array.
-            images = dict(zip(_IMAGES, map(str, files), strict=True))
+            images = dict(zip(source.keys, map(str, files), strict=True))
             yield (
                 index,
                 {"name": source.names[index], "scene": source.scenes[index], **images},
@@ -88,28 +88,28 @@ def _instructions(name: str) -> str:
     )
 
 
-class LolV1(PairedBuilder, skip_registration=True):
+class LolV1(FolderBuilder, skip_registration=True):
     """LOL-v1."""
 
     name = "lol_v1"
     MANUAL_DOWNLOAD_INSTRUCTIONS = _instructions(name)
 
 
-class LolV2Real(PairedBuilder, skip_registration=True):
+class LolV2Real(FolderBuilder, skip_registration=True):
     """The real part of LOL-v2."""
 
     name = "lol_v2_real"
     MANUAL_DOWNLOAD_INSTRUCTIONS = _instructions(name)
 
 
-class LolV2Syn(PairedBuilder, skip_registration=True):
+class LolV2Syn(FolderBuilder, skip_registration=True):
     """The synthetic part of LOL-v2."""
 
     name = "lol_v2_syn"
     MANUAL_DOWNLOAD_INSTRUCTIONS = _instructions(name)
 
 
-class LowlightDemo(PairedBuilder, skip_registration=True):
+class LowlightDemo(FolderBuilder, skip_registration=True):
     """The demo set; made on the spot if there is no `manual_dir` that holds it."""
 
     name = "lowlight_demo"
@@ -124,7 +124,7 @@ class LowlightDemo(PairedBuilder, skip_registration=True):
             return root
 
 
-BUILDERS: dict[str, type[PairedBuilder]] = {
+BUILDERS: dict[str, type[FolderBuilder]] = {
     builder.name: builder for builder in (LolV1, LolV2Real, LolV2Syn, LowlightDemo)
 }
 
@@ -177,17 +177,17 @@ def prepare(
 
 
 def splits(directory: str | os.PathLike) -> dict[str, list[str]]:
-    """Returns the names of the pairs of each split of a prepared set.
+    """Returns the names of the records of each split of a prepared set.
 
     Raises:
         ValueError: if the folder is not one that `prepare` wrote.
     """
     info = tfds.builder_from_directory(directory).info
     names = dict(info.metadata or {}).get("names")
-    if not names or not set(_IMAGES) <= set(info.features):
+    if not names or "image" not in info.features:
         raise ValueError(
-            f"{directory} is a TFDS data set, but not one of pairs that "
-            "`llie-jax data prepare` wrote."
+            f"{directory} is a TFDS data set, but not one that `llie-jax data prepare` "
+            "wrote."
         )
     return names
 
@@ -207,24 +207,30 @@ def open_prepared(
         directory=pathlib.Path(directory),
         name=info.name,
         split=split,
+        keys=tuple(
+            key
+            for key in sorted(info.features, key=lambda key: key != "image")
+            if isinstance(info.features[key], tfds.features.Image)
+        ),
         names=tuple(names[split]),
         scenes=tuple(info.metadata["scenes"][split]),
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class PreparedSource(sources.PairedSource):
-    """Pairs in a folder that `prepare` wrote; made by `open_prepared`."""
+class PreparedSource(sources.Source):
+    """Records in a folder that `prepare` wrote; made by `open_prepared`."""
 
     directory: pathlib.Path
     name: str
     split: str
+    keys: tuple[str, ...]
     names: tuple[str, ...]
     scenes: tuple[str, ...]
 
     @property
     def expected_counts(self) -> Mapping[str, int]:
-        """The published number of pairs per split."""
+        """The published number of records per split."""
         known = catalogue.DATASETS.get(self.name)
         return known.counts if known else {}
 
@@ -233,7 +239,7 @@ class PreparedSource(sources.PairedSource):
         """The records with undecoded images, opened at first use."""
         # Decoded by our own reader, so that grey and transparent images become RGB in
         # the same way as when they are read from folders.
-        raw = {key: tfds.decode.SkipDecoding() for key in _IMAGES}
+        raw = {key: tfds.decode.SkipDecoding() for key in self.keys}
         builder = tfds.builder_from_directory(self.directory)
         return builder.as_data_source(self.split, decoders=raw)
 

@@ -27,7 +27,7 @@ class Stage(NamedTuple):
     Attributes:
         steps: number of steps.
         patch_size: height of the crops, and their width if `patch_width` is 0.
-        batch_size: pairs per step, over all devices of all processes.
+        batch_size: records per step, over all devices of all processes.
         patch_width: width of crops that are not square.
     """
 
@@ -49,15 +49,17 @@ class Augment:
     The defaults are DarkIR's: each flip with probability 1/2, no rotation. All three
     together give the eight symmetries of the square, equally likely.
 
+    All images of a record are cropped, flipped, rotated and mixed alike.
+
     Attributes:
-        flip_horizontal: left and right are swapped, in image and target.
-        flip_vertical: top and bottom are swapped, in image and target.
-        rotate: image and target, by 0, 90, 180 or 270 degrees; for square crops only.
-        mixup: in every other batch, on average, each pair is mixed with another one of
-            the batch. The share that all its pairs keep is drawn from
+        flip_horizontal: left and right are swapped.
+        flip_vertical: top and bottom are swapped.
+        rotate: by 0, 90, 180 or 270 degrees; for square crops only.
+        mixup: in every other batch, on average, each record is mixed with another one
+            of the batch. The share that all its records keep is drawn from
             Beta(mixup, mixup). 0 never mixes; Retinexformer has 1.2.
-        gamma: lowest and highest exponent of the image, one for a whole batch, in steps
-            of 0.01; the target keeps its brightness. CIDNet has (0.6, 1.2) as an
+        gamma: lowest and highest exponent of `image`, one for a whole batch, in steps
+            of 0.01; other images keep their brightness. CIDNet has (0.6, 1.2) as an
             option.
 
     Raises:
@@ -140,21 +142,20 @@ class Plan:
 
         Args:
             step: the step, counted over all stages from 0.
-            part: the pairs of one process; by default those of all processes.
+            part: the records of one process; by default those of all processes.
 
         Returns:
             `index` int32 [B], the record; `rows` int32 [B, P] and `columns` int32
             [B, Q], where in the record's images those of the crop come from:
             consecutive numbers, falling if the crop is flipped; `transpose` bool [B],
-            whether the crop is then transposed; `weight` float32 [B], all 1. With
-            mixtures also `share` float32 [B], what of each pair is kept, and
-            `partner_index`, `partner_rows` and so on, the crop that fills the rest;
-            with a range of exponents `gamma` float32 [B].
+            whether the crop is then transposed. With mixtures also `share` float32 [B],
+            what of each record is kept, and `partner_index`, `partner_rows` and so on,
+            the crop that fills the rest; with a range of exponents `gamma` float32 [B].
         """
         # Drawn for the whole batch, whatever the part, so that parts fit together.
         stage, samples = self.locate(step)
         crops = self._crops(step, stage, samples)
-        batch = crops | {"weight": np.ones(stage.batch_size, np.float32)}
+        batch = dict(crops)
         draws = _uniform(self.seed, _BATCH, step, 3 + stage.batch_size)
         mixed, share, gamma, order = *draws[:3], np.argsort(draws[3:], kind="stable")
         if self.augment.mixup:
@@ -251,17 +252,22 @@ def crop_batch(images: jax.Array, crops: dict[str, jax.Array]) -> jax.Array:
 
 
 def mix(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Mixes pairs and changes their brightness, where the plan says so.
+    """Mixes records and changes their brightness, where the plan says so.
 
     Args:
-        batch: `image` and `target` [B, P, Q, 3], and what `Plan.batch` gives besides
-            the crops; with mixtures also `partner_image` and `partner_target`.
+        batch: the images of the records by their keys [B, P, Q, 3], and what
+            `Plan.batch` gives besides the crops; with mixtures also the partners'
+            images, `partner_image` and so on.
 
     Returns:
-        `image`, `target`, `weight` and `index`; the images are float32 in [0, 1] where
-        they were changed, else as they came.
+        The images of the records, and `index`; images are float32 in [0, 1] where they
+        were changed, else as they came.
     """
-    images = {key: batch[key] for key in ("image", "target")}
+    images = {
+        key: value
+        for key, value in batch.items()
+        if value.ndim == 4 and not key.startswith("partner_")
+    }
     if "share" in batch:
         share = batch["share"][:, None, None, None]
         for key, image in images.items():
@@ -270,7 +276,7 @@ def mix(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
     if "gamma" in batch:
         gamma = batch["gamma"][:, None, None, None]
         images["image"] = _as_float(images["image"]) ** gamma
-    return images | {key: batch[key] for key in ("weight", "index")}
+    return images | {"index": batch["index"]}
 
 
 def _as_float(image: jax.Array) -> jax.Array:

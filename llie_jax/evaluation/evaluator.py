@@ -93,7 +93,7 @@ def evaluate(
     shown = _spread(len(source), max_report_images)
     pairs = source
     if protocol.pair_size:
-        pairs = data.ResizedPairs(source, protocol.pair_size)
+        pairs = data.ResizedSource(source, protocol.pair_size)
     whole, tiled = {}, []
     for index, (height, width) in enumerate(pairs.sizes().tolist()):
         if tile and height * width > tile**2:

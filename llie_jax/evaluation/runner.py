@@ -145,7 +145,7 @@ def compare_folders(
         raise ValueError(
             f"{predictions} and {targets} do not pair; {'; '.join(problems)}."
         )
-    if not scan.pairs:
+    if not scan.files:
         raise ValueError(
             f"There are no images in {predictions} and {targets}; endings read: "
             f"{', '.join(io.IMAGE_SUFFIXES)}."
@@ -160,12 +160,12 @@ def compare_folders(
             raise ValueError(f"{pair[0]}: {error}") from error
 
     with (
-        progress_bar(len(scan.pairs), progress) as advance,
+        progress_bar(len(scan.files), progress) as advance,
         concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
         rows = {}
         for name, row in zip(
-            scan.pairs, pool.map(score, scan.pairs.values()), strict=True
+            scan.files, pool.map(score, scan.files.values()), strict=True
         ):
             rows[name] = row
             advance()

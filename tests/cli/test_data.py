@@ -43,6 +43,19 @@ def test_check_of_a_subset(tmp_path, capsys):
     assert "not complete (train: subset: 3 of 485" in capsys.readouterr().err
 
 
+def test_photos_without_references(tmp_path, capsys):
+    folder = trees.photos(tmp_path, ("a", "b"))
+    assert call("check", folder, "--complete") == 0
+    out = capsys.readouterr().out
+    assert f"{folder} all: no published count" in out
+    assert "  images   2\n" in out
+    assert call("list") == 0
+    out = capsys.readouterr().out
+    assert "image_folder: Your own photos, no references\n  images   any number" in out
+    assert call("prepare", "image_folder", folder) == 2
+    assert "is used as it is" in capsys.readouterr().err
+
+
 def test_check_of_a_faulty_folder(tmp_path, capsys):
     folder = trees.pairs(tmp_path, ("a", "b"))
     (folder / "low/a.png").unlink()

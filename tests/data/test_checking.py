@@ -55,6 +55,19 @@ def test_prepared_set(tmp_path):
     assert stored == folders
 
 
+def test_photos_without_references(tmp_path):
+    folder = trees.photos(tmp_path, ("a", "b", "c"))
+    (whole,) = checking.check(folder)
+    assert (whole.keys, whole.unit, whole.count) == (("image",), "images", 3)
+    assert whole.complete
+    trees.photos(folder, ("c.bmp",))
+    (folder / "a.png").write_bytes(b"damaged")
+    (whole,) = checking.check("image_folder", root=folder)
+    assert (whole.count, whole.state) == (2, "faulty")
+    for file in ("a.png", "c.png"):
+        assert any(file in problem for problem in whole.problems)
+
+
 def test_nothing_to_check(tmp_path):
     with pytest.raises(FileNotFoundError, match="no known layout"):
         checking.check(tmp_path)

@@ -50,7 +50,6 @@ def test_both_loaders_give_the_same_batches(source):
     ]
     for batch in host:
         assert batch["image"].dtype == batch["target"].dtype == np.uint8
-        assert batch["weight"].tolist() == [1.0] * len(batch["index"])
 
 
 @pytest.mark.parametrize("augment", [{}, {"mixup": 1.2}])
@@ -80,6 +79,50 @@ def test_both_loaders_resize_alike(source, augment):
                     assert pixels.sum() == whole.sum()
 
 
+class WithMap(data.Source):
+    """Photos with a map beside each, and no target."""
+
+    name, split, expected_counts = "toys", "all", {}
+    keys = ("image", "map")
+
+    def __init__(self, photos):
+        self.photos = photos
+        self.names, self.scenes = photos.names, photos.scenes
+
+    def _read(self, index, key):
+        return self.photos._read(index if key == "image" else -1 - index, "image")
+
+
+@pytest.mark.parametrize("keys", [("image",), ("image", "map")])
+@pytest.mark.parametrize("augment", [SYMMETRIES, {"mixup": 1.2, "gamma": (0.6, 1.2)}])
+def test_records_without_targets(tmp_path, keys, augment):
+    photos = data.open_source(trees.photos(tmp_path, tuple("abcde"), size=(9, 12)))
+    source = WithMap(photos) if "map" in keys else photos
+    made = [
+        data.make_pipeline(source, STAGES, augment=augment, residence=residence)
+        for residence in ("device", "host")
+    ]
+    assert set(made[0].resident) == set(keys)
+    device, host = map(batches, made)
+    assert_same(device, host)
+    for batch in host:
+        assert set(batch) == {*keys, "index"}
+    # The crops are those of pairs, and all images of a record are cropped alike.
+    trees.pairs(tmp_path / "pairs", tuple("abcde"), size=(9, 12))
+    for file in photos.files:
+        low = tmp_path / "pairs/low" / file[0].name
+        low.write_bytes(file[0].read_bytes())
+    paired = data.open_source(tmp_path / "pairs")
+    for one, other in zip(
+        host, batches(data.make_pipeline(paired, STAGES, augment=augment)), strict=True
+    ):
+        np.testing.assert_array_equal(one["image"], other["image"])
+    limit = len(keys) * 5 * 9 * 12 * 3
+    for size, expected in ((limit, "device"), (limit - 1, "host")):
+        pipeline = data.make_pipeline(source, STAGES, device_limit_bytes=size)
+        assert pipeline.residence == expected
+
+
 def test_residence_follows_the_size_after_resizing(source):
     needed = 2 * 5 * 6 * 14 * 3
     for limit, expected in ((needed, "device"), (needed - 1, "host")):
@@ -99,7 +142,7 @@ def test_both_loaders_mix_alike(source):
     )
     assert_same(device, host)
     for batch in host:
-        assert set(batch) == {"image", "target", "weight", "index"}
+        assert set(batch) == {"image", "target", "index"}
         assert batch["image"].dtype == np.float32
         assert 0 <= batch["image"].min() < batch["image"].max() <= 1
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from llie_jax import data
-from llie_jax.data import prepared
+from llie_jax.data import catalogue, checking, prepared
 from llie_jax.image import io
 from tests.data import trees
 
@@ -40,6 +40,36 @@ def test_same_records_as_the_folders(lol, split):
             assert one["name"] == other["name"]
             np.testing.assert_array_equal(one["image"], other["image"])
             np.testing.assert_array_equal(one["target"], other["target"])
+
+
+def test_a_set_without_references(tmp_path, monkeypatch):
+    known = catalogue.Dataset(
+        name="dark_photos",
+        title="photos",
+        splits={"test": ()},
+        counts={"test": 3},
+        keys=("image",),
+    )
+    monkeypatch.setitem(catalogue.DATASETS, known.name, known)
+
+    class DarkPhotos(prepared.FolderBuilder, skip_registration=True):
+        """A set of photos."""
+
+        name = known.name
+
+    monkeypatch.setitem(prepared.BUILDERS, known.name, DarkPhotos)
+    root = trees.photos(tmp_path / "raw", ("b", "a"))
+    directory = prepared.prepare(known.name, root=root, data_dir=tmp_path / "tfds")
+    stored = data.open_source(directory)
+    folder = data.open_source("image_folder", root=root)
+    assert (stored.name, stored.keys, stored.split) == (known.name, ("image",), "test")
+    assert stored.names == folder.names == ("a", "b")
+    assert stored.note() == "2 of 3: a subset"
+    for one, other in zip(stored, folder, strict=True):
+        assert set(one) == set(other) == {"name", "scene", "image"}
+        np.testing.assert_array_equal(one["image"], other["image"])
+    (check,) = checking.check(directory)
+    assert (check.count, check.unit, check.state) == (2, "images", "subset: 2 of 3")
 
 
 def test_found_by_name(lol, monkeypatch):
@@ -122,5 +152,5 @@ def test_foreign_tfds_folder(lol, tmp_path):
     for file in directory.iterdir():
         if file.name != "metadata.json":
             (tmp_path / file.name).write_bytes(file.read_bytes())
-    with pytest.raises(ValueError, match="not one of pairs"):
+    with pytest.raises(ValueError, match="not one that"):
         data.open_source(tmp_path, split="train")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llie_jax import data
-from llie_jax.data import catalogue, sources
+from llie_jax.data import catalogue, sources, splitting
 from llie_jax.image import io
 from tests.data import trees
 
@@ -20,7 +20,7 @@ def test_lol_v1_records(tmp_path):
     assert record["name"] == record["scene"] == "2"
     np.testing.assert_array_equal(record["image"], trees.image(0))
     np.testing.assert_array_equal(record["target"], trees.image(1))
-    np.testing.assert_array_equal(source.target(1), record["target"])
+    np.testing.assert_array_equal(source.image(1, "target"), record["target"])
     assert source[-1]["name"] == "7"
     assert [record["name"] for record in source] == ["10", "2", "7"]
     assert source.expected_counts == {"train": 485, "test": 15}
@@ -84,6 +84,63 @@ def test_own_folder_with_splits(tmp_path):
         data.open_source(tmp_path, split="trian")
     with pytest.raises(ValueError, match="Say which split"):
         data.open_source(tmp_path)
+
+
+def test_photos_without_references(tmp_path):
+    folder = trees.photos(tmp_path / "my photos", ("b", "a c.JPG", "d.bmp"))
+    (folder / "notes.txt").touch()
+    opened = [data.open_source(folder, split=split) for split in (None, "test")]
+    opened.append(data.open_source("image_folder", root=folder, split="train"))
+    for source in opened:
+        assert (source.name, source.split) == ("image_folder", "all")
+        assert source.keys == ("image",)
+        assert source.names == source.scenes == ("a c", "b", "d")
+        assert source.note() == ""
+        np.testing.assert_array_equal(source.sizes(), 3 * [[8, 8]])
+    record = opened[0][1]
+    assert set(record) == {"name", "scene", "image"}
+    np.testing.assert_array_equal(record["image"], trees.image(0))
+    copy = pickle.loads(pickle.dumps(opened[0]))
+    np.testing.assert_array_equal(copy[1]["image"], record["image"])
+    # With splits of their own.
+    trees.photos(tmp_path / "photos/train", ("1", "2"))
+    trees.photos(tmp_path / "photos/test", ("3",))
+    assert data.open_source(tmp_path / "photos", split="test").names == ("3",)
+    # The inputs of pairs, alone.
+    pairs = trees.pairs(tmp_path / "pairs", ("1",))
+    assert data.open_source(pairs / "low").keys == ("image",)
+    assert data.open_source(pairs).keys == ("image", "target")
+
+
+def test_pairs_and_photos_in_one_folder(tmp_path):
+    trees.photos(trees.pairs(tmp_path, ("a",)), ("b", "c"))
+    with pytest.raises(ValueError, match="paired_folder or image_folder with this"):
+        data.open_source(tmp_path)
+    assert len(data.open_source("paired_folder", root=tmp_path)) == 1
+    assert len(data.open_source("image_folder", root=tmp_path)) == 2
+    # A known set is what it is named for, whatever lies beside its folders.
+    trees.photos(trees.lol(tmp_path / "lol"), ("preview",))
+    assert data.open_source(tmp_path / "lol", split="test").name == "lol_v1"
+
+
+def test_mistakes_with_photos(tmp_path):
+    with pytest.raises(ValueError, match="image_folder needs its folder"):
+        data.open_source("image_folder")
+    with pytest.raises(FileNotFoundError, match=r"Expected: train/\*\.png"):
+        data.open_source("image_folder", root=tmp_path)
+    trees.photos(tmp_path, ("a", "a.bmp"))
+    with pytest.raises(ValueError, match=r"cannot be used: two files .*a\.png.* add, "):
+        data.open_source(tmp_path)
+
+
+def test_keys_that_somebody_needs(tmp_path):
+    source = data.open_source(trees.photos(tmp_path, ("a",)))
+    sources.check_keys(source, ("image",), "The study")
+    with pytest.raises(
+        ValueError,
+        match="The study needs target; the records of image_folder all have image only",
+    ):
+        sources.check_keys(source, ("image", "target"), "The study")
 
 
 def test_endings_may_differ_inside_a_pair(tmp_path):
@@ -223,7 +280,7 @@ def test_no_reference_is_on_both_sides(shared_references, seed, count):
     assert sorted((*train.names, *validation.names)) == list(shared_references.names)
     assert 1 <= len(validation) <= count
     sides = [
-        {each.target(i).tobytes() for i in range(len(each))}
+        {each.image(i, "target").tobytes() for i in range(len(each))}
         for each in (train, validation)
     ]
     assert not sides[0] & sides[1]
@@ -258,9 +315,18 @@ def test_groups_can_be_linked_by_scene_and_reference(tmp_path):
     high = tmp_path / "train/high"
     (high / "b-2.png").write_bytes((high / "a-1.png").read_bytes())
     dataset = catalogue.get("lowlight_demo")
-    source = sources.open_folders(tmp_path / "train/low", high, dataset=dataset)
-    groups = sorted(map(sorted, sources.reference_groups(source)))
+    source = sources.open_folders((tmp_path / "train/low", high), dataset=dataset)
+    groups = sorted(map(sorted, splitting.reference_groups(source)))
     assert groups == [[0, 1, 2, 3], [4]]
+
+
+def test_photos_are_held_out_by_scene(tmp_path):
+    source = data.open_source(trees.photos(tmp_path, tuple("abcdef")))
+    train, validation = data.split_by_reference(source, count=2)
+    assert sorted((*train.names, *validation.names)) == list("abcdef")
+    assert len(validation) == 2
+    assert train.keys == validation.keys == ("image",)
+    assert set(validation[0]) == {"name", "scene", "image"}
 
 
 def test_bad_validation_requests(shared_references, tmp_path):

@@ -142,7 +142,8 @@ def test_demo(tmp_path):
     psnr = 10 * np.log10(255**2 / np.array(errors))
     assert 8 < psnr.mean() < 10  # as dark as LOL
     # References are the photographs' own pixels, and one tile has three exposures.
-    assert len({test.target(index).tobytes() for index in range(len(test))}) == 6
+    targets = (test.image(index, "target") for index in range(len(test)))
+    assert len({target.tobytes() for target in targets}) == 6
     with pytest.raises(ValueError, match="already holds"):
         synthetic.write_demo(tmp_path / "lowlight_demo")
 

@@ -36,7 +36,6 @@ def test_shapes_and_types():
         "rows": ((6, 8), np.int32),
         "columns": ((6, 8), np.int32),
         "transpose": ((6,), bool),
-        "weight": ((6,), np.float32),
     }
 
 
@@ -75,14 +74,13 @@ def test_mix():
         "partner_target": 255 - image[::-1],
         "share": np.full(2, 0.75, np.float32),
         "gamma": np.full(2, 2.0, np.float32),
-        "weight": np.ones(2, np.float32),
         "index": np.arange(2),
     }
     mixed = transforms.mix(batch)
-    assert set(mixed) == {"image", "target", "weight", "index"}
+    assert set(mixed) == {"image", "target", "index"}
     np.testing.assert_allclose(mixed["image"][0], 0.4**2, rtol=1e-5)
     np.testing.assert_allclose(mixed["target"][0], 0.6, rtol=1e-5)
-    plain = {key: batch[key] for key in ("image", "target", "weight", "index")}
+    plain = {key: batch[key] for key in ("image", "target", "index")}
     assert transforms.mix(plain)["image"].dtype == np.uint8
 
 

@@ -30,6 +30,17 @@ def pairs(
     return folder
 
 
+def photos(
+    folder: pathlib.Path, names: tuple[str, ...], *, size: tuple[int, int] = (8, 8)
+) -> pathlib.Path:
+    """Writes images directly into `folder`; a name may bring its ending."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names):
+        file = name if "." in name else f"{name}.png"
+        io.write_image(folder / file, image(number, *size))
+    return folder
+
+
 def lol(root: pathlib.Path) -> pathlib.Path:
     """Writes a LOL-v1 of three training pairs and one test pair."""
     pairs(root / "our485", ("2", "10", "7.PNG"))

@@ -161,7 +161,7 @@ def test_resized_images_have_one_compilation_for_each_size_of_their_own():
 def test_a_protocol_that_resizes_the_pairs():
     source = toys.MemorySource(SIZES)
     scores = evaluate(source=source, protocol=resizing(pair_size=(14, 18)))
-    resized = data.ResizedPairs(source, (14, 18))
+    resized = data.ResizedSource(source, (14, 18))
     for record in (resized[index] for index in range(len(source))):
         output = GAIN * (record["image"] / np.float32(255))
         assert scores.images[record["name"]]["psnr"] == pytest.approx(

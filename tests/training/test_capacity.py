@@ -188,7 +188,6 @@ def test_a_tpu_gets_native_grouped_convolutions_though_this_is_a_cpu():
         {
             "image": pixels,
             "target": pixels,
-            "weight": jax.ShapeDtypeStruct((1,), jnp.float32),
             "index": jax.ShapeDtypeStruct((1,), jnp.int32),
         },
         jax.eval_shape(lambda: jax.random.key(0)),

@@ -15,7 +15,6 @@ def batch():
     return {
         "image": images[0],
         "target": images[1],
-        "weight": np.ones(4, np.float32),
         "index": np.arange(4),
     }
 
