@@ -113,7 +113,7 @@ def map_step(
     """Maps a training step over the devices of a mesh.
 
     Args:
-        build: given the axis name, returns `step(state, frozen, batch, rng) ->
+        build: given the axis name, returns `step(state, constants, batch, rng) ->
             (state, terms)` for one device.
         mesh: from `make_mesh`.
         mapping: "shard_map", or "pmap" for one process only (the arrays that it
@@ -150,11 +150,11 @@ def map_step(
         devices=list(mesh.devices.flat),
     )
 
-    def run(state, frozen, batch, rng):
+    def run(state, constants, batch, rng):
         batch = jax.tree.map(
             lambda leaf: leaf.reshape(mesh.size, -1, *leaf.shape[1:]), batch
         )
-        return mapped(state, frozen, batch, rng)
+        return mapped(state, constants, batch, rng)
 
     return run
 

@@ -1,5 +1,7 @@
 """Training losses, and their weighted sum."""
 
+from llie_jax.losses.base import LossCard as LossCard
+from llie_jax.losses.base import NetworkLoss as NetworkLoss
 from llie_jax.losses.frequency import amplitude_spectrum as amplitude_spectrum
 from llie_jax.losses.frequency import edge as edge
 from llie_jax.losses.perceptual import VGGPerceptual as VGGPerceptual

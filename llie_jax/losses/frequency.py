@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from llie_jax.losses.base import LossCard
 from llie_jax.losses.pixel import (
     as_float,
     check_shapes,
@@ -14,7 +15,7 @@ from llie_jax.registry import register
 _BLUR = (0.05, 0.25, 0.4, 0.25, 0.05)
 
 
-@register("edge", kind="loss")
+@register("edge", LossCard())
 def edge(
     prediction: jax.Array, target: jax.Array, *, reduce: str = "mean"
 ) -> jax.Array:
@@ -32,7 +33,7 @@ def edge(
     return reduce_pixels(jnp.square(residue), reduce)
 
 
-@register("amplitude_spectrum", kind="loss")
+@register("amplitude_spectrum", LossCard())
 def amplitude_spectrum(
     prediction: jax.Array, target: jax.Array, *, reduce: str = "mean"
 ) -> jax.Array:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from llie_jax.features import vgg
+from llie_jax.losses.base import LossCard, NetworkLoss
 from llie_jax.losses.pixel import as_float, check_shapes, l1, mse
 from llie_jax.messages import suggest
 from llie_jax.registry import register
@@ -15,13 +16,12 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 _DISTANCES = {"l1": l1, "mse": mse}
 
 
-@register("vgg19", kind="loss")
+@register("vgg19", LossCard())
 @dataclasses.dataclass(frozen=True)
-class VGGPerceptual:
+class VGGPerceptual(NetworkLoss):
     """Weighted distance of VGG19 features.
 
-    The network's weights are frozen and passed in, see `load_frozen`; the target's
-    features carry no gradient.
+    The target's features carry no gradient.
 
     Source: Johnson et al., ECCV 2016; layers and factors as in SNR-Net (Xu et al., CVPR
     2022) and the authors' code of DarkIR (Feijoo et al., CVPR 2025), where the term's
@@ -64,11 +64,11 @@ class VGGPerceptual:
             )
 
     @property
-    def frozen_key(self) -> str:
-        """Names the frozen weights: losses with equal keys share them."""
+    def constants_key(self) -> str:
+        """Names the network's parameters: losses with equal keys share them."""
         return f"vgg19:{self.weights}:{vgg.needed_layers(self.layers)[-1]}"
 
-    def load_frozen(self) -> dict:
+    def load_constants(self) -> dict:
         """Returns the network's parameters up to the last layer, from its file.
 
         Raises:
@@ -76,28 +76,28 @@ class VGGPerceptual:
         """
         return vgg.load(self.weights or None, taps=self.layers)
 
-    def frozen_shapes(self) -> dict:
-        """Returns the shapes of `load_frozen` for the published network, without it."""
+    def constants_shapes(self) -> dict:
+        """Returns the parameters' shapes in the published network, without its file."""
         trunk = vgg.VGG(taps=tuple(self.layers))
         image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
         return jax.eval_shape(trunk.init, jax.random.key(0), image)["params"]
 
     def __call__(
-        self, prediction: jax.Array, target: jax.Array, frozen: dict
+        self, prediction: jax.Array, target: jax.Array, constants: dict
     ) -> jax.Array:
         """Returns the distance per image, [B].
 
         Args:
             prediction: images [B, H, W, 3] in [0, 1], not necessarily clipped.
             target: images of the same shape.
-            frozen: the network's parameters.
+            constants: the network's parameters.
 
         Raises:
             ValueError: if the shapes differ or the images are too small (16 x 16 for
                 relu5_1).
         """
         check_shapes(prediction, target)
-        width = frozen["conv1_1"]["kernel"].shape[-1]
+        width = constants["conv1_1"]["kernel"].shape[-1]
         trunk = vgg.VGG(taps=tuple(self.layers), width=width)
 
         def features(image):
@@ -106,7 +106,7 @@ class VGGPerceptual:
                 image = (image + 1) / 2
             if self.normalize:
                 image = (image - jnp.array(_IMAGENET_MEAN)) / jnp.array(_IMAGENET_STD)
-            return trunk.apply({"params": frozen}, image)
+            return trunk.apply({"params": constants}, image)
 
         predicted = features(prediction)
         wanted = features(jax.lax.stop_gradient(target))

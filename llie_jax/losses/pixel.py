@@ -10,10 +10,11 @@ Computation is in float32 at least, whatever the dtype of the images.
 import jax
 import jax.numpy as jnp
 
+from llie_jax.losses.base import LossCard
 from llie_jax.registry import register
 
 
-@register("l1", kind="loss")
+@register("l1", LossCard())
 def l1(prediction: jax.Array, target: jax.Array, *, reduce: str = "mean") -> jax.Array:
     """Returns the absolute difference per image, [B].
 
@@ -23,7 +24,7 @@ def l1(prediction: jax.Array, target: jax.Array, *, reduce: str = "mean") -> jax
     return reduce_pixels(jnp.abs(difference(prediction, target)), reduce)
 
 
-@register("mse", kind="loss")
+@register("mse", LossCard())
 def mse(prediction: jax.Array, target: jax.Array, *, reduce: str = "mean") -> jax.Array:
     """Returns the squared difference per image, [B].
 
@@ -33,7 +34,7 @@ def mse(prediction: jax.Array, target: jax.Array, *, reduce: str = "mean") -> ja
     return reduce_pixels(jnp.square(difference(prediction, target)), reduce)
 
 
-@register("charbonnier", kind="loss")
+@register("charbonnier", LossCard())
 def charbonnier(
     prediction: jax.Array,
     target: jax.Array,

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from llie_jax.losses.base import LossCard
 from llie_jax.losses.pixel import as_float, check_shapes, reduce_pixels
 from llie_jax.nn.conv_kernels import grouped_conv
 from llie_jax.registry import register
@@ -13,7 +14,7 @@ _SIGMA = 1.5
 _C1, _C2 = 0.01**2, 0.03**2
 
 
-@register("ssim", kind="loss")
+@register("ssim", LossCard())
 def ssim(
     prediction: jax.Array, target: jax.Array, *, reduce: str = "mean"
 ) -> jax.Array:

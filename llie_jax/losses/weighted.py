@@ -1,11 +1,12 @@
 """The weighted sum of named loss terms, and the specs that terms come in.
 
-A term is a loss's spec plus where and how much:
+A term is a loss's spec plus what it compares, and how much it counts:
 
     pixel = "l1"
     guide = {"name": "l1", "on": "aux.guide", "resize": "target_area"}
     edge = {"name": "edge", "weight": 50.0}
     colour = {"name": "l1", "space": "hvi"}
+    darkness = {"name": "l1", "on": "aux.relit", "against": "image"}
     flow = {"name": "model_loss", "on": "losses.nll"}
     warm = {"name": "mse", "weight": {"name": "linear", "init_value": 0.0,
                                       "end_value": 1.0, "transition_steps": 1000}}
@@ -13,16 +14,16 @@ A term is a loss's spec plus where and how much:
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from llie_jax import messages, registry
 from llie_jax.image.hvi import rgb_to_hvi
 from llie_jax.image.resize import area_downsample, nearest_upsample
+from llie_jax.losses.base import LossCard, NetworkLoss
 from llie_jax.losses.pixel import as_float
 from llie_jax.registry import register
 from llie_jax.types import Batch, Outputs
@@ -30,10 +31,16 @@ from llie_jax.types import Batch, Outputs
 RESIZES = ("target_area", "prediction_nearest")
 SPACES = ("hvi",)
 # "" and not None for no resize: a config's flag needs a value with a type.
-_DEFAULTS = {"on": "image", "weight": 1.0, "resize": "", "space": ""}
+_DEFAULTS = {
+    "on": "image",
+    "against": "target",
+    "weight": 1.0,
+    "resize": "",
+    "space": "",
+}
 
 
-@register("model_loss", kind="loss", needs_target=False)
+@register("model_loss", LossCard(needs_target=False))
 def model_loss(value: jax.Array) -> jax.Array:
     """Returns a loss that the model computed itself, a scalar or [B], unchanged."""
     return value
@@ -79,11 +86,14 @@ def complete_term(spec: registry.Spec) -> dict[str, Any]:
     """Returns a term's spec with every field filled in, as a config holds it.
 
     Args:
-        spec: name of a loss, or a dict of `name`, and as wanted `on` ("image",
-            "aux.NAME", "losses.NAME"), `weight` (a number or a schedule's spec; 0 turns
-            the term off), `resize` ("" or one of `RESIZES`), `space` ("" for RGB, or
-            "hvi": both images are brought to HVI with the model's `aux.density_k`), and
-            the loss's options.
+        spec: name of a loss, or a dict of `name`, and as wanted `on`, the prediction
+            ("image", "aux.NAME" or "losses.NAME" of the model's outputs), `against`,
+            what it is compared with ("target", "image", which is the low-light input,
+            or another image of the records by its key; or "aux.NAME" of the outputs;
+            "" for a loss that does not compare), `weight` (a number or a schedule's
+            spec; 0 turns the term off), `resize` ("" or one of `RESIZES`), `space` (""
+            for RGB, or "hvi": both images are brought to HVI with the model's
+            `aux.density_k`), and the loss's options.
 
     Raises:
         TypeError: if the spec or its weight has the wrong type.
@@ -93,6 +103,8 @@ def complete_term(spec: registry.Spec) -> dict[str, Any]:
     if "name" not in spec:
         raise ValueError(f"A loss term needs a 'name'; got the keys {sorted(spec)}.")
     part = registry.get(spec["name"], kind="loss")
+    card: LossCard = part.card
+    compares = card.needs_target and not card.whole_output
     known = [*_DEFAULTS, *part.fields()]
     for key in spec:
         if key != "name" and key not in known:
@@ -100,7 +112,8 @@ def complete_term(spec: registry.Spec) -> dict[str, Any]:
                 f"The loss term {part.name!r} has no option {key!r}."
                 f"{messages.suggest(key, known)} Options: {', '.join(known)}."
             )
-    term = {key: spec.pop(key, default) for key, default in _DEFAULTS.items()}
+    defaults = _DEFAULTS if compares else {**_DEFAULTS, "against": ""}
+    term = {key: spec.pop(key, default) for key, default in defaults.items()}
     term["weight"] = _complete_weight(term["weight"])
     root, _, leaf = str(term["on"]).partition(".")
     if term["on"] != "image" and not (root in ("aux", "losses") and leaf):
@@ -108,13 +121,14 @@ def complete_term(spec: registry.Spec) -> dict[str, Any]:
             "A loss term is on 'image', 'aux.NAME' or 'losses.NAME', "
             f"not {term['on']!r}."
         )
-    if part.facts.get("whole_output") and term["on"] != "image":
+    if card.whole_output and term["on"] != "image":
         raise ValueError(f"{part.name!r} reads the whole output; leave out 'on'.")
     if root == "losses" and part.make is not model_loss:
         raise ValueError(
             f"{term['on']!r} is a loss already; its name is 'model_loss', "
             f"not {part.name!r}."
         )
+    _check_against(part.name, term["against"], compares)
     for key, options in (("resize", RESIZES), ("space", SPACES)):
         term[key] = term[key] or ""
         if term[key] not in ("", *options):
@@ -122,11 +136,21 @@ def complete_term(spec: registry.Spec) -> dict[str, Any]:
                 f"Unknown {key} {term[key]!r}.{messages.suggest(term[key], options)} "
                 f"Use '' or one of {options}."
             )
-    if term["space"] and (
-        part.facts.get("whole_output") or not part.facts.get("needs_target", True)
-    ):
+    if term["space"] and not compares:
         raise ValueError(f"{part.name!r} compares no images; leave out 'space'.")
     return {**registry.complete_spec(spec, kind="loss"), **term}
+
+
+def _check_against(loss: str, against: str, compares: bool) -> None:
+    """Raises ValueError if a term cannot be against that path."""
+    root, dot, leaf = str(against).partition(".")
+    if not compares and against:
+        raise ValueError(f"{loss!r} compares no images; leave out 'against'.")
+    if compares and (not root or (dot and (root != "aux" or not leaf))):
+        raise ValueError(
+            "A loss term is against 'target', 'image' (the input), another image of "
+            f"the records by its key, or 'aux.NAME', not {against!r}."
+        )
 
 
 class WeightedLoss:
@@ -152,7 +176,30 @@ class WeightedLoss:
         if not self._active:
             raise ValueError("A loss needs at least one term whose weight is not 0.")
 
-    def load_frozen(self) -> dict[str, Any]:
+    def check_keys(self, keys: Sequence[str], where: str) -> None:
+        """Checks that the terms find the images that they compare with.
+
+        Args:
+            keys: the images of the records.
+            where: what the message calls the records.
+
+        Raises:
+            ValueError: naming the terms that do not, and what would do.
+        """
+        absent = {
+            name: term.record_key
+            for name, term in self._active.items()
+            if term.record_key not in (None, *keys)
+        }
+        if absent:
+            terms = ", ".join(f"{name!r} with {key!r}" for name, key in absent.items())
+            raise ValueError(
+                f"Loss terms compare with images that {where} does not have: {terms}. "
+                f"It has: {', '.join(keys)}. Train on data that has them, or set the "
+                "'against' of these terms to what there is."
+            )
+
+    def load_constants(self) -> dict[str, Any]:
         """Returns the weights of the networks behind the terms, {} if there are none.
 
         To be loaded once and passed to every call, an argument of the compiled step.
@@ -160,33 +207,34 @@ class WeightedLoss:
         Raises:
             FileNotFoundError, ImportError, ValueError: if a file is missing or unfit.
         """
-        return {key: loss.load_frozen() for key, loss in self._networks().items()}
+        return {key: loss.load_constants() for key, loss in self._networks().items()}
 
-    def frozen_shapes(self) -> dict[str, Any]:
-        """Returns the shapes of `load_frozen` without needing the files."""
-        return {key: loss.frozen_shapes() for key, loss in self._networks().items()}
+    def constants_shapes(self) -> dict[str, Any]:
+        """Returns the shapes of `load_constants` without needing the files."""
+        return {key: loss.constants_shapes() for key, loss in self._networks().items()}
 
-    def _networks(self) -> dict[str, Any]:
+    def _networks(self) -> dict[str, NetworkLoss]:
         losses = [term.loss for term in self._active.values()]
-        return {loss.frozen_key: loss for loss in losses if hasattr(loss, "frozen_key")}
+        return {
+            loss.constants_key: loss for loss in losses if isinstance(loss, NetworkLoss)
+        }
 
     def __call__(
         self,
         outputs: Outputs,
         batch: Batch,
-        frozen: Mapping[str, Any],
+        constants: Mapping[str, Any],
         step: jax.Array | int,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Returns the total and what each term adds to it, scalars.
 
         The values are weighted, so that a log shows what counts: the total is their
-        sum. Images of `batch["weight"]` 0 do not count.
+        sum.
 
         Args:
             outputs: of the model.
-            batch: `image`, `target` [B, H, W, 3] in [0, 1], and `weight` [B] if some
-                images only pad the batch.
-            frozen: from `load_frozen`.
+            batch: the images of the records [B, H, W, 3] in [0, 1].
+            constants: from `load_constants`.
             step: for weights that are schedules.
 
         Raises:
@@ -194,22 +242,26 @@ class WeightedLoss:
                 set.
         """
         terms = {
-            name: term.weight(step)
-            * _average(term.values(outputs, batch, frozen), batch.get("weight"))
+            name: term.weight(step) * term.values(outputs, batch, constants).mean()
             for name, term in self._active.items()
         }
         return sum(terms.values()), terms
 
 
 class _Term:
-    """One term: picks its prediction, brings it to the target's size, compares."""
+    """One term: picks its prediction and its target, brings both to one size, compares.
+
+    Attributes:
+        record_key: the image of the records that it compares with, or None.
+    """
 
     def __init__(self, name: str, spec: Mapping[str, Any]):
         part = registry.get(spec["name"], kind="loss")
         options = {key: spec[key] for key in part.fields() if key in spec}
         self.name = name
-        self.facts = part.facts
+        self.card: LossCard = part.card
         self.on = spec["on"]
+        self.against = spec["against"]
         self.resize = spec["resize"]
         self.space = spec["space"]
         self.weight = _schedule(spec["weight"])
@@ -217,36 +269,57 @@ class _Term:
         if inspect.isclass(part.make):  # a loss with a network behind it
             self.loss = self.loss()
 
-    def values(self, outputs: Outputs, batch: Batch, frozen: Mapping) -> jax.Array:
+    @property
+    def record_key(self) -> str | None:
+        if self.card.whole_output:
+            return "target" if self.card.needs_target else None
+        return self.against if self.against and "." not in self.against else None
+
+    def values(self, outputs: Outputs, batch: Batch, constants: Mapping) -> jax.Array:
         """Returns the loss per image [B], or a scalar of the model's own."""
-        if self.facts.get("whole_output"):
+        if self.card.whole_output:
             arguments = (outputs, batch)
-        elif self.facts.get("needs_target", True):
-            arguments = self._resized(_pick(outputs, self.on, self.name), batch)
+        elif self.card.needs_target:
+            arguments = self._resized(
+                _pick(outputs, self.on, self.name), self._target(outputs, batch), batch
+            )
             if self.space == "hvi":
                 density_k = _pick(outputs, "aux.density_k", self.name)
                 arguments = tuple(rgb_to_hvi(as_float(x), density_k) for x in arguments)
         else:
             arguments = (_pick(outputs, self.on, self.name),)
-        if hasattr(self.loss, "frozen_key"):
-            arguments += (frozen[self.loss.frozen_key],)
+        if isinstance(self.loss, NetworkLoss):
+            return self.loss(*arguments, constants=constants[self.loss.constants_key])
         return self.loss(*arguments)
 
-    def _resized(self, prediction: jax.Array, batch: Batch) -> tuple:
+    def _target(self, outputs: Outputs, batch: Batch) -> jax.Array:
+        """Returns what the prediction is compared with."""
+        if self.record_key is None:
+            return _pick(outputs, self.against, self.name)
+        if self.record_key not in batch:
+            raise ValueError(
+                f"The loss term {self.name!r} is against {self.against!r}, which the "
+                f"batch does not have. It has: {', '.join(batch)}."
+            )
+        return batch[self.record_key]
+
+    def _resized(
+        self, prediction: jax.Array, target: jax.Array, batch: Batch
+    ) -> tuple[jax.Array, jax.Array]:
         """Returns prediction and target at one size."""
-        target = batch["target"]
         if prediction.shape == target.shape:
             return prediction, target
         if prediction.ndim != 4 or target.ndim != 4:
             raise ValueError(
                 f"The loss term {self.name!r} compares images [B, H, W, C], but "
-                f"{self.on} is {prediction.shape} and the target {target.shape}."
+                f"{self.on} is {prediction.shape} and {self.against} {target.shape}."
             )
         if not self.resize:
             raise ValueError(
                 f"The loss term {self.name!r} compares {self.on} {prediction.shape} "
-                f"with the target {target.shape}; set its 'resize' to 'target_area' "
-                "(averages the target) or 'prediction_nearest' (repeats pixels)."
+                f"with {self.against} {target.shape}; set its 'resize' to "
+                "'target_area' (averages the latter) or 'prediction_nearest' (repeats "
+                "pixels of the former)."
             )
         # The model's input and not the target tells the factor: where the input was
         # padded, the prediction covers the padding too.
@@ -268,24 +341,16 @@ class _Term:
 
 
 def _pick(outputs: Outputs, path: str, term: str) -> jax.Array:
-    """Returns the prediction at "image", "aux.NAME" or "losses.NAME"."""
+    """Returns what is at "image", "aux.NAME" or "losses.NAME"."""
     paths = {"image": outputs.image}
     paths |= {f"aux.{name}": value for name, value in outputs.aux.items()}
     paths |= {f"losses.{name}": value for name, value in outputs.losses.items()}
     if path not in paths:
         raise ValueError(
-            f"The loss term {term!r} is on {path!r}, which this model does not give."
+            f"The loss term {term!r} names {path!r}, which this model does not give."
             f"{messages.suggest(path, paths)} It gives: {', '.join(paths)}."
         )
     return paths[path]
-
-
-def _average(values: jax.Array, weight: jax.Array | None) -> jax.Array:
-    """Returns the mean over the batch, images of weight 0 left out."""
-    if values.ndim == 0 or weight is None:
-        return values.mean()
-    # A device may hold nothing but padding: 0 then, not 0 / 0.
-    return (values * weight).sum() / jnp.maximum(weight.sum(), 1e-6)
 
 
 def _complete_weight(weight: Any) -> Any:

@@ -285,7 +285,7 @@ class Planner:
         """Returns the mapped step, and the shapes of its arguments on their devices."""
         mesh = self.topology.mesh
         expand, images, batch = self._data(crop, batch_size)
-        frozen = {"loss": self.experiment.loss.frozen_shapes(), "data": images}
+        constants = {"loss": self.experiment.loss.constants_shapes(), "data": images}
         rng = jax.eval_shape(lambda: jax.random.key(0))
         everywhere, split = parallel.replicated(mesh), parallel.split(mesh)
         step = parallel.map_step(
@@ -293,7 +293,7 @@ class Planner:
         )
         return step, (
             _on(self._state, everywhere),
-            _on(frozen, everywhere),
+            _on(constants, everywhere),
             _on(batch, split),
             _on(rng, everywhere),
         )

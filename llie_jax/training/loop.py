@@ -125,7 +125,10 @@ def train(
     _check_workdir(workdir, config)
     training, held_out = open_data(config)
     pipeline = open_pipeline(config, training)
-    frozen = {"loss": experiment.loss.load_frozen(), "data": pipeline.resident}
+    constants = {
+        "loss": experiment.loss.load_constants(),
+        "data": pipeline.resident,
+    }
     initial = _initial_variables(experiment)
     files.writable_folder(workdir, hint=HINT)
     if jax.process_index() == 0:
@@ -143,7 +146,7 @@ def train(
                 mesh=mesh,
                 state=state,
                 step=step,
-                frozen=parallel.replicate(frozen, mesh),
+                constants=parallel.replicate(constants, mesh),
                 pipeline=pipeline,
                 held_out=held_out,
                 checkpoints=checkpoints,
@@ -163,7 +166,7 @@ def _run(
     mesh,
     state: TrainState,
     step: int,
-    frozen,
+    constants,
     pipeline,
     held_out,
     checkpoints: Checkpoints,
@@ -216,7 +219,7 @@ def _run(
         while step < total and not stopped:
             with meter.waiting():
                 batch = parallel.shard_batch(next(batches), mesh)
-            state, terms = mapped(state, frozen, batch, rng)
+            state, terms = mapped(state, constants, batch, rng)
             step += 1
             meter.add(step, terms, images=len(batch["index"]))
             line.advance(step)

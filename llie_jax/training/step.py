@@ -75,18 +75,18 @@ def make_train_step(
     untrained: Sequence[str] = (),
     axis_name: str | None = None,
 ) -> Callable:
-    """Returns `train_step(state, frozen, batch, rng) -> (state, terms)`.
+    """Returns `train_step(state, constants, batch, rng) -> (state, terms)`.
 
-    `frozen` holds what never changes and is too large to be a constant of the program:
-    `frozen["loss"]`, weights of networks behind losses, and `frozen["data"]`, the data
-    set where it lives on the device. `terms` are scalars: each loss term, `loss`,
-    `psnr` of the 8-bit output in dB, `gradient_norm`, `update_norm`, `rate`, and
-    `finite`, 0 where the loss or the gradient was not finite. Such a step changes
-    nothing but the counters.
+    `constants` never change and are too large to be compiled in: `constants["loss"]`,
+    weights of networks behind losses, and `constants["data"]`, the data set where it
+    lives on the device. `terms` are scalars: each loss term, `loss`, `psnr` of the
+    8-bit output in dB where the batch has a target, `gradient_norm`, `update_norm`,
+    `rate`, and `finite`, 0 where the loss or the gradient was not finite. Such a step
+    changes nothing but the counters.
 
     Args:
         model: the model.
-        loss: `(outputs, batch, frozen, step) -> (total, terms)`.
+        loss: `(outputs, batch, constants, step) -> (total, terms)`.
         tx: the optax chain.
         expand: makes a `Batch` of what the loader delivers, `(data, batch) -> Batch`.
         schedule: the learning rate, for `terms["rate"]` only.
@@ -98,8 +98,11 @@ def make_train_step(
     """
     model = with_axis(model, axis_name)
 
-    def train_step(state: TrainState, frozen, batch, rng) -> tuple[TrainState, Terms]:
-        batch = as_images(expand(frozen["data"], batch))
+    def train_step(
+        state: TrainState, constants, batch, rng
+    ) -> tuple[TrainState, Terms]:
+        batch = as_images(expand(constants["data"], batch))
+        target = batch.get("target")
         rngs = streams(rng, state.step, axis_name)
         fixed = matching(state.params, untrained)
 
@@ -112,14 +115,16 @@ def make_train_step(
             outputs, updated = model.apply(
                 {"params": params, **state.collections},
                 batch["image"],
-                target=batch["target"],
+                target=target,
                 train=True,
                 rngs=rngs,
                 mutable=list(state.collections),
             )
-            total, terms = loss(outputs, batch, frozen["loss"], state.step)
-            psnr = jnp.mean(in_training.psnr(outputs.image, batch["target"]))
-            return total, (updated, {**terms, "loss": total, "psnr": psnr})
+            total, terms = loss(outputs, batch, constants["loss"], state.step)
+            terms = {**terms, "loss": total}
+            if target is not None:
+                terms["psnr"] = jnp.mean(in_training.psnr(outputs.image, target))
+            return total, (updated, terms)
 
         gradient = jax.value_and_grad(objective, has_aux=True)
         (_, (collections, terms)), grads = gradient(state.params)
@@ -161,15 +166,16 @@ def make_train_step(
 
 
 def make_eval_step(model: nn.Module, *, size: tuple[int, int]) -> Callable:
-    """Returns `eval_step(variables, batch) -> {"psnr", "ssim": [B], "image"}`.
+    """Returns `eval_step(variables, batch) -> {"image", "psnr", "ssim": [B]}`.
 
-    The scores are one per image: means are taken on the host, so that padding and an
-    uneven last batch cannot bias them. `image` is the 8-bit output, cropped to `size`.
+    `image` is the 8-bit output, cropped to `size`. The scores are there if the batch
+    has a `target`, one per image: means are taken on the host, so that padding and an
+    uneven last batch cannot bias them.
 
     Args:
         model: the model.
-        size: height and width of the targets; `batch["image"]` is padded to the model's
-            multiple at the bottom and on the right.
+        size: height and width of the records' images; `batch["image"]` is padded to the
+            model's multiple at the bottom and on the right.
     """
     height, width = size
 
@@ -177,10 +183,10 @@ def make_eval_step(model: nn.Module, *, size: tuple[int, int]) -> Callable:
         batch = as_images(batch)
         output = model.apply(variables, batch["image"]).image[:, :height, :width]
         output = jnp.clip(output, 0.0, 1.0)
-        return {
-            "psnr": in_training.psnr(output, batch["target"]),
-            "ssim": in_training.ssim(output, batch["target"]),
-            "image": jnp.round(255.0 * output).astype(jnp.uint8),
-        }
+        result = {"image": jnp.round(255.0 * output).astype(jnp.uint8)}
+        if "target" in batch:
+            result["psnr"] = in_training.psnr(output, batch["target"])
+            result["ssim"] = in_training.ssim(output, batch["target"])
+        return result
 
     return eval_step

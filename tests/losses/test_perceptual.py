@@ -26,11 +26,11 @@ def test_golden_loss_and_gradient(data, params, tmp_path):
     path = save(tmp_path / "tiny.safetensors", params)
     spec = {"name": "vgg19", "weight": 0.01, "weights": str(path)}
     loss = WeightedLoss({"perceptual": spec})
-    frozen = loss.load_frozen()
+    constants = loss.load_constants()
     batch = {"image": data["pred"], "target": data["target"]}
 
     def objective(prediction):
-        return loss(Outputs(prediction), batch, frozen, 0)[0]
+        return loss(Outputs(prediction), batch, constants, 0)[0]
 
     with jax.default_matmul_precision("highest"):
         value, grad = jax.jit(jax.value_and_grad(objective))(data["pred"])
@@ -94,12 +94,12 @@ def test_terms_share_one_file(params, tmp_path):
     path = str(save(tmp_path / "tiny.safetensors", params))
     spec = {"name": "vgg19", "weights": path}
     loss = WeightedLoss({"image": spec, "guide": {**spec, "on": "aux.guide"}})
-    assert len(loss.load_frozen()) == 1
+    assert len(loss.load_constants()) == 1
 
 
 def test_shapes_without_a_file():
     loss = WeightedLoss({"perceptual": "vgg19"})
-    (shapes,) = loss.frozen_shapes().values()
+    (shapes,) = loss.constants_shapes().values()
     assert shapes["conv5_1"]["kernel"].shape == (3, 3, 512, 512)
     assert len(shapes) == 13
 
@@ -116,4 +116,4 @@ def test_user_mistakes(params):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.safetensors"):
         WeightedLoss(
             {"p": {"name": "vgg19", "weights": "nowhere.safetensors"}}
-        ).load_frozen()
+        ).load_constants()

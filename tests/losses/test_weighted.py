@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -5,7 +7,7 @@ import numpy as np
 import pytest
 
 from llie_jax import registry
-from llie_jax.losses import WeightedLoss, complete_term
+from llie_jax.losses import LossCard, NetworkLoss, WeightedLoss, complete_term
 from llie_jax.types import Outputs
 from tests.losses.test_basic import nhwc
 
@@ -31,7 +33,7 @@ def test_total_is_the_sum_of_the_weighted_terms(outputs, batch):
             "off": {"name": "edge", "weight": 0.0},
         }
     )
-    assert loss.load_frozen() == {}
+    assert loss.load_constants() == {}
     total, terms = jax.jit(loss)(outputs, batch, {}, 0)
     expected = {"pixel": 0.5, "square": 0.5, "flow": 0.3}
     assert set(terms) == set(expected)
@@ -63,7 +65,7 @@ def test_hvi_space(outputs, batch):
 
 
 def test_hvi_space_needs_a_model_that_has_it(outputs, batch):
-    with pytest.raises(ValueError, match=r"'hvi' is on 'aux\.density_k', which this"):
+    with pytest.raises(ValueError, match=r"'hvi' names 'aux\.density_k', which this"):
         WeightedLoss({"hvi": {"name": "l1", "space": "hvi"}})(outputs, batch, {}, 0)
     with pytest.raises(ValueError, match=r"Unknown space 'hsv'\. Did you mean 'hvi'"):
         complete_term({"name": "l1", "space": "hsv"})
@@ -104,18 +106,104 @@ def test_guide_of_a_padded_input_covers_the_target_only(resize):
     np.testing.assert_allclose(value, expected, rtol=1e-6)
 
 
-def test_padding_images_do_not_count(outputs, batch):
-    image = outputs.image.at[1].set(0.9)
-    loss = WeightedLoss({"pixel": "l1"})
+def test_what_a_term_is_against(outputs, batch):
+    """Each path, by images of one value: output 0.5, input 0, target 1, map 0.9."""
+    batch = {**batch, "map": jnp.full((2, 16, 16, 3), 0.9)}
+    aux = {**outputs.aux, "relit": jnp.full((2, 16, 16, 3), 0.3)}
+    outputs = outputs.replace(aux=aux)
+    terms = {
+        "target": {"name": "l1"},
+        "input": {"name": "l1", "against": "image"},
+        "map": {"name": "l1", "on": "aux.relit", "against": "map"},
+        "aux": {"name": "l1", "against": "aux.relit"},
+        "small": {
+            "name": "l1",
+            "on": "aux.guide",
+            "against": "image",
+            "resize": "target_area",
+        },
+    }
+    loss = WeightedLoss(terms)
+    _, found = loss(outputs, batch, {}, 0)
+    expected = {"target": 0.5, "input": 0.5, "map": 0.6, "aux": 0.2, "small": 0.25}
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=2e-5)
+    assert WeightedLoss(loss.terms).terms == loss.terms
+    loss.check_keys(("image", "target", "map"), "the set")
+    with pytest.raises(ValueError, match="compare with images") as raised:
+        loss.check_keys(("image",), "image_folder all")
+    for part in (
+        "image_folder all does not have",
+        "'target' with 'target', 'map' with",
+    ):
+        assert part in str(raised.value)
+    with pytest.raises(ValueError, match=r"'map' is against 'map', which the batch"):
+        loss(outputs, {k: v for k, v in batch.items() if k != "map"}, {}, 0)
+    with pytest.raises(ValueError, match=r"names 'aux.relit', which this model does"):
+        loss(outputs.replace(aux={"guide": aux["guide"]}), batch, {}, 0)
 
-    def value(weight):
-        weighted = {**batch, "weight": jnp.asarray(weight)}
-        return loss(Outputs(image), weighted, {}, 0)[0]
 
-    np.testing.assert_allclose(value([1.0, 0.0]), 0.5, rtol=1e-5)
-    np.testing.assert_allclose(value([0.0, 1.0]), 0.1, rtol=1e-5)
-    np.testing.assert_allclose(value([1.0, 1.0]), 0.3, rtol=1e-5)
-    assert value([0.0, 0.0]) == 0
+def test_losses_without_a_target(outputs, batch, monkeypatch):
+    """Zero-reference terms: of the model's own, and of one image alone."""
+    monkeypatch.setitem(registry._PARTS, "loss", dict(registry._PARTS["loss"]))
+
+    @registry.register("exposure_for_test", LossCard(needs_target=False))
+    def exposure(image, *, level: float = 0.6):
+        return jnp.square(image.mean((1, 2, 3)) - level)
+
+    loss = WeightedLoss(
+        {
+            "own": {"name": "model_loss", "on": "losses.nll"},
+            "exposure": {"name": "exposure_for_test", "level": 0.75, "weight": 10.0},
+            "input": {"name": "l1", "against": "image"},
+        }
+    )
+    assert loss.terms["own"]["against"] == loss.terms["exposure"]["against"] == ""
+    loss.check_keys(("image",), "the photos")
+    total, terms = loss(outputs, {"image": batch["image"]}, {}, 0)
+    np.testing.assert_allclose(terms["exposure"], 0.625, rtol=1e-6)
+    np.testing.assert_allclose(total, 3.0 + 0.625 + 0.5, rtol=1e-6)
+    with pytest.raises(
+        ValueError, match="'exposure_for_test' compares no images; leave"
+    ):
+        complete_term({"name": "exposure_for_test", "against": "image"})
+
+
+def test_a_network_behind_a_loss(outputs, batch, monkeypatch):
+    monkeypatch.setitem(registry._PARTS, "loss", dict(registry._PARTS["loss"]))
+
+    @registry.register("scaled_for_test", LossCard())
+    @dataclasses.dataclass(frozen=True)
+    class Scaled(NetworkLoss):
+        """A difference times a constant from a file."""
+
+        file: str = "a"
+
+        @property
+        def constants_key(self):
+            return f"scale:{self.file}"
+
+        def load_constants(self):
+            return {"scale": jnp.float32(3.0)}
+
+        def constants_shapes(self):
+            return {"scale": jax.ShapeDtypeStruct((), jnp.float32)}
+
+        def __call__(self, prediction, target, constants):
+            return constants["scale"] * (target - prediction).mean((1, 2, 3))
+
+    loss = WeightedLoss(
+        {
+            "one": "scaled_for_test",
+            "same": {"name": "scaled_for_test", "against": "image"},
+            "other": {"name": "scaled_for_test", "file": "b"},
+        }
+    )
+    constants = loss.load_constants()
+    assert set(constants) == {"scale:a", "scale:b"} == set(loss.constants_shapes())
+    _, terms = loss(outputs, batch, constants, 0)
+    found = {name: float(value) for name, value in terms.items()}
+    assert found == {"one": 1.5, "same": -1.5, "other": 1.5}
 
 
 @pytest.mark.parametrize(
@@ -172,6 +260,7 @@ def test_terms_of_a_config(outputs, batch):
         "eps": 1e-6,
         "reduce": "mean",
         "on": "image",
+        "against": "target",
         "weight": 1.0,
         "resize": "",
         "space": "",
@@ -185,12 +274,20 @@ def test_whole_output_losses(outputs, batch, monkeypatch):
     def whole(outputs, batch, *, scale: float = 1.0):
         return scale * jnp.abs(outputs.aux["guide"]).mean((1, 2, 3))
 
-    part = registry.Part("whole_for_test", "loss", whole, {"whole_output": True})
-    monkeypatch.setitem(registry._PARTS["loss"], part.name, part)
+    monkeypatch.setitem(registry._PARTS, "loss", dict(registry._PARTS["loss"]))
+    card = LossCard(whole_output=True, needs_target=False)
+    registry.register("whole_for_test", card)(whole)
     loss = WeightedLoss({"whole": {"name": "whole_for_test", "scale": 2.0}})
     np.testing.assert_allclose(loss(outputs, batch, {}, 0)[0], 0.5)
     with pytest.raises(ValueError, match="leave out 'on'"):
         complete_term({"name": "whole_for_test", "on": "aux.guide"})
+    assert loss.terms["whole"]["against"] == ""
+    loss.check_keys(("image",), "the set")
+    registry.register("paired_for_test", LossCard(whole_output=True))(
+        lambda outputs, batch: outputs.image - batch["target"]
+    )
+    with pytest.raises(ValueError, match=r"'paired' with 'target'\. It has: image\."):
+        WeightedLoss({"paired": "paired_for_test"}).check_keys(("image",), "the set")
 
 
 @pytest.mark.parametrize(
@@ -206,6 +303,9 @@ def test_whole_output_losses(outputs, batch, monkeypatch):
         ({"name": "charbonnier", "epz": 1.0}, ValueError, "Did you mean 'eps'?"),
         ({"name": "l1", "on": "guide"}, ValueError, "'aux.NAME' or 'losses.NAME'"),
         ({"name": "l1", "on": "aux."}, ValueError, "not 'aux.'"),
+        ({"name": "l1", "against": "losses.nll"}, ValueError, "not 'losses.nll'"),
+        ({"name": "l1", "against": "aux."}, ValueError, "or 'aux.NAME', not 'aux.'"),
+        ({"name": "l1", "against": ""}, ValueError, "against 'target', 'image' (the"),
         ({"name": "l1", "on": "losses.nll"}, ValueError, "'model_loss', not 'l1'"),
         (
             {"name": "l1", "resize": "target_aera"},

@@ -21,7 +21,7 @@ from tests.training import toys
 BATCH, SIDE = 8, 8
 
 
-def loss(outputs, batch, frozen, step):
+def loss(outputs, batch, constants, step):
     images = [
         outputs.image,
         *(outputs.aux[k] for k in ("host_image",) if k in outputs.aux),
@@ -66,7 +66,7 @@ def run(mesh, mapping, name, steps):
         mapping=mapping,
     )
     state = init()
-    frozen = parallel.replicate({"data": {}, "loss": {}}, mesh)
+    constants = parallel.replicate({"data": {}, "loss": {}}, mesh)
     rng = parallel.replicate_key(jax.random.key(1), mesh)
     kept = 5 if name == "toy" else 1  # rounding grows from step to step
     before = init().params
@@ -77,7 +77,7 @@ def run(mesh, mapping, name, steps):
             for key in ("image", "target")
         }
         part = {key: parallel.own_part(value) for key, value in whole.items()}
-        state, terms = step(state, frozen, parallel.shard_batch(part, mesh), rng)
+        state, terms = step(state, constants, parallel.shard_batch(part, mesh), rng)
         if i + 1 == kept:
             result = summary(state, terms)
             moved = jax.tree.map(lambda a, b: (a - b) / rate, before, state.params)

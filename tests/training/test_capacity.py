@@ -153,8 +153,8 @@ def test_resident_data_take_memory_on_each_device():
         tiny_experiment(), one_device(None), resident=(50, 40, 60)
     )
     step, arguments = resident._step((8, 12), 4)
-    _, frozen, batch, _ = arguments
-    assert frozen["data"]["image"].shape == (50, 40, 60, 3)
+    _, constants, batch, _ = arguments
+    assert constants["data"]["image"].shape == (50, 40, 60, 3)
     assert (batch["rows"].shape, batch["columns"].shape) == ((4, 8), (4, 12))
     assert jax.eval_shape(step, *arguments)[1]["loss"].shape == ()
     with pytest.raises(ValueError, match=r"A crop of 8 x 64 is larger than .* 40 x 60"):
