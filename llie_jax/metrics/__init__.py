@@ -12,14 +12,27 @@ import numpy as np
 
 from llie_jax import registry
 from llie_jax.metrics import psnr, ssim, values
+from llie_jax.metrics.base import Metric, MetricCard, Scorer, card, metric_name
 
-__all__ = ["compute", "psnr", "ssim"]
+__all__ = [
+    "Metric",
+    "MetricCard",
+    "Scorer",
+    "card",
+    "compute",
+    "metric_name",
+    "psnr",
+    "ssim",
+    "values",
+]
 
 
 def compute(
     name: registry.Spec, image: np.ndarray, target: np.ndarray | None = None
 ) -> float:
-    """Returns one metric of one image, computed on the host in float64.
+    """Returns one metric of one image.
+
+    For many images, a `Scorer` loads what a metric needs only once.
 
     Args:
         name: a registered metric, or its spec with fields, for example
@@ -31,25 +44,9 @@ def compute(
         TypeError: if an image is neither uint8 nor floating point.
         ValueError: if the name is unknown, a target is missing or superfluous, shapes
             differ, an image is too small, or values are not finite or not in range.
+        FileNotFoundError, ImportError: if the metric's constants cannot be loaded.
     """
-    metric, fields = registry.split_spec(name, kind="metric")
-    image = values.check_image(image)
-    size = image.shape[:2]
-    if min(size) < metric.facts["minimum_size"]:
-        raise ValueError(
-            f"{metric.name} needs images of at least {metric.facts['minimum_size']} "
-            f"pixels a side, got {size[0]} x {size[1]}."
-        )
-    if not metric.facts["needs_target"]:
-        if target is not None:
-            raise ValueError(f"{metric.name} takes no target.")
-        return float(metric.make(image, **fields))
-    if target is None:
-        raise ValueError(f"{metric.name} needs a target to compare the image with.")
-    target = values.check_image(target, role="target")
-    if image.shape != target.shape:
-        raise ValueError(
-            f"image is {size[0]} x {size[1]} but target is "
-            f"{target.shape[0]} x {target.shape[1]} (height x width)."
-        )
-    return float(metric.make(image, target, **fields))
+    if target is not None and not card(name).needs_target:
+        raise ValueError(f"{metric_name(name)} takes no target.")
+    targets = None if target is None else [target]
+    return Scorer({"value": name})([image], targets)[0]["value"]

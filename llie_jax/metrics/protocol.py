@@ -6,13 +6,13 @@ their scripts use. A protocol names all of these together, as data.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from llie_jax import messages, metrics, registry
-from llie_jax.metrics import values
+from llie_jax import messages, registry
+from llie_jax.metrics import base, values
 
 OUTPUTS = ("round", "truncate", "clip", "raw")
 
@@ -24,7 +24,7 @@ class Protocol:
     Attributes:
         name: the name in commands and files.
         description: one line on whose numbers these are.
-        metrics: column -> metric, by name or spec; see `llie_jax.metrics.compute`.
+        metrics: column -> metric, by name or spec; see `llie_jax.metrics.Scorer`.
         output: what becomes of the model's output first: "round" or "truncate" to
             8 bits, "clip" to [0, 1] as floats, or "raw".
         multiple: sides are padded to a multiple of this; None leaves it to the model.
@@ -97,21 +97,60 @@ class Protocol:
         """Returns a model's output as uint8, as this protocol would save it."""
         return values.to_levels(self.finish(image))
 
-    def score(self, image: np.ndarray, target: np.ndarray) -> dict[str, float]:
-        """Returns the value of each column.
+    @property
+    def needs_target(self) -> bool:
+        """Whether any of the metrics compares with a reference."""
+        return any(base.card(metric).needs_target for metric in self.metrics.values())
+
+    def check_keys(self, keys: Sequence[str], where: str) -> None:
+        """Checks that there are references, if the metrics need them.
+
+        Args:
+            keys: the images of the records.
+            where: what the message calls the records.
+
+        Raises:
+            ValueError: naming the metrics that need a reference, and those that do not.
+        """
+        if "target" in keys or not self.needs_target:
+            return
+        described = {True: [], False: []}
+        for column, metric in self.metrics.items():
+            text = f"{column} ({base.metric_name(metric)})"
+            described[base.card(metric).needs_target].append(text)
+        others = [name for name, other in PROTOCOLS.items() if not other.needs_target]
+        advice = f", or the protocol {' or '.join(others)}" if others else ""
+        raise ValueError(
+            f"Protocol {self.name!r} needs references, which {where} does not have: "
+            f"{', '.join(described[True])} compare with one; without one do "
+            f"{', '.join(described[False]) or 'none of its metrics'}. Use data with "
+            f"references{advice}."
+        )
+
+    def scorer(self, constants: dict | None = None) -> base.Scorer:
+        """Returns what scores many outputs, or saved 8-bit images, by column.
+
+        Args:
+            constants: those that other scorers have loaded, see `metrics.Scorer`.
+
+        Raises:
+            FileNotFoundError, ImportError: if a metric's constants cannot be loaded.
+        """
+        return base.Scorer(self.metrics, prepare=self.finish, constants=constants)
+
+    def score(
+        self, image: np.ndarray, target: np.ndarray | None = None
+    ) -> dict[str, float]:
+        """Returns the value of each column, for one image.
 
         Args:
             image: a model's output, or saved 8-bit pixels, [H, W, 3].
-            target: the reference, [H, W, 3].
+            target: the reference, [H, W, 3]; for metrics that compare.
 
         Raises:
             TypeError, ValueError: as `metrics.compute`.
         """
-        image = self.finish(image)
-        return {
-            column: metrics.compute(metric, image, target)
-            for column, metric in self.metrics.items()
-        }
+        return self.scorer()([image], None if target is None else [target])[0]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all fields in a plain form, for result files."""
@@ -194,11 +233,3 @@ def get(protocol: "str | Protocol") -> Protocol:
             f"Known: {', '.join(PROTOCOLS)}."
         )
     return PROTOCOLS[protocol]
-
-
-def metric_name(metric: registry.Spec) -> str:
-    """Returns a metric's name with the fields that are set, for people."""
-    if isinstance(metric, str):
-        return metric
-    fields = ", ".join(f"{k}={v}" for k, v in metric.items() if k != "name")
-    return f"{metric['name']}({fields})" if fields else metric["name"]

@@ -11,33 +11,23 @@ import numpy as np
 
 from llie_jax.image import color
 from llie_jax.metrics import values
+from llie_jax.metrics.base import MetricCard
 from llie_jax.registry import register
-
-_FACTS = {
-    "needs_target": True,
-    "higher_is_better": True,
-    "unit": "dB",
-    "minimum_size": 1,
-}
 
 
 @register(
     "rgb_uint8",
-    kind="metric",
-    used_by="SNR-Net, BasicSR, scikit-image, papers that score saved PNG files",
-    **_FACTS,
+    MetricCard(
+        used_by="SNR-Net, BasicSR, scikit-image, papers that score saved PNG files",
+        unit="dB",
+    ),
 )
 def rgb_uint8(image: np.ndarray, target: np.ndarray) -> float:
     """Returns the PSNR of both images rounded to 8 bits."""
     return _psnr(values.to_levels(image), values.to_levels(target), peak=255)
 
 
-@register(
-    "rgb_uint8_trunc",
-    kind="metric",
-    used_by="HVI-CIDNet, LLFlow",
-    **_FACTS,
-)
+@register("rgb_uint8_trunc", MetricCard(used_by="HVI-CIDNet, LLFlow", unit="dB"))
 def rgb_uint8_trunc(image: np.ndarray, target: np.ndarray) -> float:
     """Returns the PSNR with the image truncated to 8 bits, not rounded.
 
@@ -51,9 +41,9 @@ def rgb_uint8_trunc(image: np.ndarray, target: np.ndarray) -> float:
 
 @register(
     "rgb_float",
-    kind="metric",
-    used_by="Retinexformer, MIRNet, Restormer; DarkIR without clipping",
-    **_FACTS,
+    MetricCard(
+        used_by="Retinexformer, MIRNet, Restormer; DarkIR without clipping", unit="dB"
+    ),
 )
 def rgb_float(image: np.ndarray, target: np.ndarray, *, clip: bool = True) -> float:
     """Returns the PSNR of the image before rounding, against the 8-bit target.
@@ -69,9 +59,7 @@ def rgb_float(image: np.ndarray, target: np.ndarray, *, clip: bool = True) -> fl
 
 @register(
     "y_float",
-    kind="metric",
-    used_by="some comparison tables; super-resolution's habit",
-    **_FACTS,
+    MetricCard(used_by="some comparison tables; super-resolution's habit", unit="dB"),
 )
 def y_float(image: np.ndarray, target: np.ndarray) -> float:
     """Returns the PSNR of the unrounded BT.601 luma; 1 to 2.5 dB above RGB values."""

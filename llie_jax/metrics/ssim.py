@@ -14,20 +14,20 @@ from scipy import ndimage
 
 from llie_jax.image import color
 from llie_jax.metrics import values
+from llie_jax.metrics.base import MetricCard
 from llie_jax.registry import register
 
 WINDOW = 11
 SIGMA = 1.5
 _BOX = 7
-_FACTS = {"needs_target": True, "higher_is_better": True, "unit": ""}
 
 
 @register(
     "gauss11",
-    kind="metric",
-    used_by="the original MATLAB code, BasicSR, Retinexformer, HVI-CIDNet, DarkIR",
-    minimum_size=WINDOW,
-    **_FACTS,
+    MetricCard(
+        used_by="the original MATLAB code, BasicSR, Retinexformer, HVI-CIDNet, DarkIR",
+        minimum_size=WINDOW,
+    ),
 )
 def gauss11(image: np.ndarray, target: np.ndarray, *, quantize: bool = True) -> float:
     """Returns SSIM with the 11x11 Gaussian window, the mean of three channels.
@@ -45,10 +45,10 @@ def gauss11(image: np.ndarray, target: np.ndarray, *, quantize: bool = True) -> 
 
 @register(
     "gauss11_y",
-    kind="metric",
-    used_by="BasicSR with test_y_channel, pyiqa's default, LEDNet",
-    minimum_size=WINDOW,
-    **_FACTS,
+    MetricCard(
+        used_by="BasicSR with test_y_channel, pyiqa's default, LEDNet",
+        minimum_size=WINDOW,
+    ),
 )
 def gauss11_y(image: np.ndarray, target: np.ndarray) -> float:
     """Returns SSIM with the 11x11 Gaussian window, on unrounded BT.601 luma."""
@@ -58,10 +58,9 @@ def gauss11_y(image: np.ndarray, target: np.ndarray) -> float:
 
 @register(
     "uniform7",
-    kind="metric",
-    used_by="scikit-image's defaults and papers that cite it",
-    minimum_size=_BOX,
-    **_FACTS,
+    MetricCard(
+        used_by="scikit-image's defaults and papers that cite it", minimum_size=_BOX
+    ),
 )
 def uniform7(image: np.ndarray, target: np.ndarray) -> float:
     """Returns SSIM with a 7x7 box and sample covariance, the mean of three channels."""
@@ -72,10 +71,7 @@ def uniform7(image: np.ndarray, target: np.ndarray) -> float:
 
 @register(
     "uniform7_gray",
-    kind="metric",
-    used_by="LLFlow and papers that reuse its script",
-    minimum_size=_BOX,
-    **_FACTS,
+    MetricCard(used_by="LLFlow and papers that reuse its script", minimum_size=_BOX),
 )
 def uniform7_gray(image: np.ndarray, target: np.ndarray) -> float:
     """Returns SSIM with a 7x7 box and sample covariance, on gray rounded to 8 bits."""
@@ -85,10 +81,9 @@ def uniform7_gray(image: np.ndarray, target: np.ndarray) -> float:
 
 @register(
     "gauss_volume",
-    kind="metric",
-    used_by="training-time validation of MIRNetv2, Restormer, Retinexformer",
-    minimum_size=1,
-    **_FACTS,
+    MetricCard(
+        used_by="training-time validation of MIRNetv2, Restormer, Retinexformer"
+    ),
 )
 def gauss_volume(image: np.ndarray, target: np.ndarray) -> float:
     """Returns SSIM with one Gaussian over height, width and channel, edges replicated.

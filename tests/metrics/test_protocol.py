@@ -104,7 +104,7 @@ def test_every_protocol_has_known_metrics_and_a_plain_form(pair):
         assert json.loads(json.dumps(protocol.to_dict()))["output"] == protocol.output
     assert protocols.get("snr").to_dict()["size"] == [400, 608]
     spec = {"name": "rgb_float", "clip": False}
-    assert protocols.metric_name(spec) == "rgb_float(clip=False)"
+    assert metrics.metric_name(spec) == "rgb_float(clip=False)"
 
 
 def test_mistakes():

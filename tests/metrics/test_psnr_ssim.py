@@ -223,12 +223,18 @@ def test_in_training_agrees_with_the_host():
         in_training.ssim(image[:, :8], target[:, :8])
 
 
-def test_facts_are_complete():
+def test_what_is_known_about_each():
     assert set(PSNR + SSIM) <= set(registry.names("metric"))
-    for name in registry.names("metric"):
-        facts = registry.get(name, kind="metric").facts
-        for fact in ("needs_target", "higher_is_better", "unit", "minimum_size"):
-            assert fact in facts, (name, fact)
+    for name in PSNR + SSIM:
+        card = metrics.card(name)
+        assert card.needs_target
+        assert card.higher_is_better
+        assert card.used_by
+        assert card.unit == ("dB" if name in PSNR else "")
+        least = 1 if name in PSNR or name == "gauss_volume" else 7
+        assert card.minimum_size == (11 if name.startswith("gauss11") else least)
+    with pytest.raises(TypeError, match=r"no fact 'units'\. Did you mean 'unit'"):
+        metrics.MetricCard(used_by="nobody", units="dB")
 
 
 @pytest.mark.parametrize(

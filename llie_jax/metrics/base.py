@@ -1,0 +1,222 @@
+"""What every metric promises, and how metrics get their images.
+
+A metric is registered with its card as a function of one image, with its options as
+keyword-only arguments, or as a `Metric` class where it needs more, such as a network:
+
+    @register("rgb_uint8", MetricCard(unit="dB", used_by="BasicSR"))
+    def rgb_uint8(image, target) -> float: ...
+"""
+
+import abc
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from llie_jax import registry
+from llie_jax.metrics import values
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MetricCard(registry.Card):
+    """What is known about a metric.
+
+    Attributes:
+        used_by: whose numbers it gives.
+        unit: of its values, "" if they have none.
+        higher_is_better: whether more is better.
+        needs_target: whether it compares with a reference; otherwise it takes none.
+        minimum_size: the least height and width of its images, in pixels.
+    """
+
+    kind: str = "metric"
+    used_by: str
+    unit: str = ""
+    higher_is_better: bool = True
+    needs_target: bool = True
+    minimum_size: int = 1
+
+
+class Metric(abc.ABC):
+    """A metric with its options set; a frozen dataclass whose fields these are.
+
+    Attributes:
+        batch: how many images it wants at a time.
+    """
+
+    batch: ClassVar[int] = 1
+
+    def load_constants(self) -> dict[str, Any]:
+        """Returns what it computes with, such as a network's weights, from files.
+
+        Loaded once for many images, and passed to each call.
+
+        Raises:
+            FileNotFoundError, ImportError, ValueError: if a file is missing or unfit.
+        """
+        return {}
+
+    @abc.abstractmethod
+    def __call__(
+        self,
+        images: Sequence[np.ndarray],
+        targets: Sequence[np.ndarray],
+        constants: Mapping[str, Any],
+    ) -> Sequence[float]:
+        """Returns one value for each image.
+
+        Args:
+            images: at most `batch` RGB images [H, W, 3] of one size, uint8 or floating
+                point in [0, 1].
+            targets: the reference of each; empty if the metric takes none.
+            constants: from `load_constants`.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class _Function(Metric):
+    """A metric that is a function of one image."""
+
+    function: Callable[..., float]
+    options: tuple[tuple[str, Any], ...]
+
+    def __call__(self, images, targets, constants):
+        options = dict(self.options)
+        return [
+            self.function(*arguments, **options)
+            for arguments in zip(images, *([targets] if targets else ()), strict=True)
+        ]
+
+
+def build(spec: registry.Spec) -> tuple[MetricCard, Metric]:
+    """Returns the metric of a spec, its options set, and what is known about it.
+
+    Args:
+        spec: a registered metric, or its spec with fields, for example
+            `{"name": "rgb_float", "clip": False}`.
+
+    Raises:
+        TypeError, ValueError: if the spec names something unknown, see
+            `registry.split_spec`.
+    """
+    part, options = registry.split_spec(spec, kind="metric")
+    if inspect.isclass(part.make):
+        return part.card, part.make(**options)
+    return part.card, _Function(part.make, tuple(sorted(options.items())))
+
+
+def card(spec: registry.Spec) -> MetricCard:
+    """Returns what is known about the metric of a spec.
+
+    Raises:
+        TypeError, ValueError: as `build`.
+    """
+    return registry.split_spec(spec, kind="metric")[0].card
+
+
+def metric_name(spec: registry.Spec) -> str:
+    """Returns a metric's name with the fields that are set, for people."""
+    if isinstance(spec, str):
+        return spec
+    fields = ", ".join(f"{k}={v}" for k, v in spec.items() if k != "name")
+    return f"{spec['name']}({fields})" if fields else spec["name"]
+
+
+class Scorer:
+    """Some metrics with their constants loaded, ready for many images.
+
+    Args:
+        metrics: column -> metric, by name or spec.
+        prepare: what becomes of each image first, before it is checked.
+        constants: those that other scorers have loaded, by metric; what this one loads
+            is added.
+
+    Attributes:
+        batch: how many images of one size it wants at a time.
+
+    Raises:
+        TypeError, ValueError: as `build`.
+        FileNotFoundError, ImportError: if a metric's constants cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        metrics: Mapping[str, registry.Spec],
+        *,
+        prepare: Callable[[np.ndarray], np.ndarray] = np.asarray,
+        constants: dict[Metric, dict[str, Any]] | None = None,
+    ):
+        self._specs, self._prepare = metrics, prepare
+        self._metrics = {column: build(spec) for column, spec in metrics.items()}
+        self._constants = {} if constants is None else constants
+        for _, metric in self._metrics.values():
+            if metric not in self._constants:
+                self._constants[metric] = metric.load_constants()
+        self.batch = max((m.batch for _, m in self._metrics.values()), default=1)
+
+    def __call__(
+        self,
+        images: Sequence[np.ndarray],
+        targets: Sequence[np.ndarray] | None = None,
+        *,
+        names: Sequence[str] | None = None,
+    ) -> list[dict[str, float]]:
+        """Returns the value of each column, for each image.
+
+        Args:
+            images: RGB images [H, W, 3] of one size, uint8 or floating point in [0, 1].
+            targets: the reference of each, likewise; for metrics that compare.
+            names: what errors call the images.
+
+        Raises:
+            TypeError: if an image is neither uint8 nor floating point.
+            ValueError: if targets are missing, shapes differ, an image is too small, or
+                values are not finite or not in range.
+        """
+        images = [self._prepare(image) for image in images]
+        targets = [None] * len(images) if targets is None else list(targets)
+        for k in range(len(images)):
+            try:
+                images[k], targets[k] = self._checked(images[k], targets[k])
+            except ValueError as error:
+                if names is None:
+                    raise
+                raise ValueError(f"{names[k]}: {error}") from error
+        rows: list[dict[str, float]] = [{} for _ in images]
+        for column, (card, metric) in self._metrics.items():
+            constants = self._constants[metric]
+            for start in range(0, len(images), metric.batch):
+                part = slice(start, start + metric.batch)
+                references = targets[part] if card.needs_target else []
+                found = metric(images[part], references, constants)
+                for row, value in zip(rows[part], found, strict=True):
+                    row[column] = float(value)
+        return rows
+
+    def _checked(
+        self, image: np.ndarray, target: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Returns an image and its target, which every metric can take."""
+        image = values.check_image(image)
+        if target is not None:
+            target = values.check_image(target, role="target")
+        height, width = image.shape[:2]
+        for column, (card, _) in self._metrics.items():
+            name = metric_name(self._specs[column])
+            if min(height, width) < card.minimum_size:
+                raise ValueError(
+                    f"{name} needs images of at least {card.minimum_size} pixels a "
+                    f"side, got {height} x {width}."
+                )
+            if not card.needs_target:
+                continue
+            if target is None:
+                raise ValueError(f"{name} needs a target to compare the image with.")
+            if image.shape != target.shape:
+                raise ValueError(
+                    f"image is {height} x {width} but target is {target.shape[0]} x "
+                    f"{target.shape[1]} (height x width)."
+                )
+        return image, target
