@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llie_jax import registry
+from llie_jax import metrics
 from llie_jax.evaluation import scores as results
 from llie_jax.evaluation.scores import Picture, Scores
 from llie_jax.metrics import protocol as protocols
@@ -67,18 +67,14 @@ def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 def _numbers(scores: Scores) -> str:
     """Returns the headline numbers."""
-    metrics, mean, floor = scores.protocol.metrics, scores.mean, scores.input_mean
+    mean, floor = scores.mean, scores.input_mean
     cards = []
-    for column, metric in metrics.items():
+    for column, metric in scores.protocol.metrics.items():
         label = results.heading(column, metric)
         if floor:
             label += f", unchanged input {results.text(floor[column], metric)}"
         cards.append((results.text(mean[column], metric), label))
     cards.append((str(scores.count), "images"))
-    definitions = ", ".join(
-        f"{column.upper()} is {protocols.metric_name(metric)}"
-        for column, metric in metrics.items()
-    )
     boxes = "".join(
         f'<div class="number"><b>{html.escape(value)}</b>'
         f"<span>{html.escape(label)}</span></div>"
@@ -86,7 +82,7 @@ def _numbers(scores: Scores) -> str:
     )
     return (
         f'<p class="soft">Protocol {html.escape(scores.protocol.name)}: '
-        f"{html.escape(definitions)}; means over images, no use of the ground truth."
+        f"{html.escape(results.definitions(scores.protocol))}; means over images, no use of the ground truth."
         f'</p>\n<div class="numbers">{boxes}</div>'
     )
 
@@ -95,9 +91,8 @@ def _pictures(scores: Scores) -> str:
     """Returns the before/after pictures, as many as fit the size limit."""
     figures, used = [], 0
     for picture in scores.pictures:
-        images = [
-            page.data_uri(x) for x in (picture.image, picture.output, picture.target)
-        ]
+        shown = (picture.image, picture.output, picture.target)
+        images = [page.data_uri(x) for x in shown if x is not None]
         used += sum(map(len, images))
         if used > PICTURE_BYTES:
             break
@@ -123,30 +118,35 @@ def _figure(picture: Picture, images: Sequence[str], scores: Scores) -> str:
     )
     height, width = picture.image.shape[:2]
     size = f'width="{width}" height="{height}"'
-    before, output, target = images
+    before, output, *target = images
+    reference, checkbox = "", ""
+    if target:
+        reference = (
+            f'<img class="target" src="{target[0]}" {size} alt="target of {name}">'
+        )
+        checkbox = "<label><input type='checkbox'> show target</label>"
     return (
         '<figure><div class="compare">'
         f'<img src="{output}" {size} alt="output for {name}">'
-        f'<img class="target" src="{target}" {size} alt="target of {name}">'
-        f'<img class="input" src="{before}" {size} alt="input {name}">'
+        f'{reference}<img class="input" src="{before}" {size} alt="input {name}">'
         "<i>input</i><i>output</i>"
         f'<input type="range" value="40" aria-label="input against output of {name}">'
         f"</div><figcaption><b>{name}</b><span class='soft'>{values}</span>"
-        "<label><input type='checkbox'> show target</label></figcaption></figure>"
+        f"{checkbox}</figcaption></figure>"
     )
 
 
 def _table(scores: Scores) -> str:
     """Returns the scores of every image, sorted by a click on a heading."""
-    metrics = scores.protocol.metrics
-    heads = ["image", *(results.heading(c, m) for c, m in metrics.items())]
+    columns = scores.protocol.metrics
+    heads = ["image", *(results.heading(c, m) for c, m in columns.items())]
     if scores.inputs:
-        heads += [f"input {results.heading(c, m)}" for c, m in metrics.items()]
+        heads += [f"input {results.heading(c, m)}" for c, m in columns.items()]
     lines = []
     for name, row in scores.images.items():
         cells = [f'<td data-value="{html.escape(name)}">{html.escape(name)}</td>']
         for values in filter(None, (row, scores.inputs.get(name))):
-            for column, metric in metrics.items():
+            for column, metric in columns.items():
                 value = values[column]
                 text = results.text(value, metric)
                 cells.append(f'<td data-value="{page.number(value)}">{text}</td>')
@@ -173,8 +173,7 @@ def _other(scores: Scores) -> str:
         )
         lines.append((f"protocol {name}", values, protocol.description))
     for name, value in scores.other["metrics"].items():
-        facts = registry.get(name, kind="metric").facts
-        lines.append((name, results.text(value, name), facts["used_by"]))
+        lines.append((name, results.text(value, name), metrics.card(name).used_by))
     return (
         "<h2>The same outputs under other definitions</h2>\n"
         f'<div class="scroll settings"><table>{page.rows(lines)}</table></div>'

@@ -14,8 +14,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from llie_jax import files, registry
-from llie_jax.metrics.protocol import Protocol, metric_name
+from llie_jax import files, metrics, registry
+from llie_jax.metrics.protocol import Protocol
 
 _ROWS_ON_SCREEN = 40
 
@@ -25,12 +25,19 @@ Columns = Mapping[str, float]
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """One example for the report, scaled down: uint8 arrays [H, W, 3] of one size."""
+    """One example for the report, scaled down: uint8 arrays [H, W, 3] of one size.
+
+    Attributes:
+        name: of the record.
+        image: the input.
+        output: the model's.
+        target: the reference, None where there is none.
+    """
 
     name: str
     image: np.ndarray
     output: np.ndarray
-    target: np.ndarray
+    target: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +124,7 @@ def mean_columns(rows) -> dict[str, float]:
 
 def unit(metric: registry.Spec) -> str:
     """Returns the unit of a metric, "" if it has none."""
-    return registry.split_spec(metric, kind="metric")[0].facts["unit"]
+    return metrics.card(metric).unit
 
 
 def text(value: float, metric: registry.Spec) -> str:
@@ -130,6 +137,14 @@ def text(value: float, metric: registry.Spec) -> str:
 def heading(column: str, metric: registry.Spec) -> str:
     """Returns the heading of a column: "PSNR (dB)"."""
     return f"{column.upper()} ({unit(metric)})" if unit(metric) else column.upper()
+
+
+def definitions(protocol: Protocol) -> str:
+    """Returns what each column is: "PSNR is rgb_uint8, SSIM is gauss11"."""
+    return ", ".join(
+        f"{column.upper()} is {metrics.metric_name(metric)}"
+        for column, metric in protocol.metrics.items()
+    )
 
 
 def write_json(path: str | os.PathLike, scores: Scores) -> None:
@@ -155,17 +170,14 @@ def write_csv(path: str | os.PathLike, scores: Scores) -> None:
 
 def show(scores: Scores, console: Console) -> None:
     """Prints the table of scores, and the other protocols if there are any."""
-    metrics = scores.protocol.metrics
-    console.print(
-        f"Protocol {scores.protocol.name}: "
-        + ", ".join(f"{c.upper()} is {metric_name(m)}" for c, m in metrics.items())
-    )
+    columns = scores.protocol.metrics
+    console.print(f"Protocol {scores.protocol.name}: {definitions(scores.protocol)}")
     table = Table("image", box=box.SIMPLE_HEAD)
-    for column, metric in metrics.items():
+    for column, metric in columns.items():
         table.add_column(heading(column, metric), justify="right")
 
     def add(name, row, **options):
-        cells = (text(row[column], metric) for column, metric in metrics.items())
+        cells = (text(row[column], metric) for column, metric in columns.items())
         table.add_row(name, *cells, **options)
 
     if scores.count <= _ROWS_ON_SCREEN:
@@ -194,6 +206,5 @@ def _other_table(scores: Scores) -> Table:
         table.add_row(name, cells, protocol.description)
     table.add_section()
     for name, value in scores.other["metrics"].items():
-        facts = registry.get(name, kind="metric").facts
-        table.add_row(name, text(value, name), facts["used_by"])
+        table.add_row(name, text(value, name), metrics.card(name).used_by)
     return table
