@@ -9,13 +9,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from llie_jax.nn import dynamic_conv as dynamic_conv  # registers its layers
+from llie_jax.nn.layers import Layer
 from llie_jax.nn.pog import OrthogonalConv
-from llie_jax.registry import register
-from llie_jax.types import Dtype, ModuleFactory
+from llie_jax.registry import Card, register
+from llie_jax.types import ModuleFactory
 
 
-@register("adr", kind="layer")
-class AttentionDynamicReallocation(nn.Module):
+@register("adr", Card("reallocation"))
+class AttentionDynamicReallocation(Layer):
     """Adds to features what a bottleneck of two generated convolutions makes of them.
 
     For the slot `reallocate` of attentions. The second convolution begins with zeros,
@@ -29,14 +30,10 @@ class AttentionDynamicReallocation(nn.Module):
         width: channels Dm of the bottleneck, fewer than those of the features.
         conv: builds the generator of each convolution's kernel: `orthogonal` (POG),
             `dynamic` or `static`.
-        dtype: computation dtype of the convolutions; means and kernels are float32.
-        param_dtype: storage dtype of the parameters.
     """
 
     width: int
     conv: ModuleFactory = OrthogonalConv
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -76,7 +73,7 @@ class AttentionDynamicReallocation(nn.Module):
 
     def _generators(self, channels: int, **options) -> tuple[nn.Module, nn.Module]:
         """Returns the modules that make the kernels."""
-        options |= dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        options |= self.types
         return (
             self.conv(features=self.width, name="squeeze", **options),
             self.conv(features=channels, name="expand", zero_init=True, **options),

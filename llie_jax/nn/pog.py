@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from llie_jax.registry import register
+from llie_jax.nn.layers import Layer
+from llie_jax.registry import Card, register
 from llie_jax.types import Dtype
 
 
@@ -185,8 +186,8 @@ class _Linear(nn.Module):
         )
 
 
-@register("orthogonal", kind="layer", internal=("features", "zero_init"))
-class OrthogonalConv(nn.Module):
+@register("orthogonal", Card("kernel", internal=("features", "zero_init")))
+class OrthogonalConv(Layer):
     """Generates the kernel of a convolution for each image from orthogonal bases.
 
     Parameters: the table `embedding` [N, De], N values in the order output channel,
@@ -206,8 +207,6 @@ class OrthogonalConv(nn.Module):
             1, the paper's, all values of a new kernel are almost equal; the square root
             of `embedding_dim` spreads them.
         zero_init: begin with the kernel 0.
-        dtype: without effect, generators compute in float32.
-        param_dtype: storage dtype of the parameters.
     """
 
     features: int
@@ -215,8 +214,6 @@ class OrthogonalConv(nn.Module):
     kernel_size: int = 1
     decoder_gain: float = 1.0
     zero_init: bool = False
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def kernel(self, pooled: jax.Array) -> jax.Array:

@@ -1,6 +1,6 @@
 """How much of a model matters: layers are reset, and the images compared.
 
-A layer is a module that the model's registration names, by patterns over paths:
+A layer is a module that the model's card names, by patterns over paths:
 `attention_layers`, `feed_forward_layers`, and `unused_layers` whose results nobody
 reads. To reset a layer is to draw its parameters again as they were drawn before
 training.
@@ -21,10 +21,10 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
-from llie_jax import messages, metrics, registry
+from llie_jax import messages, metrics
 from llie_jax.inference import padding
 from llie_jax.metrics import dmr
-from llie_jax.models.shapes import variable_shapes
+from llie_jax.models.base import variable_shapes
 
 KINDS = ("attention", "feed_forward")
 
@@ -53,9 +53,13 @@ def layers(
         raise ValueError(
             f"Unknown kind {kind!r}.{messages.suggest(kind, KINDS)} Use one of {KINDS}."
         )
-    facts, paths = _facts(model), _run_modules(model)
-    known = facts.get(f"{kind}_layers", () if pattern is None else ("*",))
-    unused = facts.get("unused_layers", ())
+    card, paths = model.card(), _run_modules(model)
+    known = {
+        "attention": card.attention_layers,
+        "feed_forward": card.feed_forward_layers,
+    }
+    known = known[kind] or (() if pattern is None else ("*",))
+    unused = card.unused_layers
     found = [path for path in paths if _fits(path, known) and not _fits(path, unused)]
     chosen = [path for path in found if pattern is None or _fits(path, (pattern,))]
     if not chosen:
@@ -81,20 +85,6 @@ def _run_modules(model: nn.Module) -> list[str]:
     with nn.intercept_methods(record):
         jax.eval_shape(model.apply, variable_shapes(model), image)
     return list(found)
-
-
-def _facts(model: nn.Module) -> Mapping[str, Any]:
-    if hasattr(model, "host"):  # a wrapper has the layers of its host
-        return {
-            key: tuple(f"host/{pattern}" for pattern in patterns)
-            for key, patterns in _facts(model.host).items()
-            if key.endswith("_layers")
-        }
-    for name in registry.names():
-        part = registry.get(name)
-        if part.make is type(model):
-            return part.facts
-    return {}
 
 
 def _fits(path: str, patterns: Iterable[str]) -> bool:
