@@ -17,8 +17,8 @@ Which nodes are used: their mean share of all places, and its entropy; a place i
 value of the backbone's features for vectors, and a patch of them for patches. How alike
 nodes are: cosine similarity. What the bank adds: PSNR of backbone + LFPV less that of
 the backbone alone, on images that the backbone fits fully and on others. The paper
-makes this split of the training set (--split train). --out writes a report with charts and the
-assignment of photos.
+makes this split of the training set (--split train). --out writes a report with charts
+and the assignment of photos.
 """
 
 

@@ -20,7 +20,7 @@ class AttentionDynamicReallocation(Layer):
     """Adds to features what a bottleneck of two generated convolutions makes of them.
 
     For the slot `reallocate` of attentions. The second convolution begins with zeros,
-    so that a model with it begins as the model without it.
+    so that a model with ADR is bit-identical to the model without it at initialisation.
 
     The kernels depend on the whole image. Given in the collection `kernels` (`squeeze`
     and `expand`), they are taken from there: one image's kernels can serve all its
@@ -30,10 +30,13 @@ class AttentionDynamicReallocation(Layer):
         width: channels Dm of the bottleneck, fewer than those of the features.
         conv: builds the generator of each convolution's kernel: `orthogonal` (POG),
             `dynamic` or `static`.
+        zero_start: whether the second convolution begins with zeros; False begins with
+            random kernels, as published.
     """
 
     width: int
     conv: ModuleFactory = OrthogonalConv
+    zero_start: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -76,7 +79,9 @@ class AttentionDynamicReallocation(Layer):
         options |= self.types
         return (
             self.conv(features=self.width, name="squeeze", **options),
-            self.conv(features=channels, name="expand", zero_init=True, **options),
+            self.conv(
+                features=channels, name="expand", zero_init=self.zero_start, **options
+            ),
         )
 
     def fvcore_macs(self, x: jax.Array) -> int:

@@ -70,16 +70,16 @@ def _images(count: int) -> str:
 
 def _gain(value: Mapping[str, float]) -> str:
     return (
-        f"PSNR of the backbone {value['backbone']:.2f} dB, of backbone + LFPV {value['bank']:.2f} "
-        f"dB, gain {value['gain']:+.2f} dB"
+        f"PSNR of the backbone {value['backbone']:.2f} dB, of backbone + LFPV "
+        f"{value['bank']:.2f} dB, gain {value['gain']:+.2f} dB"
     )
 
 
 def _threshold(split: Mapping[str, Any]) -> str:
     origin = "the median of these images" if split["is_median"] else "as given"
     return (
-        f"fully fitted means at least {split['threshold']:.2f} dB by the backbone alone "
-        f"({origin}); this threshold is ours, the paper's criterion is not known"
+        f"fully fitted means at least {split['threshold']:.2f} dB by the backbone "
+        f"alone ({origin}); this threshold is ours, the paper's criterion is not known"
     )
 
 
@@ -308,9 +308,10 @@ def _scatter(result) -> str:
     for image, row in found.items():
         colour = _COLOURS[bank.part_of(row, split["threshold"])]
         parts.append(
-            f'<circle cx="{x_of(row["backbone"]):.1f}" cy="{y_of(row["gain"]):.1f}" r="4" '
-            f'style="fill:{colour}" opacity="0.75"><title>{html.escape(image)}: backbone '
-            f"{row['backbone']:.2f} dB, gain {row['gain']:+.3f} dB</title></circle>"
+            f'<circle cx="{x_of(row["backbone"]):.1f}" cy="{y_of(row["gain"]):.1f}" '
+            f'r="4" style="fill:{colour}" opacity="0.75"><title>{html.escape(image)}: '
+            f"backbone {row['backbone']:.2f} dB, gain {row['gain']:+.3f} dB</title>"
+            "</circle>"
         )
     legend = "".join(
         f'<tspan dx="14" style="fill:{_COLOURS[part]}">{label}</tspan>'

@@ -29,7 +29,7 @@ from llie_jax.models.base import variable_shapes
 KINDS = ("attention", "feed_forward")
 
 REALLOCATE = "reallocate"
-"""The submodule that belongs to an attention but not to the host."""
+"""The submodule that belongs to an attention but not to the backbone."""
 
 _PSNR = "rgb_uint8"  # that of the default protocol
 _SIDE = 64  # of the crops whose gradients are taken, in pixels
@@ -97,7 +97,7 @@ def reset(
     chosen: Sequence[str],
     *,
     seed: int,
-    host_only: bool = False,
+    backbone_only: bool = False,
 ) -> dict[str, Any]:
     """Returns parameters in which some layers are drawn again.
 
@@ -109,7 +109,7 @@ def reset(
         params: its parameters.
         chosen: paths of the layers.
         seed: of the draws.
-        host_only: leaves the parameters of ADR in an attention as they are.
+        backbone_only: leaves the parameters of ADR in an attention as they are.
     """
     flat = dict(traverse_util.flatten_dict(params, sep="/"))
     places = {path: place for place, path in enumerate(_all_layers(model))}
@@ -118,7 +118,7 @@ def reset(
         fresh = traverse_util.flatten_dict(_initial(model, key), sep="/")
         for name, value in fresh.items():
             inside = name.startswith(f"{path}/")
-            if inside and not (host_only and REALLOCATE in name.split("/")):
+            if inside and not (backbone_only and REALLOCATE in name.split("/")):
                 flat[name] = value
     return traverse_util.unflatten_dict(flat, sep="/")
 
@@ -169,7 +169,7 @@ class Study:
         variables: its variables.
         source: the pairs, see `llie_jax.data.open_source`.
         max_images: the first so many pairs only.
-        host_only: see `reset`.
+        backbone_only: see `reset`.
         advance: called after each image.
     """
 
@@ -180,10 +180,10 @@ class Study:
         source,
         *,
         max_images: int | None = None,
-        host_only: bool = False,
+        backbone_only: bool = False,
         advance: Callable[[], None] = lambda: None,
     ):
-        self.model, self.host_only, self._advance = model, host_only, advance
+        self.model, self.backbone_only, self._advance = model, backbone_only, advance
         self._rest = {
             k: v for k, v in variables.items() if k not in ("params", "cache")
         }
@@ -225,7 +225,7 @@ class Study:
     def reset(self, chosen: Sequence[str], *, seed: int) -> Change:
         """Returns what resetting layers does."""
         params = reset(
-            self.model, self.params, chosen, seed=seed, host_only=self.host_only
+            self.model, self.params, chosen, seed=seed, backbone_only=self.backbone_only
         )
         outputs = list(self._run(params))
         return Change(

@@ -91,8 +91,8 @@ def make_train_step(
         schedule: the learning rate, for `terms["rate"]` only.
         ema_decay: decay of the averaged parameters; in the first steps it is lower,
             (1 + step) / (10 + step), so that the start is forgotten.
-        untrained: paths of parameters that get no gradient, such as "backbone/*"; `tx` must
-            leave them alone as well.
+        untrained: paths of parameters that get no gradient, such as "backbone/*"; `tx`
+            must leave them alone as well.
         axis_name: the mesh axis over which the step is mapped, or None.
     """
     model = model.with_axis(axis_name)

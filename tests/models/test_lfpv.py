@@ -567,6 +567,58 @@ def test_the_rules_move_the_bank_apart():
     assert np.abs(literal["lfpv"]["c_v"]).max() > np.abs(paper["c_v"]).max()
 
 
+@pytest.mark.parametrize("rule", ["released", "paper"])
+@pytest.mark.parametrize("positions", lfpv.POSITIONS)
+def test_several_samples_of_each_map(rule, positions):
+    """As a batch in which each image comes as often as it is sampled."""
+    model, variables = make(update_rule=rule, positions=positions, positions_per_map=3)
+    image = images(model)
+    rng = np.random.default_rng(6)
+    corners = {kind: rng.integers(0, 2, (2, 3, 2)) for kind in feature_bank.KINDS}
+    partners = {kind: jnp.arange(5)[::-1] for kind in feature_bank.KINDS}
+    several = trained(
+        model, variables, image, positions=corners, partners=partners, rngs={}
+    )[1]["lfpv"]
+    one = {kind: corner.reshape(6, 2) for kind, corner in corners.items()}
+    repeated = trained(
+        model.clone(positions_per_map=1),
+        variables,
+        jnp.repeat(image, 3, axis=0),
+        positions=one,
+        partners=partners,
+        rngs={},
+    )[1]["lfpv"]
+    chex.assert_trees_all_close(several, repeated, atol=2e-5)
+    drawn = model.bind({}, rngs={"lfpv": jax.random.key(0)})._corners(4, (9, 9), 2)
+    assert drawn.shape == (4, 3, 2)
+    assert np.any(drawn[:, 0] != drawn[:, 1])
+    assert np.array_equal(drawn[0], drawn[1]) == (positions == "shared")
+
+
+def test_queries_without_norms():
+    """As the slides have it: products of features and nodes as they are."""
+    rng = np.random.default_rng(7)
+    features, c_v, c_p = (
+        rng.standard_normal(shape).astype(np.float32)
+        for shape in ((1, 2, 4, 3), (5, 3), (5, 2, 2, 3))
+    )
+    query = feature_bank.Query(norms=False)
+    by_vector, by_patch = query.apply({}, features, c_v, c_p)
+    shares = np.exp(features @ c_v.T)
+    shares /= shares.sum(-1, keepdims=True)
+    np.testing.assert_allclose(by_vector, shares @ c_v, atol=1e-5)
+    patch = features[0, :2, :2]
+    shares = np.exp(np.einsum("yxc,lyxc->l", patch, c_p))
+    wanted = np.einsum("l,lyxc->yxc", shares / shares.sum(), c_p)
+    np.testing.assert_allclose(by_patch[0, :2, :2], wanted, atol=1e-5)
+
+    model, variables = make(norms=False)
+    assert "query" not in variables["params"]
+    outputs, updated = trained(model, variables, images(model))
+    chex.assert_tree_all_finite((outputs, updated))
+    assert np.any(updated["lfpv"]["c_v"])
+
+
 def test_the_embedding_of_a_patches_partner():
     """The authors' code takes the vector's; that is kept for parity."""
     partners = {"vector": jnp.arange(5), "patch": jnp.arange(5)[::-1]}
