@@ -104,7 +104,7 @@ def get_config() -> ConfigDict:
                 # Parameters without weight decay. The rows of ADR's embeddings count by
                 # direction only; decay would shorten them until gradients explode.
                 no_decay=("*/embedding",),
-                # Parameters that are not trained, such as "host/*".
+                # Parameters that are not trained, such as "backbone/*".
                 frozen=(),
                 # Parameters whose rate is multiplied by `factor`; "": none.
                 scaled=dict(parameters="", factor=1.0),
@@ -150,16 +150,16 @@ def _replace(config: ConfigDict, key: str, value) -> None:
 
 
 def add_lfpv(config: ConfigDict, *, weight: float = 1.0, **fields: Any) -> ConfigDict:
-    """Returns the config of a host's experiment with LFPV around the host, checked.
+    """Returns the config of a backbone's experiment with LFPV around the host, checked.
 
-    The host's loss terms, now named `host_TERM`, stay on what it makes without the
+    The host's loss terms, now named `backbone_TERM`, stay on what it makes without the
     bank. The term `lfpv_pixel` is the term `pixel` on what it makes with the bank.
 
     Source: the paper's loss of two terms; which of them has perceptual parts is from
     the authors' code.
 
     Args:
-        config: the host's experiment, whose terms one is named `pixel`.
+        config: the backbone's experiment, whose terms one is named `pixel`.
         weight: lambda, how much `lfpv_pixel` counts; the authors' code has 1.
         **fields: of the model `lfpv`.
 
@@ -169,17 +169,17 @@ def add_lfpv(config: ConfigDict, *, weight: float = 1.0, **fields: Any) -> Confi
     terms = config.loss.terms.to_dict()
     if "pixel" not in terms:
         raise ValueError(
-            "LFPV takes the host's loss term 'pixel' for what the bank adds; the terms "
-            f"are {', '.join(terms)}."
+            "LFPV takes the backbone's loss term 'pixel' for what the bank adds; the "
+            f"terms are {', '.join(terms)}."
         )
     pixel = terms["pixel"]
     found = {}
     for name, term in terms.items():
         part, _, leaf = term["on"].partition(".")
-        where = {"image": "aux.host_image", "aux": f"aux.host_{leaf}"}
-        found[f"host_{name}"] = {**term, "on": where.get(part, term["on"])}
+        where = {"image": "aux.backbone_image", "aux": f"aux.backbone_{leaf}"}
+        found[f"backbone_{name}"] = {**term, "on": where.get(part, term["on"])}
     found["lfpv_pixel"] = {**pixel, "weight": weight * pixel["weight"]}
-    _replace(config, "model", spec("lfpv", host=config.model.to_dict(), **fields))
+    _replace(config, "model", spec("lfpv", backbone=config.model.to_dict(), **fields))
     _replace(config.loss, "terms", found)
     return check(config)
 

@@ -5,8 +5,8 @@ python train.py --config llie_jax/configs/snr_net_lfpv_lol_v2_syn.py
 
 The recipe is that of snr_net_lol_v2_syn.py and a second pixel term, on what the
 bank adds; --config.loss.terms.lfpv_pixel.weight is the paper's lambda. To begin with a
-trained host: --config.init_from=W. To leave it as it is:
-"--config.optimizer.frozen=('host/*',)".
+trained backbone: --config.init_from=W. To leave it as it is:
+"--config.optimizer.frozen=('backbone/*',)".
 """
 
 from llie_jax.configs import base, snr_net_lol_v2_syn

@@ -3,9 +3,9 @@
 python train.py --config llie_jax/configs/snr_net_lfpv_smid.py
     --workdir runs/snr_net_lfpv_smid --config.data.train.root=data/smid
 
-Data as in snr_net_smid.py. The perceptual term is on what the host makes without the
-bank; it needs the VGG19 weights of torchvision and is off here, so that a run needs
-nothing but the data: --config.loss.terms.host_perceptual.weight=0.1 turns it on.
+Data as in snr_net_smid.py. The perceptual term is on what the backbone makes without
+the bank; it needs the VGG19 weights of torchvision and is off here, so that a run needs
+nothing but the data: --config.loss.terms.backbone_perceptual.weight=0.1 turns it on.
 """
 
 from llie_jax.configs import base, snr_net_smid

@@ -14,7 +14,7 @@ from flax import linen as nn
 from llie_jax import messages, registry
 from llie_jax.configs import base
 from llie_jax.losses.weighted import WeightedLoss
-from llie_jax.models.shapes import variable_shapes
+from llie_jax.models.base import variable_shapes
 from llie_jax.training import optimizer
 from llie_jax.training.state import TrainState, create_train_state
 from llie_jax.training.step import make_train_step
@@ -45,15 +45,12 @@ class Experiment:
         No weights are loaded and nothing is compiled.
         """
         model = registry.build(config.model.to_dict())
-        name_of_model = config.model.name
-        if "host" in config.model:
-            name_of_model += f" on {config.model.host.name}"
         for name, stage in config.stages.items():
             for key in ("patch_size", "patch_width"):
                 if stage[key] % model.multiple:
                     raise ValueError(
                         f"config.stages.{name}.{key} is {stage[key]}; "
-                        f"{name_of_model} needs multiples of {model.multiple}."
+                        f"{config.model.name} needs multiples of {model.multiple}."
                     )
         if config.optimizer.frozen:
             _check_frozen(model, config.optimizer.frozen)

@@ -53,6 +53,6 @@ def test_frozen_parameters_do_not_count_in_the_gradient_norm():
 
 def test_a_pattern_that_freezes_nothing():
     with pytest.raises(
-        ValueError, match=r"'host/\*', which fits .* Toy.*first/, last/"
+        ValueError, match=r"'backbone/\*', which fits .* Toy.*first/, last/"
     ):
-        train(frozen=("first/*", "host/*"))
+        train(frozen=("first/*", "backbone/*"))
