@@ -2,7 +2,7 @@
 
 import argparse
 
-HELP = "Score saved images against references of the same names."
+HELP = "Score saved images, against references of the same names if there are any."
 EXAMPLES = """
   llie-jax score --pred results --gt data/lol_v1/eval15/high
   llie-jax score --pred results --gt references --protocol cidnet --json scores.json
@@ -16,9 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--gt",
-        required=True,
         metavar="DIR",
-        help="the folder of references; endings (.png, .jpg) may differ",
+        help="the folder of references; endings (.png, .jpg) may differ. May be left "
+        "out for a protocol whose metrics need none",
     )
     parser.add_argument(
         "--protocol",

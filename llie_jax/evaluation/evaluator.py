@@ -1,4 +1,4 @@
-"""Scores a model on a paired source."""
+"""Scores a model on a source, with references or without."""
 
 import collections
 import concurrent.futures
@@ -20,7 +20,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from llie_jax import data, metrics, registry
+from llie_jax import data, metrics, registry, types
 from llie_jax.evaluation import scores as results
 from llie_jax.evaluation.scores import Picture, Scores
 from llie_jax.image import io
@@ -49,7 +49,7 @@ def evaluate(
     weights: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Scores:
-    """Scores a model on every pair of a source.
+    """Scores a model on every record of a source.
 
     Images are padded, or resized where the protocol says so, grouped by their size (one
     compilation each), and mapped over this process's devices. Metrics run on the host
@@ -58,25 +58,29 @@ def evaluate(
     Args:
         model: the model.
         variables: its variables, also replicated ones of a running training.
-        source: the pairs, see `llie_jax.data.open_source`.
+        source: the records, see `llie_jax.data.open_source`.
         protocol: how to score, by name or as it is.
         batch_size: images at a time, rounded up to fill the devices; by default one on
             each.
         tile: images of more than tile * tile pixels are enhanced in tiles of this side,
             which needs less memory and may change the scores; None never does.
         all_protocols: also score the same outputs under every metric, and under every
-            protocol that gives the model images of the same size.
+            protocol that gives the model images of the same size; without references,
+            under those that need none.
         save_images: a folder that gets the outputs as PNG files.
         max_report_images: number of pictures kept for the report, evenly spread.
         weights: what is known about the weights, see `llie_jax.weights.describe`.
         progress: shows a bar on standard error.
 
     Raises:
-        ValueError: if the source is empty, the protocol is unknown or resizes to what
-            the model does not take, or an image cannot be scored (too small, not
-            finite, too large for the device's memory).
+        ValueError: if the source is empty or lacks the references that the protocol
+            needs, the protocol is unknown or resizes to what the model does not take,
+            or an image cannot be scored (too small, not finite, too large for the
+            device's memory).
+        FileNotFoundError, ImportError: if a metric's constants cannot be loaded.
     """
     protocol = protocols.get(protocol)
+    protocol.check_keys(source.keys, f"{source.name} {source.split}")
     if not len(source):
         raise ValueError(f"{source.name} {source.split} holds no images to score.")
     for name, value in (("batch_size", batch_size), ("tile", tile)):
@@ -104,15 +108,13 @@ def evaluate(
     variables = jax.tree.map(np.asarray, freeze.freeze(model, variables))
     variables = jax.device_put(variables, NamedSharding(_mesh(), P()))
 
-    # Others would have given the model the images at another size.
-    comparable = {
-        name: other
-        for name, other in protocols.PROTOCOLS.items()
-        if (other.size, other.pair_size) == (protocol.size, protocol.pair_size)
-    }
+    paired = "target" in source.keys
+    constants: dict[metrics.Metric, dict] = {}
+    scorer = protocol.scorer(constants)
+    other = _OtherScores(protocol, paired, constants) if all_protocols else None
 
-    def outputs() -> Iterator[tuple[int, dict, np.ndarray]]:
-        """Yields (index, record, output float32 [H, W, 3]) of every pair."""
+    def outputs() -> Iterator[tuple[int, types.Record, np.ndarray]]:
+        """Yields (index, record, output float32 [H, W, 3]) of every record."""
         for group in groups:
             for start in range(0, len(group), batch_size):
                 indices = group[start : start + batch_size]
@@ -126,23 +128,33 @@ def evaluate(
             image = record["image"].astype(np.float32) / 255
             yield index, record, enhance(model, variables, image, tile=tile, clip=False)
 
-    def finish(index: int, record: dict, output: np.ndarray) -> dict[str, Any]:
-        """Does all host work for one image."""
-        image, target = record["image"], record["target"]
-        if not np.isfinite(output).all():
-            raise ValueError(
-                f"{record['name']}: the model's output is not finite; are the weights "
-                "those of a run that diverged?"
-            )
-        try:
-            found = {
-                "output": protocol.score(output, target),
-                "input": protocol.score(image, target),
-            }
-            if all_protocols:
-                found |= _under_all(output, target, comparable)
-        except ValueError as error:
-            raise ValueError(f"{record['name']}: {error}") from error
+    def finish(chunk: list[tuple[int, types.Record, np.ndarray]]) -> dict[int, dict]:
+        """Does all host work for a few images of one size."""
+        _, records, made = zip(*chunk, strict=True)
+        for record, output in zip(records, made, strict=True):
+            if not np.isfinite(output).all():
+                raise ValueError(
+                    f"{record['name']}: the model's output is not finite; are the "
+                    "weights those of a run that diverged?"
+                )
+        names = [record["name"] for record in records]
+        targets = [record["target"] for record in records] if paired else None
+        inputs = [record["image"] for record in records]
+        found = {
+            "output": scorer(made, targets, names=names),
+            "input": scorer(inputs, targets, names=names),
+        }
+        if other:
+            found |= other(made, targets, names)
+        return {
+            index: show(index, record, output)
+            | {key: values[k] for key, values in found.items()}
+            for k, (index, record, output) in enumerate(chunk)
+        }
+
+    def show(index: int, record: types.Record, output: np.ndarray) -> dict[str, Any]:
+        """Writes an output where it is wanted, and makes its picture."""
+        found = {"name": record["name"]}
         if save_images is not None:
             path = pathlib.Path(save_images) / f"{record['name']}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,12 +162,16 @@ def evaluate(
         if index in shown:
             found["picture"] = Picture(
                 record["name"],
-                *(_thumbnail(x) for x in (image, protocol.to_levels(output), target)),
+                image=_thumbnail(record["image"]),
+                output=_thumbnail(protocol.to_levels(output)),
+                target=_thumbnail(record["target"]) if paired else None,
             )
-        return {"name": record["name"], **found}
+        return found
 
     with _memory_errors_explained(), progress_bar(len(source), progress) as advance:
-        rows = _in_threads(finish, outputs(), _AHEAD * batch_size, advance)
+        chunks = _chunks(outputs(), scorer.batch)
+        ahead = max(1, _AHEAD * batch_size // scorer.batch)
+        rows = _in_threads(finish, chunks, ahead, advance)
     rows = [rows[index] for index in range(len(source))]
     return Scores(
         protocol=protocol,
@@ -238,20 +254,36 @@ def _pad_batch(
     return np.stack(images + images[:1] * (batch_size - len(images)))
 
 
+def _chunks(items: Iterator[tuple], size: int) -> Iterator[list[tuple]]:
+    """Yields the items in lists of at most `size`, whose images have one size."""
+    chunk: list[tuple] = []
+    for item in items:
+        if chunk and (len(chunk) == size or chunk[0][2].shape != item[2].shape):
+            yield chunk
+            chunk = []
+        chunk.append(item)
+    if chunk:
+        yield chunk
+
+
 def _in_threads(
-    function: Callable, items: Iterator[tuple], ahead: int, advance: Callable
+    function: Callable[[list], dict[int, Any]],
+    chunks: Iterator[list],
+    ahead: int,
+    advance: Callable,
 ) -> dict[int, Any]:
-    """Returns {item[0]: function(*item)}; at most `ahead` results are outstanding."""
+    """Returns all results together; at most `ahead` calls are outstanding."""
     found, pending = {}, collections.deque()
 
     def collect():
-        index, future = pending.popleft()
-        found[index] = future.result()
-        advance()
+        results = pending.popleft().result()
+        found.update(results)
+        for _ in results:
+            advance()
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for item in items:
-            pending.append((item[0], pool.submit(function, *item)))
+        for chunk in chunks:
+            pending.append(pool.submit(function, chunk))
             if len(pending) > ahead:
                 collect()
         while pending:
@@ -259,21 +291,47 @@ def _in_threads(
     return found
 
 
-def _under_all(
-    output: np.ndarray, target: np.ndarray, comparable: Mapping[str, protocols.Protocol]
-) -> dict[str, dict]:
-    """Returns the scores of one output under some protocols and every metric."""
-    clipped = np.clip(output, 0, 1)
-    return {
-        "protocols": {
-            name: protocol.score(output, target)
-            for name, protocol in comparable.items()
-        },
-        "metrics": {
-            name: metrics.compute(name, clipped, target)
+class _OtherScores:
+    """Scores outputs under every metric, and under the protocols comparable to one.
+
+    Args:
+        protocol: the one by whose rules the outputs are made.
+        paired: whether there are references.
+        constants: of the metrics, see `metrics.Scorer`.
+    """
+
+    def __init__(self, protocol: protocols.Protocol, paired: bool, constants: dict):
+        self._protocols = {
+            name: other.scorer(constants)
+            for name, other in protocols.PROTOCOLS.items()
+            # Others would have given the model the images at another size.
+            if (other.size, other.pair_size) == (protocol.size, protocol.pair_size)
+            and (paired or not other.needs_target)
+        }
+        known = [
+            name
             for name in registry.names("metric")
-        },
-    }
+            if paired or not metrics.card(name).needs_target
+        ]
+        self._metrics = metrics.Scorer(
+            dict(zip(known, known, strict=True)),
+            prepare=lambda output: np.clip(output, 0, 1),
+            constants=constants,
+        )
+
+    def __call__(self, outputs, targets, names) -> dict[str, list[dict]]:
+        """Returns "protocols" and "metrics" -> the scores of each output."""
+        found = {
+            name: scorer(outputs, targets, names=names)
+            for name, scorer in self._protocols.items()
+        }
+        return {
+            "protocols": [
+                {name: rows[k] for name, rows in found.items()}
+                for k in range(len(outputs))
+            ],
+            "metrics": self._metrics(outputs, targets, names=names),
+        }
 
 
 def _mean_of_all(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict]:

@@ -80,9 +80,10 @@ def _numbers(scores: Scores) -> str:
         f"<span>{html.escape(label)}</span></div>"
         for value, label in cards
     )
+    definitions = html.escape(results.definitions(scores.protocol))
     return (
         f'<p class="soft">Protocol {html.escape(scores.protocol.name)}: '
-        f"{html.escape(results.definitions(scores.protocol))}; means over images, no use of the ground truth."
+        f"{definitions}; means over images, no use of the ground truth."
         f'</p>\n<div class="numbers">{boxes}</div>'
     )
 

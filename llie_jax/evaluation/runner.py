@@ -62,6 +62,7 @@ def run(
     if save_images and out is None:
         raise ValueError("Saving images needs an output folder (--out).")
     source = data.open_source(data_set, root=root, split=split)
+    chosen.check_keys(source.keys, f"{source.name} {source.split}")
     out = out and files.writable_folder(out)
     json = json and _writable_file(json)
     described = weight_files.describe(weights)
@@ -103,24 +104,26 @@ def run(
 
 def compare_folders(
     predictions: str | os.PathLike,
-    targets: str | os.PathLike,
+    targets: str | os.PathLike | None = None,
     *,
     protocol: str = "default",
     json: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> Scores:
-    """Scores saved images, from any tool, against references of the same names.
+    """Scores saved images, from any tool, against references of the same names if any.
 
     Args:
         predictions: the folder of results.
-        targets: the folder of references; endings may differ.
+        targets: the folder of references; endings may differ. None for a protocol that
+            needs none.
         protocol: how to score.
         json: a file that gets the scores.
         progress: shows a bar on standard error.
 
     Raises:
         ValueError: if a file has no partner, the sizes of a pair differ, or an image
-            is damaged, with the files' names; or if the protocol resizes pairs.
+            is damaged, with the files' names; or if the protocol resizes pairs, or
+            needs references that are not given.
         OSError: if a folder is missing, or the file cannot be written.
     """
     chosen = protocols.get(protocol)
@@ -130,7 +133,10 @@ def compare_folders(
             "is too late for saved images. Score them at the size they have with "
             "another protocol, such as default."
         )
-    scan = sources.scan_folders(predictions, targets)
+    folders = (predictions,) if targets is None else (predictions, targets)
+    where = " and ".join(map(str, folders))
+    chosen.check_keys(("image", "target")[: len(folders)], where)
+    scan = sources.scan_folders(*folders)
     problems = [
         f"{what}: {_some(files)}"
         for what, files in (
@@ -141,22 +147,20 @@ def compare_folders(
         if files
     ]
     if problems:
-        raise ValueError(
-            f"{predictions} and {targets} do not pair; {'; '.join(problems)}."
-        )
+        wrong = "cannot be scored" if targets is None else "do not pair"
+        raise ValueError(f"{where} {wrong}; {'; '.join(problems)}.")
     if not scan.files:
         raise ValueError(
-            f"There are no images in {predictions} and {targets}; endings read: "
+            f"There are no images in {where}; endings read: "
             f"{', '.join(io.IMAGE_SUFFIXES)}."
         )
     json = json and _writable_file(json)
 
+    scorer = chosen.scorer()
+
     def score(pair: Sequence[pathlib.Path]) -> dict[str, float]:
-        image, target = (io.read_rgb(path) for path in pair)
-        try:
-            return chosen.score(image, target)
-        except ValueError as error:
-            raise ValueError(f"{pair[0]}: {error}") from error
+        image, *target = ([io.read_rgb(path)] for path in pair)
+        return scorer(image, *target, names=pair[:1])[0]
 
     with (
         progress_bar(len(scan.files), progress) as advance,
@@ -172,7 +176,7 @@ def compare_folders(
         protocol=chosen,
         images=rows,
         facts={
-            "data": {"pred": str(predictions), "gt": str(targets)},
+            "data": dict(zip(("pred", "gt"), map(str, folders), strict=False)),
             "device": "host",
             "options": {"image": "8-bit files"},
         },

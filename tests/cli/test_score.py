@@ -6,6 +6,8 @@ import pytest
 from llie_jax import metrics
 from llie_jax.cli import main
 from llie_jax.image import io
+from llie_jax.metrics import protocol as protocols
+from tests.metrics import toys
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +30,10 @@ def folders(tmp_path):
 
 def score(pred, gt, *options):
     return main.main(["score", "--pred", str(pred), "--gt", str(gt), *options])
+
+
+def score_alone(pred, *options):
+    return main.main(["score", "--pred", str(pred), *options])
 
 
 def test_table_and_json(folders, tmp_path, capsys):
@@ -67,6 +73,32 @@ def test_protocol(folders, tmp_path):
     path = tmp_path / "scores.json"
     assert score(*folders, "--protocol", "retinexformer", "--json", str(path)) == 0
     assert json.loads(path.read_text())["protocol"] == "retinexformer"
+
+
+def test_without_references(folders, tmp_path, monkeypatch, capsys):
+    pred, _ = folders
+    assert score_alone(pred) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"which {pred} does not have: psnr (rgb_uint8), ssim (gauss11)" in error
+    path = tmp_path / "scores.json"
+    with toys.registered(monkeypatch):
+        level = protocols.Protocol("level", "", {"level": "toy_level"})
+        monkeypatch.setitem(protocols.PROTOCOLS, "level", level)
+        assert score_alone(pred, "--protocol", "level", "--json", str(path)) == 0
+        found = json.loads(path.read_text())
+        for name, row in found["images"].items():
+            image = io.read_rgb(pred / f"{name}.bmp")
+            assert row == {"level": metrics.compute("toy_level", image)}
+        assert found["count"] == 3
+        assert found["data"] == {"pred": str(pred)}
+        out = capsys.readouterr().out
+        assert "LEVEL is toy_level" in out
+        # References are paired with, and not asked.
+        assert score(*folders, "--protocol", "level") == 0
+        io.write_image(pred / "0.png", np.zeros((16, 20, 3), np.uint8))
+        assert score_alone(pred, "--protocol", "level") == 2
+        assert "cannot be scored; two files of one name" in capsys.readouterr().err
 
 
 def test_mistakes(folders, tmp_path, capsys):

@@ -15,6 +15,7 @@ from llie_jax.image.resize import resize_bilinear
 from llie_jax.metrics.protocol import PROTOCOLS, Protocol
 from tests.conftest import ROOT
 from tests.evaluation import toys
+from tests.metrics import toys as metric_toys
 
 SIZES = [(16, 20), (13, 17), (16, 20), (24, 24), (15, 18)]
 GAIN = np.float32(1.8713)  # leaves no value half-way between two levels
@@ -193,6 +194,79 @@ def test_result_file(tmp_path):
     assert lines[0] == "name,psnr,ssim,input_psnr,input_ssim"
     assert lines[1].startswith("0,inf,1.0,")
     assert len(lines) == 1 + len(SIZES)
+
+
+@pytest.fixture
+def level(monkeypatch):
+    """A protocol whose metric needs no reference."""
+    with metric_toys.registered(monkeypatch):
+        yield Protocol("level", "how bright", {"level": "toy_level"})
+
+
+def test_images_without_references(level, tmp_path):
+    source = toys.MemorySource(SIZES, paired=False)
+    scores = evaluate(source=source, protocol=level, save_images=tmp_path / "images")
+    assert list(scores.images) == source.names
+    for record in (source[index] for index in range(len(source))):
+        image = record["image"]
+        output = metrics.values.to_levels(GAIN * (image / np.float32(255)))
+        saved = io.read_rgb(tmp_path / "images" / f"{record['name']}.png")
+        np.testing.assert_array_equal(saved, output)
+        assert scores.images[record["name"]] == {"level": output.mean() / 255}
+        assert scores.inputs[record["name"]] == {"level": image.mean() / 255}
+    assert all(picture.target is None for picture in scores.pictures)
+    assert len(scores.pictures) == len(SIZES)
+    results.write_json(tmp_path / "scores.json", scores)
+    found = json.loads((tmp_path / "scores.json").read_text())
+    assert found["options"]["protocol"]["metrics"] == {"level": "toy_level"}
+    results.write_csv(tmp_path / "scores.csv", scores)
+    lines = (tmp_path / "scores.csv").read_text().splitlines()
+    assert lines[0] == "name,level,input_level"
+    # The same scores where there are references, which nobody asks.
+    assert evaluate(protocol=level).images == scores.images
+
+
+def test_other_definitions_without_references(level, monkeypatch):
+    monkeypatch.setitem(PROTOCOLS, "level", level)
+    source = toys.MemorySource(SIZES, paired=False)
+    scores = evaluate(source=source, protocol="level", all_protocols=True)
+    assert scores.other["protocols"] == {"level": pytest.approx(scores.mean)}
+    assert set(scores.other["metrics"]) == {"toy_level"}
+    # With references, metrics of both kinds.
+    other = evaluate(all_protocols=True).other
+    assert {"toy_level", "rgb_uint8"} <= set(other["metrics"])
+    assert other["protocols"]["level"] == pytest.approx(scores.mean)
+
+
+def test_a_protocol_that_needs_references(level):
+    source = toys.MemorySource(SIZES, paired=False)
+    toys.SHAPES.clear()
+    with pytest.raises(
+        ValueError, match=r"toys test does not have: psnr \(rgb_uint8\)"
+    ):
+        evaluate(toys.Gain(value=7.0), source=source)
+    mixed = Protocol("mixed", "", {"psnr": "rgb_uint8", "level": "toy_level"})
+    with pytest.raises(ValueError, match=r"without one do level \(toy_level\)"):
+        evaluate(toys.Gain(value=7.0), source=source, protocol=mixed)
+    assert toys.SHAPES == []  # nothing ran
+
+
+def test_a_metric_gets_its_batches_and_loads_once(level):
+    # Sizes 16 x 20 and 15 x 18 pad to one, so they come from one batch of the model.
+    sizes = [(16, 20)] * 4 + [(15, 18)] * 2 + [(24, 24)]
+    protocol = Protocol("both", "", {"d": "toy_distance", "psnr": "rgb_uint8"})
+    source = toys.MemorySource(sizes)
+    scores = evaluate(source=source, protocol=protocol, batch_size=2)
+    assert metric_toys.LOADED == ["network"]
+    # Of outputs and of inputs, three of one size at a time at most.
+    assert sorted(metric_toys.CALLS) == sorted(2 * [3, 1, 2, 1])
+    plain = evaluate(source=source)
+    for record in (source[index] for index in range(len(sizes))):
+        row = scores.images[record["name"]]
+        assert row["psnr"] == plain.images[record["name"]]["psnr"]
+        output = metrics.values.to_levels(GAIN * (record["image"] / np.float32(255)))
+        expected = 10 * np.abs(output.astype(float) - record["target"]).mean()
+        assert row["d"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import dataclasses
 import html.parser
 import json
 import math
@@ -116,6 +117,17 @@ def test_parts_may_be_missing(tmp_path):
     assert "seed" in Page(text).words
     assert "<svg" not in text
     assert "<img" not in text
+
+
+def test_pictures_without_references(tmp_path):
+    scores = some_scores()
+    pictures = [dataclasses.replace(p, target=None) for p in scores.pictures]
+    page = Page(write(tmp_path, scores=dataclasses.replace(scores, pictures=pictures)))
+    assert len(page.all("img")) == 6
+    assert [image.get("class") for image in page.all("img")] == 3 * [None, "input"]
+    assert all(box["type"] == "range" for box in page.all("input"))
+    assert not page.all("label")
+    assert len(Page(write(tmp_path, scores=scores)).all("label")) == 3
 
 
 def test_names_cannot_break_the_page(tmp_path):

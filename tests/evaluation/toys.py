@@ -44,11 +44,12 @@ SHAPES = []
 
 
 class MemorySource:
-    """Pairs in which the target is the doubled image."""
+    """Pairs in which the target is the doubled image, or the images alone."""
 
     name, split = "toys", "test"
 
-    def __init__(self, sizes, seed=0):
+    def __init__(self, sizes, seed=0, *, paired=True):
+        self.keys = ("image", "target") if paired else ("image",)
         rng = np.random.default_rng(seed)
         self.images = [
             rng.integers(0, 100, (*size, 3)).astype(np.uint8) for size in sizes
@@ -60,7 +61,8 @@ class MemorySource:
 
     def __getitem__(self, index):
         image = self.images[index]
-        return {"name": self.names[index], "image": image, "target": 2 * image}
+        record = {"name": self.names[index], "image": image}
+        return record | ({"target": 2 * image} if "target" in self.keys else {})
 
     def sizes(self):
         return np.array([image.shape[:2] for image in self.images]).reshape(-1, 2)
