@@ -213,6 +213,15 @@ def pair_folders(folder: pathlib.Path) -> Folders | None:
     return (inputs, targets) if inputs and targets else None
 
 
+def keys_of(name: str) -> tuple[str, ...]:
+    """Returns the images of a set's records; a folder is taken to hold pairs.
+
+    For plans, which are made without the data.
+    """
+    known = DATASETS.get(name)
+    return known.keys if known else DATASETS["paired_folder"].keys
+
+
 def unit(keys: Sequence[str]) -> str:
     """Returns what a set is counted in whose records have these images."""
     return "pairs" if "target" in keys else "images"

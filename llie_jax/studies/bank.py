@@ -17,6 +17,7 @@ from flax import linen as nn
 from PIL import Image
 
 from llie_jax import metrics
+from llie_jax.data import sources
 from llie_jax.inference import padding
 from llie_jax.models import lfpv
 
@@ -91,11 +92,12 @@ def run(
         place, and the `side` of a place in pixels.
 
     Raises:
-        ValueError: if the model has no bank, there are no pairs, `fitted` is no number,
-            or a result is not finite.
+        ValueError: if the model has no bank, there are no pairs or no references,
+            `fitted` is no number, or a result is not finite.
     """
     check_model(model)
     check_fitted(fitted)
+    sources.check_keys(source, ("target",), "The study of a bank")
     count = len(source) if max_images is None else min(max_images, len(source))
     if count < 1:
         raise ValueError(f"{source.name} {source.split} holds no images to study.")

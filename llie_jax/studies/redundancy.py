@@ -22,6 +22,7 @@ from flax import linen as nn
 from flax import traverse_util
 
 from llie_jax import messages, metrics
+from llie_jax.data import sources
 from llie_jax.inference import padding
 from llie_jax.metrics import dmr
 from llie_jax.models.base import variable_shapes
@@ -188,6 +189,7 @@ class Study:
             k: v for k, v in variables.items() if k not in ("params", "cache")
         }
         self.params = variables["params"]
+        sources.check_keys(source, ("target",), "The study")
         count = len(source) if max_images is None else min(max_images, len(source))
         if count < 1:
             raise ValueError(f"{source.name} {source.split} holds no images to study.")
@@ -251,8 +253,10 @@ class Study:
             count: how many pairs.
 
         Raises:
-            ValueError: if an image is smaller than the model's `multiple`.
+            ValueError: if an image is smaller than the model's `multiple`, or there are
+                no references.
         """
+        sources.check_keys(source, ("target",), "A gradient of the L1 loss")
         gradient, multiple, found = _gradient(self.model), self.model.multiple, []
         for index in np.unique(np.linspace(0, len(source) - 1, count).astype(int)):
             record = source[int(index)]

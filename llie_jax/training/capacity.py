@@ -21,7 +21,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from llie_jax import costs, parallel
-from llie_jax.data import pipeline, transforms
+from llie_jax.data import catalogue, pipeline, transforms
 from llie_jax.training.experiment import Experiment
 from llie_jax.training.optimizer import matching
 
@@ -301,6 +301,7 @@ class Planner:
     def _data(self, crop: tuple[int, int], batch_size: int):
         """Returns `expand`, its resident arrays, and what the loader delivers."""
         height, width = crop
+        keys = catalogue.keys_of(self.experiment.config.data.train.name)
         count, *size = self.resident or (1, height, width)
         if size[0] < height or size[1] < width:
             raise ValueError(
@@ -315,12 +316,10 @@ class Planner:
         ).batch(0)
         if self.resident:
             images = jax.ShapeDtypeStruct((count, *size, 3), np.uint8)
-            return pipeline.expand_crops, {"image": images, "target": images}, crops
+            return pipeline.expand_crops, dict.fromkeys(keys, images), crops
         pixels = jax.ShapeDtypeStruct((batch_size, *crop, 3), np.uint8)
         partners = ("partner_", "") if "share" in crops else ("",)
-        images = {
-            partner + key: pixels for partner in partners for key in ("image", "target")
-        }
+        images = {partner + key: pixels for partner in partners for key in keys}
         numbers = {key: crops[key] for key in pipeline.NUMBERS if key in crops}
         return pipeline.expand_images, {}, images | numbers
 

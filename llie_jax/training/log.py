@@ -121,12 +121,13 @@ class ProgressLine:
 
         Args:
             step: steps done.
-            values: `loss`, `psnr`, `images_per_second`, `data_wait` (share of the
-                time) and `seconds_per_step`.
+            values: `loss`, `psnr` (if there are references), `images_per_second`,
+                `data_wait` (share of the time) and `seconds_per_step`.
         """
         left = (self._total - step) * values["seconds_per_step"]
+        psnr = f"PSNR {values['psnr']:.2f} dB  " if "psnr" in values else ""
         text = (
-            f"loss {values['loss']:.4f}  PSNR {values['psnr']:.2f} dB  "
+            f"loss {values['loss']:.4f}  {psnr}"
             f"{values['images_per_second']:.1f} images/s  "
             f"wait {100 * values['data_wait']:.1f} %  left {_clock(left)}"
         )

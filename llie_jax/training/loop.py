@@ -50,7 +50,8 @@ class Result:
         step: its step.
         finished: False if the run was interrupted.
         signal: the number of the signal that interrupted it, or None.
-        validation: PSNR in dB and SSIM of the last validation of this call, or None.
+        validation: PSNR in dB and SSIM of the last validation of this call, {} without
+            references, or None without validation.
     """
 
     state: TrainState
@@ -125,6 +126,8 @@ def train(
     workdir = pathlib.Path(workdir)
     _check_workdir(workdir, config)
     training, held_out = open_data(config)
+    where = f"{training.name} {training.split}"
+    experiment.loss.check_keys(training.keys, where)
     pipeline = open_pipeline(config, training)
     constants = {
         "loss": experiment.loss.load_constants(),
@@ -140,6 +143,11 @@ def train(
         state, step, notes = _begin(experiment, checkpoints, mesh, initial)
         if held_out is None:
             notes.append("no validation: the newest weights count as the best ones")
+        elif "target" not in held_out.keys:
+            notes.append(
+                "no references: validation shows pictures and no scores, and the "
+                "newest weights count as the best ones"
+            )
         with Signals() as signals:
             return _run(
                 experiment,
@@ -206,14 +214,16 @@ def _run(
                 state.variables(), pictures=config.evaluate.strip_images
             )
         if log:
-            log.write(step, {f"validation_{k}": v for k, v in scores.items()})
-            line.note(
-                f"step {step}: validation PSNR {scores['psnr']:.2f} dB, "
-                f"SSIM {scores['ssim']:.4f} ({validation.count} images)"
-            )
+            if scores:
+                log.write(step, {f"validation_{k}": v for k, v in scores.items()})
+                line.note(
+                    f"step {step}: validation PSNR {scores['psnr']:.2f} dB, "
+                    f"SSIM {scores['ssim']:.4f} ({validation.count} images)"
+                )
             if rows:
                 path = workdir / "samples" / f"step_{step:07d}.png"
-                log.picture(step, "input_output_target", logs.write_strip(path, rows))
+                name = "_".join(("input", "output", "target")[: len(rows[0])])
+                log.picture(step, name, logs.write_strip(path, rows))
 
     batches = pipeline.batches(first_step=step)
     try:
@@ -245,9 +255,8 @@ def _run(
                 validate()
             if saves:
                 with meter.paused():
-                    checkpoints.save(
-                        state, step=step, psnr=scores["psnr"] if validates else None
-                    )
+                    psnr = scores.get("psnr") if validates else None
+                    checkpoints.save(state, step=step, psnr=psnr)
         checkpoints.wait()
         if step == total:
             line.note(f"finished: {step} steps, saved in {workdir}")
@@ -360,7 +369,7 @@ class _Meter:
 
 
 def open_data(config):
-    """Returns the training pairs and the held-out pairs (or None) of a config.
+    """Returns the training data and the held-out data (or None) of a config.
 
     Raises:
         ValueError, FileNotFoundError: if the data are missing or unfit.
@@ -460,9 +469,9 @@ def _check_workdir(workdir: pathlib.Path, config) -> None:
 
 
 def _write_report(config, workdir: pathlib.Path, held_out) -> None:
-    """Scores the weights that the run offers on the held-out pairs, and shows all."""
+    """Scores the weights that the run offers on held-out pairs, and shows all."""
     scores = None
-    if held_out is not None:
+    if held_out is not None and "target" in held_out.keys:
         model, variables = weights.load(workdir)
         scores = evaluation.evaluate(
             model,

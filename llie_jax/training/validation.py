@@ -1,4 +1,4 @@
-"""Scores of the held-out pairs during training, and pictures of some of them."""
+"""Scores of the held-out records during training, and pictures of some of them."""
 
 import numpy as np
 from flax import linen as nn
@@ -11,34 +11,36 @@ from llie_jax.training.step import make_eval_step
 
 
 class Validation:
-    """Validation on the held-out pairs, kept decoded in memory.
+    """Validation on the held-out records, kept decoded in memory.
 
-    Pairs of different sizes are cut to their common size around the centre, so that one
-    compiled step serves all. Whole images are what `eval.py` scores.
+    Images of different sizes are cut to their common size around the centre, so that
+    one compiled step serves all. Whole images are what `eval.py` scores. Without
+    references there are no scores, only pictures.
 
     Args:
         model: the model.
-        source: the held-out pairs.
+        source: the held-out records.
         mesh: the devices; each takes one image at a time.
 
     Raises:
-        ValueError: if the images are smaller than the window of the SSIM.
+        ValueError: if images with references are smaller than the window of the SSIM.
     """
 
     def __init__(self, model: nn.Module, source, mesh: Mesh):
         records = [source[i] for i in range(len(source))]
         size = tuple(min(r["image"].shape[axis] for r in records) for axis in (0, 1))
-        if min(size) < in_training.WINDOW:
+        self._keys = [key for key in ("image", "target") if key in source.keys]
+        if "target" in self._keys and min(size) < in_training.WINDOW:
             raise ValueError(
                 f"The validation images have a common size of {size[0]} x {size[1]}; "
                 f"at least {in_training.WINDOW} x {in_training.WINDOW} is needed. Set "
                 "config.data.validation.fraction=0.0 to train without validation."
             )
         self.size, self.count, self._mesh = size, len(records), mesh
-        self._images, self._targets = (
-            np.stack([_centre(record[key], size) for record in records])
-            for key in ("image", "target")
-        )
+        self._images = {
+            key: np.stack([_centre(record[key], size) for record in records])
+            for key in self._keys
+        }
         self._pad = lambda images: padding.pad_to_multiple(
             images, model.multiple, model.pad_mode
         )[0]
@@ -49,21 +51,21 @@ class Validation:
     ) -> tuple[dict[str, float], list[list[np.ndarray]]]:
         """Returns the mean PSNR in dB and SSIM, and rows of input | output | target.
 
+        Without references, there are no scores, and rows of input | output.
+
         Args:
             variables: what the model is applied with, on every device.
             pictures: number of rows, of the first images.
         """
-        values = {"psnr": [], "ssim": []}
+        values = {"psnr": [], "ssim": []} if "target" in self._keys else {}
         rows = []
         for start in range(0, self.count, self._mesh.size):
             numbers = np.arange(start, start + self._mesh.size)
             real = min(self._mesh.size, self.count - start)
             # The last batch is filled up with repetitions, which are not counted.
             mine = parallel.own_part(np.minimum(numbers, self.count - 1))
-            batch = {
-                "image": self._pad(self._images[mine]),
-                "target": self._targets[mine],
-            }
+            batch = {key: images[mine] for key, images in self._images.items()}
+            batch["image"] = self._pad(batch["image"])
             result = parallel.gather(
                 self._step(variables, parallel.shard_batch(batch, self._mesh))
             )
@@ -71,8 +73,8 @@ class Validation:
                 found += [float(value) for value in result[key][:real]]
             for i in range(real):
                 if len(rows) < pictures:
-                    k = start + i
-                    rows.append([self._images[k], result["image"][i], self._targets[k]])
+                    image, *target = (x[start + i] for x in self._images.values())
+                    rows.append([image, result["image"][i], *target])
         return {key: float(np.mean(found)) for key, found in values.items()}, rows
 
 

@@ -216,6 +216,10 @@ def test_mistakes(made, source):
         bank.run(*made, source, fitted=math.nan)
     with pytest.raises(ValueError, match="toys test holds no images to study"):
         bank.run(*made, MemorySource([]))
+    with pytest.raises(
+        ValueError, match="study of a bank needs target; the records of"
+    ):
+        bank.run(*made, MemorySource([(16, 20)], paired=False))
     model, variables = made
     state = jax.tree.map(lambda x: x * jnp.nan, variables["lfpv"])
     with pytest.raises(ValueError, match="0: the model's output is not finite"):

@@ -139,6 +139,8 @@ def test_gradients_are_those_of_training_pairs(study):
     found = study.gradients(source, count=2)
     assert len(found) == 2
     assert not changed(found[0], study.gradients(source, count=1)[0])
+    with pytest.raises(ValueError, match="L1 loss needs target; the records of toys"):
+        study.gradients(MemorySource([(9, 11)], paired=False))
     with pytest.raises(ValueError, match="a side of 1 pixels; gradients need 2"):
         study.gradients(MemorySource([(8, 1)]))
 

@@ -69,6 +69,36 @@ class ToyBackbone(Backbone):
         return Outputs(context + y)
 
 
+@register("toy_curve", ModelCard())
+class ToyCurve(Model):
+    """Learns without references: one brightness curve, and a loss of its own."""
+
+    exposure: float = 0.6
+
+    multiple = 2
+    pad_mode = "reflect"
+
+    @nn.compact
+    def __call__(self, image, *, target=None, train=False):
+        assert target is None
+        maps = jnp.tanh(nn.Conv(3, (3, 3), name="curve")(image))
+        y = image + maps * (image * image - image)
+        return Outputs(
+            y,
+            aux={"maps": maps},
+            losses={"exposure": jnp.square(y.mean((1, 2, 3)) - self.exposure)},
+        )
+
+
+def write_photos(folder, count=6, size=(24, 20)):
+    """Writes dark photos without references."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        io.write_image(folder / f"{i}.png", rng.integers(0, 60, (*size, 3), np.uint8))
+    return folder
+
+
 def write_pairs(folder, count=6, size=(24, 20)):
     """Writes `low` and `high` folders of smooth random pairs."""
     rng = np.random.default_rng(0)
