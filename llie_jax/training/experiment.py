@@ -4,18 +4,17 @@ The training loop, `llie-jax plan` and the tests all build the same step here.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import optax
 from flax import linen as nn
 
-from llie_jax import messages, registry
+from llie_jax import messages, optimizers, registry, schedules
 from llie_jax.configs import base
 from llie_jax.losses.weighted import WeightedLoss
 from llie_jax.models.shapes import variable_shapes
-from llie_jax.training import optimizer
 from llie_jax.training.state import TrainState, create_train_state
 from llie_jax.training.step import make_train_step
 
@@ -42,30 +41,31 @@ class Experiment:
     def from_config(cls, config) -> "Experiment":
         """Builds the parts; raises ValueError where the config does not fit together.
 
-        No weights are loaded and nothing is compiled.
+        The config is checked if it is not yet (`llie_jax.configs.base.check`). No
+        weights are loaded and nothing is compiled.
         """
-        model = registry.build(config.model.to_dict())
-        name_of_model = config.model.name
-        if "host" in config.model:
-            name_of_model += f" on {config.model.host.name}"
+        config = base.check(config)
+        spec = config.model.to_dict()
+        model = registry.build(spec)
         for name, stage in config.stages.items():
             for key in ("patch_size", "patch_width"):
                 if stage[key] % model.multiple:
                     raise ValueError(
                         f"config.stages.{name}.{key} is {stage[key]}; "
-                        f"{name_of_model} needs multiples of {model.multiple}."
+                        f"{_title(spec)} needs multiples of {model.multiple}."
                     )
-        if config.optimizer.frozen:
-            _check_frozen(model, config.optimizer.frozen)
-        steps = base.total_steps(config)
-        schedule = optimizer.make_schedule(
-            config.schedule, peak=config.optimizer.learning_rate, steps=steps
+        if config.optimizer.freeze:
+            _check_freeze(model, config.optimizer.freeze)
+        schedule = schedules.make_schedule(
+            config.schedule.to_dict(),
+            peak=config.optimizer.learning_rate,
+            steps=base.total_steps(config),
         )
         return cls(
             config=config,
             model=model,
             loss=WeightedLoss(config.loss.terms.to_dict()),
-            tx=optimizer.make_optimizer(config.optimizer, schedule),
+            tx=optimizers.make_optimizer(config.optimizer.to_dict(), schedule),
             schedule=schedule,
         )
 
@@ -88,19 +88,30 @@ class Experiment:
             expand=expand,
             schedule=self.schedule,
             ema_decay=self.config.ema.decay,
-            untrained=self.config.optimizer.frozen,
+            untrained=self.config.optimizer.freeze,
             axis_name=axis_name,
         )
 
 
-def _check_frozen(model: nn.Module, patterns: Sequence[str]) -> None:
+def _title(spec: Mapping[str, Any]) -> str:
+    """Returns a model's name and that of the model inside it: "lfpv on snr_net"."""
+    models = registry.names("model")
+    inside = [
+        _title(value)
+        for value in spec.values()
+        if isinstance(value, Mapping) and value.get("name") in models
+    ]
+    return " on ".join([spec["name"], *inside])
+
+
+def _check_freeze(model: nn.Module, patterns: Sequence[str]) -> None:
     """Raises ValueError if a pattern names no parameter of the model."""
     params = variable_shapes(model)["params"]
     for pattern in patterns:
-        if not any(jax.tree.leaves(optimizer.matching(params, (pattern,)))):
+        if not any(jax.tree.leaves(optimizers.matching(params, (pattern,)))):
             raise ValueError(
-                f"config.optimizer.frozen has {pattern!r}, which fits no parameter of "
-                f"{type(model).__name__}. Paths begin with "
+                f"config.optimizer.freeze has {pattern!r}, which matches no "
+                f"parameter of {type(model).__name__}. Paths begin with "
                 f"{messages.listed(sorted(f'{name}/' for name in params), limit=8)}; "
                 "* stands for any text."
             )

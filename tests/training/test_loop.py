@@ -212,7 +212,7 @@ def test_starting_from_other_weights(pairs, unbroken, tmp_path):
     config.stages.s0.steps = 1
     config.optimizer.learning_rate = 0.0
     config.optimizer.weight_decay = 0.0
-    config.schedule.name = "constant"
+    config.schedule = base.spec("constant")
     begun = loop.train(config, tmp_path / "fits", progress=False)
     _, best = weights.load(workdir)
     same(begun.state.params, best["params"])
@@ -325,7 +325,7 @@ def test_an_experiment_that_fails_is_named(tmp_path, text):
     path = tmp_path / "mine.py"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"mine\.py: "):
-        base.load(path)
+        load_config(path)
 
 
 def test_public_names():
