@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
     from llie_jax import evaluation
     from llie_jax.cli import output
     from llie_jax.evaluation import scores as results
-    from llie_jax.models import options
+    from llie_jax.models import base
 
     scores = evaluation.run(
         args.weights,
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
         all_protocols=args.report_all,
         batch_size=args.batch_size,
         tile=args.tile,
-        test_options=options.parse(args.option),
+        test_options=base.parse_options(args.option),
     )
     results.show(scores, output.console())
     if args.out:

@@ -1,9 +1,9 @@
-"""Time of each host with ADR and POG beside the host alone.
+"""Time of each backbone with ADR and POG beside the backbone alone.
 
 python -m bench.adr
 python -m bench.adr --only cidnet --dtype bfloat16 --clock cpu --out cidnet.json
 
-Full size with the paper's settings, on crops of the size that the host is trained
+Full size with the paper's settings, on crops of the size that the backbone is trained
 with. Forward is inference, with what depends on parameters only computed beforehand;
 step is the loss's gradient and an Adam update. The forms run in turns; the median of
 each counts. Prints a table and writes bench/results/adr.json.
@@ -25,7 +25,7 @@ import optax
 import llie_jax
 from llie_jax.files import atomic
 from llie_jax.inference.freeze import freeze
-from llie_jax.models.shapes import variable_shapes
+from llie_jax.models.base import variable_shapes
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "adr.json"
 
@@ -115,7 +115,7 @@ def main():
             continue
         slot = {"name": "adr", "width": width}
         models = {
-            "host": llie_jax.build({"name": name, "dtype": args.dtype}),
+            "backbone": llie_jax.build({"name": name, "dtype": args.dtype}),
             "adr": llie_jax.build(
                 {"name": name, "dtype": args.dtype, "reallocate": slot}
             ),
@@ -126,11 +126,12 @@ def main():
                 args.repeats,
                 CLOCKS[args.clock],
             )
-            ratio = found["adr"] / found["host"]
+            ratio = found["adr"] / found["backbone"]
             rows[f"{name} {what}"] = {**found, "ratio": ratio}
             print(
-                f"{name:14}{what:8}{size}x{size} host {found['host']:9.1f} ms   with "
-                f"ADR {found['adr']:9.1f} ms   ratio {ratio:.3f}",
+                f"{name:14}{what:8}{size}x{size} backbone "
+                f"{found['backbone']:9.1f} ms   with ADR {found['adr']:9.1f} ms   "
+                f"ratio {ratio:.3f}",
                 flush=True,
             )
     result = {

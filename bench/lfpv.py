@@ -24,8 +24,8 @@ import llie_jax
 from bench.adr import CLOCKS, dark_images, measure
 from llie_jax.files import atomic
 from llie_jax.inference.freeze import freeze
+from llie_jax.models.base import variable_shapes
 from llie_jax.models.lfpv import UPDATE_RULES
-from llie_jax.models.shapes import variable_shapes
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "lfpv.json"
 
@@ -96,7 +96,7 @@ def main():
     )
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
     args = parser.parse_args()
-    models = {"host": llie_jax.build("snr_net")} | {
+    models = {"backbone": llie_jax.build("snr_net")} | {
         rule: llie_jax.build({"name": "lfpv", "update_rule": rule})
         for rule in args.rules
     }
@@ -112,15 +112,15 @@ def main():
             CLOCKS[args.clock],
         )
         for name in list(found)[1:]:
-            ratio = found[name] / found["host"]
+            ratio = found[name] / found["backbone"]
             label = "with LFPV" if what == "forward" else f"rule {name}"
             rows[f"{what}, {label}"] = {
-                "host": found["host"],
+                "backbone": found["backbone"],
                 "lfpv": found[name],
                 "ratio": ratio,
             }
             print(
-                f"{what:8}{label:16} host {found['host']:9.1f} ms   with LFPV "
+                f"{what:8}{label:16} backbone {found['backbone']:9.1f} ms   with LFPV "
                 f"{found[name]:9.1f} ms   ratio {ratio:.3f}",
                 flush=True,
             )

@@ -17,11 +17,7 @@ from flax import linen as nn
 from jax.extend import core
 
 from llie_jax import registry
-from llie_jax.models import lfpv
-from llie_jax.models.shapes import variable_shapes
-
-_LEARNED = ("params", lfpv.STATE)
-"""The collections whose values count as parameters."""
+from llie_jax.models.base import variable_shapes
 
 _RESIZES = ("resize_aligned", "resize_bilinear")
 """Names of jitted functions whose products only interpolate."""
@@ -76,7 +72,7 @@ def count(spec: registry.Spec, size: Sequence[int] = (256, 256)) -> Costs:
 
     apply = functools.partial(model.apply, mutable=["cache"])
     cached = jax.eval_shape(apply, variables, image)[1]  # as inference has it
-    learned = {name: variables.pop(name) for name in _LEARNED if name in variables}
+    learned = {name: variables.pop(name) for name in model.learned if name in variables}
 
     # `learned` comes first among the inputs of the traced function.
     def enhance(learned, rest, image):

@@ -14,7 +14,7 @@ import optax
 from flax import traverse_util
 
 from llie_jax import registry
-from llie_jax.registry import register
+from llie_jax.registry import Card, register
 
 
 def _none_scaled() -> dict[str, Any]:
@@ -85,7 +85,7 @@ class Optimizer(abc.ABC):
         )
 
 
-@register("adam", kind="optimizer")
+@register("adam", Card("optimizer"))
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Adam(Optimizer):
     """Adam.
@@ -107,7 +107,7 @@ class Adam(Optimizer):
         return optax.adam(schedule, b1=self.b1, b2=self.b2, eps=self.eps)
 
 
-@register("adamw", kind="optimizer")
+@register("adamw", Card("optimizer"))
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdamW(Adam):
     """Adam with weight decay apart from the gradient.
@@ -138,7 +138,7 @@ class AdamW(Adam):
         )
 
 
-@register("sgd", kind="optimizer")
+@register("sgd", Card("optimizer"))
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SGD(Optimizer):
     """Gradient descent without momentum."""

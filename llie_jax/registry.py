@@ -5,7 +5,7 @@ and any of the part's fields. Fields that are left out have the part's own defau
 
     build("darkir")
     build({"name": "darkir", "width": 64, "dilations": [1]})
-    build({"name": "lfpv", "host": {"name": "darkir"}})
+    build({"name": "lfpv", "backbone": {"name": "darkir"}})
 """
 
 import dataclasses
@@ -37,30 +37,65 @@ _TYPES = (
 
 
 @dataclasses.dataclass(frozen=True)
+class Card:
+    """What is known about a part; kinds with facts of their own extend it.
+
+    Attributes:
+        kind: "model", "loss", ...; names are unique within a kind. A subclass that
+            stands for one kind gives it as the default.
+        internal: fields of the part that its caller decides, and no spec.
+
+    Raises:
+        TypeError: for a fact that this kind of card does not have.
+    """
+
+    kind: str
+    internal: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+
+    def __new__(cls, *args, **facts):
+        """Names what is unknown, and what is meant."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for fact in facts:
+            if fact not in known:
+                raise TypeError(
+                    f"{cls.__name__} has no fact {fact!r}."
+                    f"{messages.suggest(fact, known)} Facts: {', '.join(known)}."
+                )
+        return super().__new__(cls)
+
+
+@dataclasses.dataclass(frozen=True)
 class Part:
     """A registered part.
 
     Attributes:
         name: the name in specs.
-        kind: "model", "layer", "loss", ...; names are unique within a kind.
         make: a Module class, or a function whose keyword-only options are its fields.
-        facts: what else the registering module wants known. Of a model, for example,
-            `sizes` (name -> fields), `parity` (what it was compared with) and
-            `trained`, a dict of `config`, `data`, `protocol` and `score` (metric ->
-            value).
+        card: what is known about it.
     """
 
     name: str
-    kind: str
     make: Callable[..., Any]
-    facts: Mapping[str, Any]
+    card: Card
+
+    @property
+    def facts(self):  # TEMPORARY
+        """Facts of parts without a card of their own kind."""
+        return self.card.facts if isinstance(self.card, _Facts) else {}
+
+    @property
+    def kind(self) -> str:
+        """The table that the part is in."""
+        return self.card.kind
 
     def fields(self) -> dict[str, Any]:
         """Returns the defaults of all fields; `inspect.Parameter.empty` if required."""
-        hidden = (*_MODULE_INTERNALS, *self.facts.get("internal", ()))
+        hidden = (*_MODULE_INTERNALS, *self.card.internal)
         if dataclasses.is_dataclass(self.make):
             found = {}
-            for field in dataclasses.fields(self.make):
+            # The fields of the base class `Layer` come first; people look for others.
+            fields = dataclasses.fields(self.make)
+            for field in sorted(fields, key=lambda field: field.name in _DTYPE_FIELDS):
                 if not field.init or field.name in hidden:
                     continue
                 if field.default is not dataclasses.MISSING:
@@ -102,25 +137,40 @@ class Factory:
         return self.make(*args, **{**dict(self.fields), **more})
 
 
-def register(name: str, *, kind: str = "model", **facts: Any) -> Callable:
+@dataclasses.dataclass(frozen=True)
+class _Facts(Card):  # TEMPORARY until all kinds have cards
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def register(  # noqa: D417
+    name: str, card: Card | None = None, *, kind="model", **facts
+) -> Callable:
     """Registers the decorated Module class or function as `name`.
 
     Args:
         name: the name in specs.
-        kind: the table; "model" (built to an instance), "layer" (built to a factory),
-            or any other ("loss", "metric": looked up by the code that uses them).
-        **facts: stored with the part, read with `get(...).facts`. `internal` lists
-            what the caller of the part decides, and no spec.
+        card: what is known about it. Its `kind` is the table: a "model" is built to an
+            instance, the part of a slot to a factory, and other kinds ("loss",
+            "metric", ...) are looked up by the code that uses them.
 
     Raises:
+        TypeError: if `card` is no card.
         ValueError: if the name is taken.
     """
+    if card is None and facts | {"x": 1}:
+        internal = tuple(facts.pop("internal", ()))
+        card = _Facts(kind, internal=internal, facts=facts)
+    if not isinstance(card, Card):
+        raise TypeError(
+            f"register({name!r}, ...) takes a card, such as ModelCard(...) or "
+            f'Card("norm"), not {card!r}.'
+        )
 
     def add(make):
-        table = _PARTS.setdefault(kind, {})
+        table = _PARTS.setdefault(card.kind, {})
         if name in table and table[name].make is not make:
-            raise ValueError(f"The {kind} name {name!r} is registered twice.")
-        table[name] = Part(name, kind, make, facts)
+            raise ValueError(f"The {card.kind} name {name!r} is registered twice.")
+        table[name] = Part(name, make, card)
         return make
 
     return add
@@ -129,6 +179,20 @@ def register(name: str, *, kind: str = "model", **facts: Any) -> Callable:
 def names(kind: str = "model") -> list[str]:
     """Returns the registered names of one kind, sorted."""
     return sorted(_PARTS.get(kind, {}))
+
+
+def kinds() -> list[str]:
+    """Returns the kinds of which there are parts, sorted."""
+    return sorted(_PARTS)
+
+
+def part_of(make: Callable[..., Any]) -> Part | None:
+    """Returns the part that a Module class or function is registered as, if any."""
+    for table in _PARTS.values():
+        for part in table.values():
+            if part.make is make:
+                return part
+    return None
 
 
 def list_models() -> list[str]:
@@ -144,8 +208,12 @@ def get(name: str, *, kind: str = "model") -> Part:
     """
     table = _PARTS.get(kind, {})
     if name not in table:
+        elsewhere = [other for other in kinds() if name in _PARTS[other]]
+        what = (
+            f" It is the name of a {messages.listed(elsewhere)}." if elsewhere else ""
+        )
         raise ValueError(
-            f"Unknown {kind} {name!r}.{messages.suggest(name, table)} "
+            f"Unknown {kind} {name!r}.{what}{messages.suggest(name, table)} "
             f"Registered: {', '.join(sorted(table)) or 'none'}."
         )
     return table[name]
@@ -176,7 +244,8 @@ def split_spec(spec: Spec, *, kind: str = "model") -> tuple[Part, dict[str, Any]
                 f"{part.name!r} has no field {key!r}.{messages.suggest(key, fields)} "
                 f"Fields: {', '.join(fields)}."
             )
-        if isinstance(value, str) and (_is_slot(fields[key]) or _is_model(fields[key])):
+        kind = slot_kind(fields[key])
+        if kind and isinstance(value, str):
             value = given[key] = {"name": value}
         if value is None and part.takes_none(key):
             continue
@@ -198,12 +267,12 @@ def complete_spec(spec: Spec, *, kind: str = "model") -> dict[str, Any]:
     part, given = split_spec(spec, kind=kind)
     complete = {"name": part.name}
     for key, default in part.fields().items():
-        if kind == "layer" and key in _DTYPE_FIELDS and key not in given:
+        if kind != "model" and key in _DTYPE_FIELDS and key not in given:
             continue  # the module that has the slot decides
         value = given.get(key, default)
         if value is inspect.Parameter.empty:
             raise ValueError(f"{part.name!r} needs a value for its field {key!r}.")
-        plain, value = _to_plain(key, value)
+        plain, value = _to_plain(key, value, slot_kind(default))
         if plain:
             complete[key] = value
     return complete
@@ -214,38 +283,59 @@ def default_spec(name: str, *, kind: str = "model") -> dict[str, Any]:
     return complete_spec({"name": name}, kind=kind)
 
 
+def spec_of(model: nn.Module) -> dict[str, Any]:
+    """Returns the complete spec of a model.
+
+    Raises:
+        ValueError: if its class is not registered.
+    """
+    plain, spec = _to_plain("", model)
+    if not plain:
+        raise ValueError(f"{type(model).__name__} is not a registered model.")
+    return spec
+
+
 def build(spec: Spec) -> nn.Module:
     """Builds a model from its spec.
 
-    Sub-specs are built too: a model inside a model becomes an instance, a layer becomes
-    its class, or a `Factory` if fields are set.
+    Sub-specs are built too: a model inside a model becomes an instance, the part of a
+    slot becomes its class, or a `Factory` if fields are set.
 
     Raises:
         ValueError, TypeError: if the spec names something unknown, see `split_spec`.
     """
     part, given = split_spec(spec)
     complete_spec(spec)  # a required field that is missing is an error here
-    return part.make(**{key: _to_field(key, value) for key, value in given.items()})
+    return part.make(**_to_fields(part, given))
 
 
-def _is_slot(default: Any) -> bool:
-    """Returns whether a field takes a part: its default is a Module class."""
-    return inspect.isclass(default) and issubclass(default, nn.Module)
+def slot_kind(default: Any) -> str:
+    """Returns the kind of part that a field takes, "" if it takes a plain value.
 
-
-def _is_model(default: Any) -> bool:
-    """Returns whether a field takes a model: its default is one."""
-    return isinstance(default, nn.Module)
+    A field takes parts if its default is one: a model for a model inside a model, a
+    registered Module class for a slot.
+    """
+    make = default if inspect.isclass(default) else type(default)
+    if not issubclass(make, nn.Module):
+        return ""
+    part = part_of(make)
+    if part is not None:
+        return part.kind
+    return "" if inspect.isclass(default) else "model"
 
 
 def _expected(value: Any, default: Any) -> str:
     """Returns what a field with this default takes, "" if the value is of that type."""
-    if _is_model(default):
-        fits = isinstance(value, Mapping | nn.Module)
-        return "" if fits else "a model: its name, or a dict with its 'name'"
-    if _is_slot(default):
-        fits = isinstance(value, Mapping) or callable(value)
-        return "" if fits else "a layer: its name, or a dict with its 'name'"
+    if kind := slot_kind(default):
+        if isinstance(value, Mapping):
+            return ""
+        if kind == "model":
+            fits = isinstance(value, nn.Module)
+        else:
+            part = part_of(value) if inspect.isclass(value) else None
+            fits = callable(value) and (part is None or part.kind == kind)
+        options = messages.listed(names(kind))
+        return "" if fits else f"a {kind}, by name or as a dict with 'name': {options}"
     for kind, accepted, words in _TYPES:
         if isinstance(default, kind):
             fits = isinstance(value, accepted)
@@ -257,11 +347,17 @@ def _expected(value: Any, default: Any) -> str:
     return ""
 
 
-def _to_plain(key: str, value: Any) -> tuple[bool, Any]:
-    """Returns whether a field's value has a plain form, and that form."""
+def _to_plain(key: str, value: Any, kind: str = "") -> tuple[bool, Any]:
+    """Returns whether a field's value has a plain form, and that form.
+
+    Args:
+        key: the field.
+        value: its value.
+        kind: from `slot_kind`.
+    """
+    if kind and isinstance(value, Mapping):
+        return True, complete_spec(value, kind=kind)
     if isinstance(value, Mapping):
-        if "name" in value:
-            return True, complete_spec(value, kind=_kind_of(value["name"]))
         return True, {k: _to_plain(k, v)[1] for k, v in value.items()}
     if key in _DTYPE_FIELDS and value is not None:
         return True, jnp.dtype(value).name
@@ -269,24 +365,35 @@ def _to_plain(key: str, value: Any) -> tuple[bool, Any]:
         return True, [_to_plain("", item)[1] for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return True, value
-    for part in _PARTS.get("layer", {}).values():
-        if part.make is value:
-            return True, complete_spec(part.name, kind="layer")
-    for part in _PARTS.get("model", {}).values():
-        if part.make is type(value):
-            fields = {field: getattr(value, field) for field in part.fields()}
-            return True, complete_spec({"name": part.name, **fields})
-    return False, None
+    if isinstance(value, Factory):
+        part, fields = part_of(value.make), dict(value.fields)
+    elif inspect.isclass(value):
+        part, fields = part_of(value), {}
+    else:
+        part = part_of(type(value))
+        fields = {name: getattr(value, name) for name in part.fields()} if part else {}
+    if part is None:
+        return False, None
+    return True, complete_spec({"name": part.name, **fields}, kind=part.kind)
 
 
-def _to_field(key: str, value: Any) -> Any:
+def _to_fields(part: Part, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values that a part's fields take for plain values of a spec."""
+    defaults = part.fields()
+    return {
+        key: _to_field(key, value, slot_kind(defaults[key]))
+        for key, value in given.items()
+    }
+
+
+def _to_field(key: str, value: Any, kind: str = "") -> Any:
     """Returns the value that a Module's field takes for a plain value of a spec."""
-    if isinstance(value, Mapping) and "name" in value:
-        if _kind_of(value["name"]) == "model":
+    if kind and isinstance(value, Mapping):
+        if kind == "model":
             return build(value)
-        part, given = split_spec(value, kind="layer")
-        complete_spec(value, kind="layer")
-        fields = {key: _to_field(key, item) for key, item in given.items()}
+        part, given = split_spec(value, kind=kind)
+        complete_spec(value, kind=kind)
+        fields = _to_fields(part, given)
         return (
             Factory(part.make, tuple(sorted(fields.items()))) if fields else part.make
         )
@@ -296,15 +403,3 @@ def _to_field(key: str, value: Any) -> Any:
         # JSON has no tuples, and Modules must stay hashable.
         return tuple(_to_field("", item) for item in value)
     return value
-
-
-def _kind_of(name: str) -> str:
-    """Returns the kind of a part inside a model's spec."""
-    for kind in ("model", "layer"):
-        if name in _PARTS.get(kind, {}):
-            return kind
-    known = names("model") + names("layer")
-    raise ValueError(
-        f"Unknown part {name!r}.{messages.suggest(name, known)} "
-        f"Registered: {', '.join(known)}."
-    )

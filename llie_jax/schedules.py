@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from llie_jax import registry
-from llie_jax.registry import register
+from llie_jax.registry import Card, register
 
 Curve = Callable[[jax.Array], jax.Array]
 """From a step to the rate at that step, without warm-up."""
@@ -69,7 +69,7 @@ class Schedule(abc.ABC):
         return rate
 
 
-@register("constant", kind="schedule")
+@register("constant", Card("schedule"))
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Constant(Schedule):
     """The peak throughout."""
@@ -79,7 +79,7 @@ class Constant(Schedule):
         return lambda step: jnp.asarray(peak)
 
 
-@register("cosine", kind="schedule")
+@register("cosine", Card("schedule"))
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cosine(Schedule):
     """Half a cosine from the peak to `final_rate` over the whole run.
@@ -95,7 +95,7 @@ class Cosine(Schedule):
         return _half_cosines(peak, (1.0,), (self.final_rate,), self.warmup_steps, steps)
 
 
-@register("cosine_periods", kind="schedule")
+@register("cosine_periods", Card("schedule"))
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CosinePeriods(Schedule):
     """Periods that each begin at the peak and end at a rate of their own.
@@ -128,7 +128,7 @@ class CosinePeriods(Schedule):
         )
 
 
-@register("steps", kind="schedule")
+@register("steps", Card("schedule"))
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Steps(Schedule):
     """The rate is multiplied by a factor at fixed shares of the run.

@@ -13,7 +13,7 @@ import pytest
 import llie_jax
 from llie_jax import weights
 from llie_jax.image import io
-from llie_jax.models.shapes import variable_shapes
+from llie_jax.models.base import variable_shapes
 from tests.conftest import ROOT
 
 SPEC = {

@@ -31,7 +31,7 @@ def test_values_that_fit():
     def make(*, factor=0.5, mode="a", host=None, needed, parts=(), kind=int):
         return factor, mode, host, needed, parts, kind
 
-    registry.register("all", kind="types")(make)
+    registry.register("all", registry.Card("types"))(make)
     given = {
         "factor": 1,
         "mode": "b",
@@ -55,7 +55,11 @@ class Wide(nn.Module):
     width: int
 
 
-class Host(nn.Module):
+class Odd(nn.Module):
+    """A part of another kind."""
+
+
+class Whole(nn.Module):
     """A model with a slot."""
 
     slot: ModuleFactory = Plain
@@ -64,37 +68,40 @@ class Host(nn.Module):
 @pytest.fixture
 def parts(monkeypatch):
     monkeypatch.setattr(registry, "_PARTS", {})
-    registry.register("plain", kind="layer")(Plain)
-    registry.register("wide", kind="layer")(Wide)
-    registry.register("host")(Host)
+    registry.register("plain", registry.Card("part"))(Plain)
+    registry.register("wide", registry.Card("part"))(Wide)
+    registry.register("odd", registry.Card("other"))(Odd)
+    registry.register("model", registry.Card("model"))(Whole)
 
 
 def test_a_slot(parts):
     spec = registry.complete_spec(
-        {"name": "host", "slot": {"name": "wide", "width": 3}}
+        {"name": "model", "slot": {"name": "wide", "width": 3}}
     )
-    assert spec == {"name": "host", "slot": {"name": "wide", "width": 3}}
+    assert spec == {"name": "model", "slot": {"name": "wide", "width": 3}}
     model = registry.build(json.loads(json.dumps(spec)))
     assert model == registry.build(spec)  # compiled once, though built twice
     assert hash(model) == hash(registry.build(spec))
     assert model.slot(name="part").width == 3
     assert model.slot(width=5).width == 5
-    assert registry.default_spec("host")["slot"] == {"name": "plain"}
-    assert isinstance(registry.build({"name": "host", "slot": "plain"}).slot(), Plain)
+    assert registry.default_spec("model")["slot"] == {"name": "plain"}
+    assert isinstance(registry.build({"name": "model", "slot": "plain"}).slot(), Plain)
 
 
 @pytest.mark.parametrize(
     ("slot", "expected"),
     [
-        (3, "'slot' of 'host' is a layer.*got 3"),
+        (3, "'slot' of 'model' is a part, by name.*plain, wide; got 3"),
         ("plane", "Unknown part 'plane'. Did you mean 'plain'"),
+        ("odd", "Unknown part 'odd'. It is the name of a other.*plain, wide"),
+        (Odd, "'slot' of 'model' is a part"),
         ({"name": "wide"}, "'wide' needs a value for its field 'width'"),
         ({"name": "wide", "with": 3}, "'wide' has no field 'with'.*'width'"),
     ],
 )
 def test_a_slot_that_does_not_fit(parts, slot, expected):
     with pytest.raises(ValueError, match=expected):
-        registry.build({"name": "host", "slot": slot})
+        registry.build({"name": "model", "slot": slot})
 
 
 def test_listed():

@@ -14,11 +14,11 @@ EXAMPLES = """
   llie-jax bank --weights runs/lfpv --data lol_v1 --split train --fitted 25
 
 Which nodes are used: their mean share of all places, and its entropy; a place is a
-value of the host's features for vectors, and a patch of them for patches. How alike
-nodes are: cosine similarity. What the bank adds: PSNR of host + LFPV less that of the
-host alone, on images that the host fits fully and on others. The paper makes this
-split of the training set (--split train). --out writes a report with charts and the
-assignment of photos.
+value of the backbone's features for vectors, and a patch of them for patches. How alike
+nodes are: cosine similarity. What the bank adds: PSNR of backbone + LFPV less that of
+the backbone alone, on images that the backbone fits fully and on others. The paper
+makes this split of the training set (--split train). --out writes a report with charts
+and the assignment of photos.
 """
 
 
@@ -52,8 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fitted",
         type=float,
         metavar="DB",
-        help="PSNR of the host alone from which on an image counts as fully fitted; "
-        "left out, the median of all",
+        help="PSNR of the backbone alone from which on an image counts as fully "
+        "fitted; left out, the median of all",
     )
     parser.add_argument("--json", metavar="FILE", help="also write all numbers there")
     parser.add_argument(

@@ -76,15 +76,15 @@ def _parse_size(text: str) -> tuple[int, int]:
 
 def _parse_model(text: str):
     """Returns the spec of `darkir`, `darkir-l` or `{"name": "darkir", ...}`."""
-    from llie_jax import registry
     from llie_jax.cli import output
+    from llie_jax.models import base
 
     if text.lstrip().startswith("{"):
         return output.read_json_argument(text, "The model")
     name, _, size = text.partition("-")
     if not size:
         return name
-    sizes = registry.get(name).facts.get("sizes", {})
+    sizes = base.card(name).sizes
     if size not in sizes:
         raise ValueError(
             f"{name!r} has no size {size!r}.{messages.suggest(size, sizes)} "

@@ -136,10 +136,10 @@ def run(args: argparse.Namespace) -> int:
         _say(console, f"No --weights given: using those of the demo, {weights}.")
     import llie_jax.weights
     from llie_jax.inference import freeze
-    from llie_jax.models import options
+    from llie_jax.models import base
 
     model, variables = llie_jax.weights.load(weights)
-    model = options.with_test_options(model, options.parse(args.option))
+    model = model.with_options(base.parse_options(args.option))
     variables = freeze.freeze(model, variables)
     done = _enhance_all(args, console, model, variables, sizes)
     if done < len(jobs):

@@ -37,8 +37,9 @@ def load_config(config: str, overrides: Sequence[str] = ()):
 
     def read(key: str, text: str, like: Any) -> Any:
         # The part that has the field says in the check whether it takes None.
-        part = key.partition(".")[0] in base.KINDS and not isinstance(like, str)
-        return None if part and text.lower() == "none" else _read(key, text, like)
+        none = text.lower() == "none" and not isinstance(like, str)
+        part = base.kind_at(found, key.rpartition(".")[0])
+        return None if none and part else _read(key, text, like)
 
     base.override(found, _changes(overrides), read)
     return base.check(found)

@@ -1,6 +1,7 @@
 """`llie-jax models`: what there is, and how far each of it has been checked."""
 
 import argparse
+import dataclasses
 
 from llie_jax import messages
 
@@ -42,11 +43,12 @@ def list_models(pattern: str = "*") -> dict:
     import fnmatch
 
     from llie_jax import costs, registry, weights
+    from llie_jax.models import base
 
     glob = pattern if set(pattern) & set("*?[") else f"*{pattern}*"
     models, published = {}, {}
     for name in registry.list_models():
-        facts = registry.get(name).facts
+        card = base.card(name)
         records = {
             key: record
             for key, record in weights.published().items()
@@ -57,14 +59,17 @@ def list_models(pattern: str = "*") -> dict:
             matching = list(records)
         elif not matching:
             continue
-        sizes = facts.get("sizes") or {"": {}}
+        sizes = card.sizes or {"": {}}
         models[name] = {
             "sizes": {
                 size: _costs(costs.count({"name": name, **fields}))
                 for size, fields in sizes.items()
             },
-            "parity_tested": facts.get("parity", ""),
-            "trained": dict(facts.get("trained", {})),
+            "parity_tested": card.verified,
+            "trained": {
+                size: dataclasses.asdict(result)
+                for size, result in card.trained.items()
+            },
         }
         for key in matching:
             path = weights.locate(key)

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seeds", type=positive, default=3, metavar="N", help="number of draws"
     )
     parser.add_argument(
-        "--host-only",
+        "--backbone-only",
         action="store_true",
         help="leave ADR's parameters in reset attention layers as they are",
     )
@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> None:
             variables,
             source,
             max_images=args.max_images,
-            host_only=args.host_only,
+            backbone_only=args.backbone_only,
             advance=advance,
         )
         if kinds:
@@ -142,7 +142,7 @@ def run(args: argparse.Namespace) -> None:
         "model": described["spec"],
         "weights_sha256": described["weights_sha256"],
         "data": {"name": source.name, "split": source.split, "images": count},
-        "host_only": args.host_only,
+        "backbone_only": args.backbone_only,
         "device": jax.devices()[0].device_kind,
         "versions": {"llie_jax": llie_jax.__version__, "jax": jax.__version__},
         **result,

@@ -18,6 +18,7 @@ import llie_jax.models  # noqa: F401  registers what specs name
 from llie_jax import messages, optimizers, registry, schedules
 from llie_jax.data import catalogue, pipeline
 from llie_jax.losses import weighted
+from llie_jax.models.base import card
 
 MAPPINGS = ("shard_map", "pmap")
 NONFINITE = ("stop", "skip")
@@ -25,16 +26,8 @@ NONFINITE = ("stop", "skip")
 LOL = Literal["lol_v1", "lol_v2_real", "lol_v2_syn"]
 """The data sets of most recipes."""
 
-WRAPPED = "host"
-"""The field of `lfpv` that holds the wrapped model; its outputs are named for it."""
-
-KINDS = {
-    "model": ("model", "layer"),
-    "loss": ("loss", "weight_schedule"),
-    "optimizer": ("optimizer",),
-    "schedule": ("schedule",),
-}
-"""Kinds of the parts that the tables of a config name."""
+NOT_IN_CONFIGS = ("metric",)
+"""Kinds of parts that no config names."""
 
 SHARED = {
     "optimizer": tuple(f.name for f in dataclasses.fields(optimizers.Optimizer)),
@@ -56,7 +49,8 @@ def spec(name: str, kind: str | None = None, **fields: Any) -> ConfigDict:
     """Returns the complete spec of a part, locked.
 
     Args:
-        name: the registered name of a model, layer, loss term, optimizer or schedule.
+        name: the registered name of a model, loss term, optimizer, schedule, or part
+            of a slot.
         kind: only needed where parts of several kinds have that name.
         **fields: values that differ from the part's defaults. A loss term also takes
             `on`, `weight` and more, see `llie_jax.losses.weighted`.
@@ -65,8 +59,8 @@ def spec(name: str, kind: str | None = None, **fields: Any) -> ConfigDict:
         ValueError: for an unknown name or field, naming the nearest known one, and for
             a name of several kinds without `kind`.
     """
-    known = [kind for kinds in KINDS.values() for kind in kinds]
     if kind is None:
+        known = [each for each in registry.kinds() if each not in NOT_IN_CONFIGS]
         found = [each for each in known if name in registry.names(each)]
         if len(found) > 1:
             raise ValueError(
@@ -89,7 +83,7 @@ def sized(name: str, size: str) -> ConfigDict:
     Raises:
         ValueError: for an unknown model or size, listing the sizes.
     """
-    sizes = registry.get(name).facts.get("sizes", {})
+    sizes = card(name).sizes
     if size not in sizes:
         raise ValueError(
             f"{name!r} has no size {size!r}.{messages.suggest(size, sizes)} "
@@ -201,8 +195,8 @@ def get_config() -> ConfigDict:
 def add_lfpv(config: ConfigDict, *, weight: float = 1.0, **fields: Any) -> ConfigDict:
     """Puts LFPV round the model of a recipe, and returns the config.
 
-    The recipe's loss terms, under the new name `WRAPPED_TERM`, stay on what the model
-    makes without the bank. The term `lfpv_pixel` is the term `pixel` on what it makes
+    The recipe's loss terms, now named `backbone_TERM`, stay on what the model makes
+    without the bank. The term `lfpv_pixel` is the term `pixel` on what it makes
     with the bank.
 
     Source: the paper's loss of two terms; which of them has perceptual parts is from
@@ -225,12 +219,12 @@ def add_lfpv(config: ConfigDict, *, weight: float = 1.0, **fields: Any) -> Confi
     found = {}
     for name, term in terms.items():
         root, _, leaf = term["on"].partition(".")
-        paths = {"image": f"aux.{WRAPPED}_image", "aux": f"aux.{WRAPPED}_{leaf}"}
-        found[f"{WRAPPED}_{name}"] = {**term, "on": paths.get(root, term["on"])}
+        paths = {"image": "aux.backbone_image", "aux": f"aux.backbone_{leaf}"}
+        found[f"backbone_{name}"] = {**term, "on": paths.get(root, term["on"])}
     pixel = terms["pixel"]
     found["lfpv_pixel"] = {**pixel, "weight": weight * pixel["weight"]}
     config.loss.terms = _table(found)
-    config.model = spec("lfpv", **{WRAPPED: config.model.to_dict()}, **fields)
+    config.model = spec("lfpv", backbone=config.model.to_dict(), **fields)
     return config
 
 
@@ -241,9 +235,10 @@ def override(
 ) -> None:
     """Changes values by their dotted keys, whatever their order.
 
-    A spec's `name` exchanges the part: `optimizer.name` "sgd" for "adam". What all
-    parts of a kind share (an optimizer's learning rate, what a loss term is on) keeps
-    its value; the new part's other fields have their defaults or what `changes` say.
+    A name exchanges a part: `optimizer`, or `optimizer.name`, "sgd" for "adam". What
+    all parts of a kind share (an optimizer's learning rate, what a loss term is on)
+    keeps its value; the new part's other fields have their defaults or what `changes`
+    say.
 
     Args:
         config: an experiment that is not checked yet; it is changed.
@@ -256,10 +251,11 @@ def override(
         TypeError: for a value of another type.
     """
     changes = dict(changes)
-    for key in sorted(changes, key=lambda key: key.count(".")):
-        path, _, last = key.rpartition(".")
-        if last == "name" and (kinds := KINDS.get(path.partition(".")[0])):
-            _exchange(config, path, kinds, changes, read)
+    paths = {key: key.removesuffix(".name") for key in changes}
+    for key in sorted(changes, key=lambda key: paths[key].count(".")):
+        named = isinstance(changes.get(key), str)  # none: an outer part took it
+        if named and (kind := kind_at(config, paths[key])):
+            _exchange(config, paths[key], kind, changes.pop(key), changes, read)
     known = flatten(config)
     for key, value in changes.items():
         if key not in known:
@@ -277,22 +273,40 @@ def override(
         table[last] = read(key, value, table[last])
 
 
+def kind_at(config: ConfigDict, path: str) -> str:
+    """Returns the kind of the part whose spec is at a dotted key, "" if none is."""
+    try:
+        table = _at(config, path)
+    except (KeyError, AttributeError, TypeError):
+        return ""
+    if not isinstance(table, ConfigDict):
+        return ""
+    match path.split("."):
+        case ["model"] | ["optimizer"] | ["schedule"]:
+            return path
+        case ["model", *above, field]:
+            above = ".".join(["model", *above])
+            part = registry.get(_at(config, above).name, kind=kind_at(config, above))
+            return registry.slot_kind(part.fields()[field])
+        case ["loss", "terms", _]:
+            return "loss"
+        case ["loss", "terms", _, "weight"]:
+            return "weight_schedule"
+    return ""
+
+
 def _exchange(
     config: ConfigDict,
     path: str,
-    kinds: tuple[str, ...],
+    kind: str,
+    name: str,
     changes: dict[str, Any],
     read: Callable[[str, Any, Any], Any],
 ) -> None:
-    """Exchanges the part at a path, and takes what is used up out of the changes."""
-    try:
-        old = _at(config, path).to_dict()
-    except (KeyError, AttributeError):
-        return  # no spec there: an unknown key like any other
-    name = changes.pop(f"{path}.name")
+    """Exchanges the part at a path, and takes its fields out of the changes."""
+    old = _at(config, path).to_dict()
     if name == old["name"]:
         return
-    kind = next(kind for kind in kinds if old["name"] in registry.names(kind))
     own, fields = (
         registry.get(each, kind=kind).fields() for each in (old["name"], name)
     )
@@ -392,6 +406,15 @@ def _checked(config: ConfigDict) -> ConfigDict:
                 "least 1."
             )
     return config
+
+
+def title(model: Mapping[str, Any] | ConfigDict) -> str:
+    """Returns the name of a spec's model and of the one inside: "lfpv on snr_net"."""
+    tables = [
+        value for value in model.values() if isinstance(value, Mapping | ConfigDict)
+    ]
+    inside = [each for each in tables if each.get("name") in registry.list_models()]
+    return " on ".join([model["name"], *map(title, inside)])
 
 
 def total_steps(config: ConfigDict) -> int:

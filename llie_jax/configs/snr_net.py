@@ -25,7 +25,7 @@ is missing.
 
 `lfpv=true` puts LFPV round the model, see docs/recipes.md. Its authors released
 `data=smid,lfpv=true`, with a perceptual term on what the model makes without the bank:
---config.loss.terms.host_perceptual.weight=0.1 turns that on.
+--config.loss.terms.backbone_perceptual.weight=0.1 turns that on.
 """
 
 from typing import Literal, NamedTuple

@@ -14,7 +14,7 @@ from llie_jax.convert import names
 from llie_jax.convert import tensors as layouts
 from llie_jax.convert.checkpoint import state_dict
 from llie_jax.messages import listed
-from llie_jax.models.shapes import variable_shapes
+from llie_jax.models import base
 
 
 def from_torch(
@@ -28,7 +28,7 @@ def from_torch(
         tensors: official state-dict keys to arrays; also nested under `params` or
             `state_dict`, or with the prefix `module.`.
         spec: the model, or some of its fields. What it leaves out is found from keys
-            and shapes; what these cannot tell (see the model's `infer_spec`) has the
+            and shapes; what these cannot tell (see the model's `TorchKeys`) has the
             paper's value.
 
     Returns:
@@ -41,12 +41,9 @@ def from_torch(
     tensors = state_dict(tensors)
     spec = infer_spec(tensors, spec)
     model = registry.build(spec)
-    facts = registry.get(spec["name"]).facts
+    keys = base.card(spec["name"]).torch
     return model, convert_tensors(
-        tensors,
-        variable_shapes(model),
-        facts["torch_keys"],
-        unused=facts.get("torch_unused", ()),
+        tensors, base.variable_shapes(model), keys.patterns, unused=keys.unused
     )
 
 
@@ -66,10 +63,12 @@ def infer_spec(
     given = {"name": spec} if isinstance(spec, str) else dict(spec or {})
     name = given.setdefault("name", None) or _find_model(tensors)
     _, fields = registry.split_spec({**given, "name": name})
-    infer = registry.get(name).facts.get("infer_spec")
-    if infer is None:
+    keys = base.card(name).torch
+    if keys is None:
         raise ValueError(f"{name!r} has no official PyTorch checkpoints to convert.")
-    found = infer({key: np.shape(value) for key, value in tensors.items()}, fields)
+    found = keys.infer_spec(
+        {key: np.shape(value) for key, value in tensors.items()}, fields
+    )
     for key, value in fields.items():
         inner = isinstance(value, Mapping) and isinstance(found.get(key), Mapping)
         found[key] = {**found[key], **value} if inner else value
@@ -127,12 +126,10 @@ def convert_tensors(
 
 def _find_model(tensors):
     """Returns the registered model that knows most of the keys."""
-    patterns = {
-        name: registry.get(name).facts.get("torch_keys", {})
-        for name in registry.list_models()
-    }
+    cards = {name: base.card(name) for name in registry.list_models()}
+    patterns = {name: card.torch.patterns for name, card in cards.items() if card.torch}
     known = {name: names.count_known(tensors, keys) for name, keys in patterns.items()}
-    # A wrapper knows all the keys of its host: the one with fewer others is meant.
+    # A wrapper knows all the keys of its backbone: the one with fewer others is meant.
     best = max(known, key=lambda name: (known[name], -len(patterns[name])))
     if known[best] <= len(tensors) / 2:
         raise ValueError(

@@ -1,6 +1,6 @@
 """Names of tensors: PyTorch state-dict keys and Flax variable paths.
 
-A model declares `TORCH_KEYS`, patterns from one to the other. A pattern names a layer
+A model's card has `TorchKeys`, patterns from one to the other. A pattern names a layer
 or a single parameter; a field in braces stands for a number:
 
     {"encoders.{i}.modules_list.{j}.conv1": "encoders_{i}/block_{j}/spatial/expand"}
@@ -21,7 +21,7 @@ def torch_key(path: str, patterns: Mapping[str, str]) -> str | None:
 
     Args:
         path: path inside its collection, "intro/kernel".
-        patterns: a model's `TORCH_KEYS`.
+        patterns: a model's `TorchKeys.patterns`.
     """
     layer, _, leaf = path.rpartition("/")
     for torch_pattern, pattern in patterns.items():

@@ -28,7 +28,6 @@ from llie_jax.image.resize import resize_bilinear
 from llie_jax.inference import freeze, padding
 from llie_jax.inference.enhance import enhance
 from llie_jax.metrics import protocol as protocols
-from llie_jax.models.options import test_options
 
 PICTURE_SIDE = 600
 """Longest side of the pictures that are kept for the report, in pixels."""
@@ -174,7 +173,7 @@ def evaluate(
                 "tiled": [source.names[index] for index in tiled],
                 "self_ensemble": False,
                 "gt_mean": False,
-                **test_options(model),
+                **model.options,
             },
         ),
         pictures=[row["picture"] for row in rows if "picture" in row],
@@ -203,7 +202,7 @@ def _compiled(model: nn.Module, size: tuple[int, int] | None) -> Callable:
         if size is None:
             return model.apply(variables, image).image.astype(jnp.float32)
         own_size = image.shape[1:3]
-        inputs = getattr(model, "native_inputs", lambda _: {})(image)
+        inputs = model.native_inputs(image)
         image, inputs = jax.tree.map(
             lambda x: resize_bilinear(x, size), (image, inputs)
         )

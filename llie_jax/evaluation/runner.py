@@ -16,7 +16,6 @@ from llie_jax.evaluation.evaluator import evaluate, progress_bar
 from llie_jax.evaluation.scores import Scores
 from llie_jax.image import io
 from llie_jax.metrics import protocol as protocols
-from llie_jax.models import options
 
 _NAMED = 5  # files that an error names
 
@@ -69,7 +68,7 @@ def run(
     # A run that is still training may have another best step by now.
     step = described["step"]
     model, variables = weight_files.load(weights, step="best" if step is None else step)
-    model = options.with_test_options(model, test_options or {})
+    model = model.with_options(test_options or {})
     workdir = _workdir(described)
     if workdir:
         config = workdir / "config.json"

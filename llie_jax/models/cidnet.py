@@ -14,19 +14,21 @@ from flax import linen as nn
 from llie_jax.image.hvi import hvi_to_rgb, rgb_to_hvi
 from llie_jax.image.resize import resize_aligned
 from llie_jax.messages import listed
-from llie_jax.models.shapes import check_image
+from llie_jax.models.base import Backbone, ModelCard, TorchKeys
 from llie_jax.nn import layers
-from llie_jax.nn.attention import Identity, channel_attention
+from llie_jax.nn.attention import channel_attention
+from llie_jax.nn.layers import Identity, Layer
 from llie_jax.registry import register
-from llie_jax.types import Dtype, ModuleFactory, Outputs, Pretrained
+from llie_jax.types import ModuleFactory, Outputs, Pretrained
 
 _EXPANSION = 2.66
+_LCA_LEVELS = (1, 2, 3, 3, 2, 1)
 
 Branches = tuple[jax.Array, jax.Array]
 """Features of the intensity branch and of the colour branch."""
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(Layer):
     """Channel attention, queries from one branch, keys and values from the other (CAB).
 
     Source: HVI-CIDNet, Section 4.2; the attention is Restormer's.
@@ -35,20 +37,16 @@ class CrossAttention(nn.Module):
         num_heads: number of heads, which divides the channels.
         reallocate: what rewrites the concatenated queries, keys and values,
             [B, H, W, 3C] -> [B, H, W, 3C].
-        dtype: computation dtype; scores are float32.
-        param_dtype: storage dtype of the parameters.
     """
 
     num_heads: int
     reallocate: ModuleFactory = Identity
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, y: jax.Array) -> jax.Array:
         """Returns what `x` reads from `y`; all are [B, H, W, C]."""
         channels = x.shape[-1]
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        types = self.types
         options = dict(use_bias=False, **types)
         temperature = self.param(
             "temperature",
@@ -61,31 +59,27 @@ class CrossAttention(nn.Module):
         pair = layers.Conv(2 * channels, (1, 1), name="key_value", **options)(y)
         pair = layers.DepthwiseConv(name="key_value_depthwise", **options)(pair)
         key, value = jnp.split(pair, 2, axis=-1)
-        if self.reallocate is not Identity:
-            features = jnp.concatenate([query, key, value], axis=-1)
-            features = self.reallocate(name="reallocate", **types)(features)
-            query, key, value = jnp.split(features, 3, axis=-1)
+        features = jnp.concatenate([query, key, value], axis=-1)
+        features = self.reallocate(name="reallocate", **types)(features)
+        query, key, value = jnp.split(features, 3, axis=-1)
         output = channel_attention(
             query, key, value, temperature, num_heads=self.num_heads
         )
         return layers.Conv(channels, (1, 1), name="project", **options)(output)
 
 
-class IntensityEnhancement(nn.Module):
+class IntensityEnhancement(Layer):
     """Feed-forward part: two gated halves, each sharpened by its own convolution (IEL).
 
     Source: HVI-CIDNet, Section 4.2.
     """
-
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns features of the same shape as `x`, [B, H, W, C]."""
         channels = x.shape[-1]
         hidden = int(_EXPANSION * channels)
-        options = dict(use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype)
+        options = dict(use_bias=False, **self.types)
         x = layers.Conv(2 * hidden, (1, 1), name="expand", **options)(x)
         x = layers.DepthwiseConv(name="depthwise", **options)(x)
         first, second = (
@@ -97,7 +91,7 @@ class IntensityEnhancement(nn.Module):
         return layers.Conv(channels, (1, 1), name="contract", **options)(first * second)
 
 
-class LightenCrossAttention(nn.Module):
+class LightenCrossAttention(Layer):
     """Cross attention and feed-forward part of one branch (LCA).
 
     One layer norm serves both inputs of the attention and the feed-forward part.
@@ -109,15 +103,11 @@ class LightenCrossAttention(nn.Module):
         residual: whether the feed-forward part adds to its input, as in the intensity
             branch, or replaces it, as in the colour branch.
         reallocate: see `CrossAttention`.
-        dtype: computation dtype.
-        param_dtype: storage dtype of the parameters.
     """
 
     num_heads: int
     residual: bool
     reallocate: ModuleFactory = Identity
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -127,7 +117,7 @@ class LightenCrossAttention(nn.Module):
             x: features of this branch [B, H, W, C].
             y: features of the other branch, of the same shape.
         """
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        types = self.types
         norm = layers.LayerNorm(name="norm", **types)
         x = x + CrossAttention(
             self.num_heads, self.reallocate, name="attention", **types
@@ -152,43 +142,35 @@ class Resize(nn.Module):
         return int(4 * self.factor**2 * x.size)
 
 
-class Downsample(nn.Module):
+class Downsample(Layer):
     """Half the size: 3x3 convolution, bilinear resize, PReLU, optional layer norm.
 
     Attributes:
         features: number of output channels.
         norm: whether a layer norm ends it.
-        dtype: computation dtype.
-        param_dtype: storage dtype of the parameters.
     """
 
     features: int
     norm: bool = False
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns features [B, H / 2, W / 2, features] of `x` [B, H, W, C]."""
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        types = self.types
         x = layers.Conv(self.features, use_bias=False, name="conv", **types)(x)
         return _finish(Resize(0.5, name="resize")(x), self.norm, types)
 
 
-class Upsample(nn.Module):
+class Upsample(Layer):
     """Twice the size, merged with a skip: 3x3 convolution, resize, 1x1, PReLU.
 
     Attributes:
         features: number of output channels.
         norm: whether a layer norm ends it.
-        dtype: computation dtype.
-        param_dtype: storage dtype of the parameters.
     """
 
     features: int
     norm: bool = False
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, skip: jax.Array) -> jax.Array:
@@ -198,7 +180,7 @@ class Upsample(nn.Module):
             x: features [B, H, W, C].
             skip: features [B, 2H, 2W, features].
         """
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        types = self.types
         options = dict(use_bias=False, **types)
         x = layers.Conv(self.features, name="conv", **options)(x)
         x = jnp.concatenate([Resize(2, name="resize")(x), skip], axis=-1)
@@ -212,12 +194,10 @@ def _finish(x, norm, types):
     return layers.LayerNorm(name="norm", **types)(x) if norm else x
 
 
-class EdgeConv(nn.Module):
+class EdgeConv(Layer):
     """3x3 convolution without bias whose border repeats the outermost pixels."""
 
     features: int
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -227,10 +207,52 @@ class EdgeConv(nn.Module):
             self.features,
             padding=0,
             use_bias=False,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
             name="conv",
+            **self.types,
         )(x)
+
+
+class Branch(Layer):
+    """One of the two branches: in, three times down and up, six LCAs, out.
+
+    The parts are numbered as in the paper and the authors' code, from 1.
+
+    Attributes:
+        features: channels that come out, 1 for intensity and 2 for colour.
+        widths: see `CIDNet`.
+        num_heads: see `CIDNet`.
+        residual: see `LightenCrossAttention`.
+        norm: see `CIDNet`.
+        reallocate: the slot of the attentions from the fourth LCA on.
+    """
+
+    features: int
+    widths: tuple[int, ...]
+    num_heads: tuple[int, ...]
+    residual: bool
+    norm: bool = False
+    reallocate: ModuleFactory = Identity
+
+    def setup(self):
+        """Builds all parts."""
+        types, levels = self.types, (1, 2, 3)
+        self.embedding = EdgeConv(self.widths[0], **types)
+        self.down = {
+            str(i): Downsample(self.widths[i], self.norm, **types) for i in levels
+        }
+        self.lca = {
+            str(i): LightenCrossAttention(
+                self.num_heads[level],
+                residual=self.residual,
+                reallocate=self.reallocate if i > 3 else Identity,
+                **types,
+            )
+            for i, level in enumerate(_LCA_LEVELS, start=1)
+        }
+        self.up = {
+            str(i): Upsample(self.widths[i - 1], self.norm, **types) for i in levels
+        }
+        self.output = EdgeConv(self.features, **types)
 
 
 TORCH_LCA_KEYS = {
@@ -259,22 +281,20 @@ TORCH_UP_KEYS = {"up_scale.0": "conv", "up": "merge"} | _TORCH_END_KEYS
 
 def _torch_keys() -> dict[str, str]:
     keys = {"trans.density_k": "density_k"}
-    for official, ours in (("HV", "hv"), ("I", "i")):
-        keys[f"{official}E_block0.1"] = f"{ours}_in/conv"
-        keys[f"{official}D_block0.1"] = f"{ours}_out/conv"
+    for official, branch in (("HV", "colour"), ("I", "intensity")):
+        keys[f"{official}E_block0.1"] = f"{branch}/embedding/conv"
+        keys[f"{official}D_block0.1"] = f"{branch}/output/conv"
         for block, name, parts in (
-            (f"{official}E_block", f"{ours}_down", TORCH_DOWN_KEYS),
-            (f"{official}D_block", f"{ours}_up", TORCH_UP_KEYS),
-            (f"{official}_LCA", f"{ours}_lca", TORCH_LCA_KEYS),
+            (f"{official}E_block", "down", TORCH_DOWN_KEYS),
+            (f"{official}D_block", "up", TORCH_UP_KEYS),
+            (f"{official}_LCA", "lca", TORCH_LCA_KEYS),
         ):
             for part, path in parts.items():
-                keys[f"{block}{{i}}.{part}"] = f"{name}{{i}}/{path}"
+                keys[f"{block}{{i}}.{part}"] = f"{branch}/{name}_{{i}}/{path}"
     return keys
 
 
 TORCH_KEYS = _torch_keys()
-
-_LCA_LEVELS = (1, 2, 3, 3, 2, 1)
 
 
 def infer_spec(
@@ -340,7 +360,7 @@ WEIGHTS = {
 
 SIZES = {
     "paper": {},
-    # With the settings of the ADR paper for this host.
+    # With the settings of the ADR paper for this backbone.
     "adr": {
         "reallocate": {
             "name": "adr",
@@ -353,19 +373,21 @@ SIZES = {
 }
 
 
-@register(
-    "cidnet",
+CARD = ModelCard(
     sizes=SIZES,
-    torch_keys=TORCH_KEYS,
-    infer_spec=infer_spec,
+    tiny={"widths": (4, 4, 8, 8), "num_heads": (1, 2, 2, 4)},
+    torch=TorchKeys(TORCH_KEYS, infer_spec),
     weights=WEIGHTS,
-    parity="official code, random weights: 2e-5",
+    verified="official code, random weights: 2e-5",
     attention_layers=("*/attention",),
     feed_forward_layers=("*/feed_forward",),
-    unused_layers=("i_lca5/*",),
-    unused_parameters=("i_lca5/*",),
+    unused_layers=("intensity/lca_5/*",),
+    unused_parameters=("intensity/lca_5/*",),
 )
-class CIDNet(nn.Module):
+
+
+@register("cidnet", CARD)
+class CIDNet(Backbone, Layer):
     """CIDNet; its defaults are the configuration of all published weights.
 
     The image is taken apart into intensity and colour, each with its own branch. Six
@@ -400,7 +422,6 @@ class CIDNet(nn.Module):
             concatenated query, key and value features.
         dtype: computation dtype. The colour space, norms and scores are float32
             whatever it is.
-        param_dtype: storage dtype of the parameters.
     """
 
     widths: tuple[int, ...] = (36, 36, 72, 144)
@@ -410,8 +431,6 @@ class CIDNet(nn.Module):
     alpha: float = 1.0
     gamma: float = 1.0
     reallocate: ModuleFactory = Identity
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     multiple = 8
     pad_mode = "reflect"
@@ -432,42 +451,31 @@ class CIDNet(nn.Module):
                 f"widths {widths} and num_heads {heads} must be at least 1, and heads "
                 "must divide the width of their level."
             )
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
         self.density_k = self.param(
             "density_k", nn.initializers.constant(0.2), (1,), self.param_dtype
         )
-        for branch, features in (("i", 1), ("hv", 2)):
-            parts = {"in": EdgeConv(widths[0], **types)}
-            for i in (1, 2, 3):
-                parts[f"down{i}"] = Downsample(widths[i], self.norm, **types)
-                parts[f"up{i}"] = Upsample(widths[i - 1], self.norm, **types)
-            for i, level in enumerate(_LCA_LEVELS, start=1):
-                parts[f"lca{i}"] = LightenCrossAttention(
-                    heads[level],
-                    residual=branch == "i",
-                    reallocate=self.reallocate if i > 3 else Identity,
-                    **types,
-                )
-            parts["out"] = EdgeConv(features, **types)
-            for name, part in parts.items():
-                setattr(self, f"{branch}_{name}", part)
+        options = dict(
+            widths=widths,
+            num_heads=heads,
+            norm=self.norm,
+            reallocate=self.reallocate,
+            **self.types,
+        )
+        self.intensity = Branch(1, residual=True, **options)
+        self.colour = Branch(2, residual=False, **options)
 
-    def encode(self, image: jax.Array, *, train: bool = False):
-        """Returns the bottleneck features and what `decode` needs besides them.
+    def encode(self, image: jax.Array, *, target=None, train: bool = False):
+        """Returns the bottleneck features and what `decode` needs; see `Backbone`.
 
-        Args:
-            image: [B, H, W, 3] in [0, 1].
-            train: True leaves `gamma` out.
-
-        Raises:
-            ValueError: if `image` has another shape, or sides that 8 does not divide.
+        In training, `gamma` is left out.
         """
-        check_image(self, image)
+        del target
+        self.check_image(image)
         if self.gamma != 1.0 and not train:
             image = image.astype(jnp.float32) ** self.gamma
         hvi = rgb_to_hvi(image, self.density_k)
         x = hvi.astype(self.dtype)
-        full = self.i_in(x[..., 2:]), self.hv_in(x)
+        full = self.intensity.embedding(x[..., 2:]), self.colour.embedding(x)
         half = self._exchange(1, self._down(1, full))
         x = self._down(2, half)
         quarter = self._exchange(2, x)  # for the skips; the way down takes its input
@@ -490,10 +498,13 @@ class CIDNet(nn.Module):
         # The authors' code computes the intensity's part and never reads it. Only its
         # parameters are made here, because published checkpoints hold them.
         if self.is_initializing():
-            self.i_lca5(intensity, colour)
-        x = self._up(2, (intensity, self.hv_lca5(colour, intensity)), skips["half"])
-        intensity, colour = self._up(1, self._exchange(6, x), skips["full"])
-        change = jnp.concatenate([self.hv_out(colour), self.i_out(intensity)], axis=-1)
+            self.intensity.lca["5"](intensity, colour)
+        x = intensity, self.colour.lca["5"](colour, intensity)
+        x = self._exchange(6, self._up(2, x, skips["half"]))
+        intensity, colour = self._up(1, x, skips["full"])
+        change = jnp.concatenate(
+            [self.colour.output(colour), self.intensity.output(intensity)], axis=-1
+        )
         image = hvi_to_rgb(
             change.astype(jnp.float32) + context["hvi"],
             self.density_k,
@@ -502,32 +513,21 @@ class CIDNet(nn.Module):
         )
         return Outputs(image, {"density_k": self.density_k[0].astype(jnp.float32)})
 
-    def __call__(
-        self, image: jax.Array, *, target: jax.Array | None = None, train: bool = False
-    ) -> Outputs:
-        """Enhances images [B, H, W, 3] in [0, 1]; `target` is not used."""
-        del target
-        features, context = self.encode(image, train=train)
-        return self.decode(features, context, train=train)
-
     def _exchange(self, i: int, x: Branches) -> Branches:
         """Runs the i-th pair of LCAs, both on the same features."""
         intensity, colour = x
         return (
-            getattr(self, f"i_lca{i}")(intensity, colour),
-            getattr(self, f"hv_lca{i}")(colour, intensity),
+            self.intensity.lca[str(i)](intensity, colour),
+            self.colour.lca[str(i)](colour, intensity),
         )
 
     def _down(self, i: int, x: Branches) -> Branches:
         intensity, colour = x
-        return (
-            getattr(self, f"i_down{i}")(intensity),
-            getattr(self, f"hv_down{i}")(colour),
-        )
+        return self.intensity.down[str(i)](intensity), self.colour.down[str(i)](colour)
 
     def _up(self, i: int, x: Branches, skip: Branches) -> Branches:
         (intensity, colour), (intensity_skip, colour_skip) = x, skip
         return (
-            getattr(self, f"i_up{i}")(intensity, intensity_skip),
-            getattr(self, f"hv_up{i}")(colour, colour_skip),
+            self.intensity.up[str(i)](intensity, intensity_skip),
+            self.colour.up[str(i)](colour, colour_skip),
         )

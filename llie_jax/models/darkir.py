@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from llie_jax.models.shapes import check_image
+from llie_jax.models.base import Backbone, ModelCard, TorchKeys, Trained
 from llie_jax.nn import layers
+from llie_jax.nn.layers import Identity, Layer, Repeat
 from llie_jax.registry import register
 from llie_jax.types import Dtype, ModuleFactory, Outputs, Pretrained
 
@@ -24,26 +25,18 @@ def simple_gate(x: jax.Array) -> jax.Array:
     return first * second
 
 
-class SimplifiedChannelAttention(nn.Module):
+class SimplifiedChannelAttention(Layer):
     """One factor per channel from the spatial mean, without any activation (SCA).
 
     Source: Chen et al., Simple Baselines for Image Restoration, ECCV 2022, Eq. (4).
     """
 
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
-
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the factors [B, 1, 1, C] of features [B, H, W, C]."""
         mean = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32)
-        return layers.Conv(
-            x.shape[-1],
-            (1, 1),
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            name="project",
-        )(mean.astype(self.dtype))
+        mean = mean.astype(self.dtype)
+        return layers.Conv(x.shape[-1], (1, 1), name="project", **self.types)(mean)
 
 
 class FrequencyMLP(nn.Module):
@@ -81,7 +74,7 @@ class FrequencyMLP(nn.Module):
         return jnp.fft.irfft2(spectrum, s=x.shape[1:3], axes=(1, 2))
 
 
-class SpatialAttention(nn.Module):
+class SpatialAttention(Layer):
     """The spatial half of both blocks: depthwise branches, gate, channel attention.
 
     One branch of dilation 1 is SpAM; several dilations summed before the gate are
@@ -91,36 +84,29 @@ class SpatialAttention(nn.Module):
 
     Attributes:
         dilations: one 3x3 depthwise branch for each.
-        extra: a further 3x3 convolution: "none", "depthwise" before the expansion
-            (encoder), "paired" after it, in groups of two channels (decoder).
-        dtype: computation dtype.
-        param_dtype: storage dtype of the parameters.
+        before: slot of a further convolution in front of the expansion.
+        after: slot of a further convolution behind it.
     """
 
     dilations: tuple[int, ...] = (1,)
-    extra: str = "none"
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
+    before: ModuleFactory = Identity
+    after: ModuleFactory = Identity
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns features of the same shape as `x`, [B, H, W, C]."""
         channels = x.shape[-1]
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        if self.extra == "depthwise":
-            x = layers.DepthwiseConv((3, 3), name="extra", **types)(x)
+        types = self.types
+        x = self.before(name="before", **types)(x)
         x = layers.Conv(2 * channels, (1, 1), name="expand", **types)(x)
-        if self.extra == "paired":
-            x = layers.GroupedConv(
-                2 * channels, groups=channels, name="extra", **types
-            )(x)
+        x = self.after(name="after", **types)(x)
         x = layers.DepthwiseSum(self.dilations, name="branches", **types)(x)
         x = simple_gate(x)
         x = x * SimplifiedChannelAttention(name="channel_attention", **types)(x)
         return layers.Conv(channels, (1, 1), name="project", **types)(x)
 
 
-class EncoderBlock(nn.Module):
+class EncoderBlock(Layer):
     """SpAM, then a gate from the frequency MLP (EBlock).
 
     Source: DarkIR, Fig. 3 and Section 3.1.
@@ -128,22 +114,18 @@ class EncoderBlock(nn.Module):
     Attributes:
         extra_depthwise: adds the depthwise convolution before the expansion.
         frequency_gate: False leaves the gate out (ablation).
-        dtype: computation dtype; the frequency MLP is always float32.
-        param_dtype: storage dtype of the parameters.
     """
 
     extra_depthwise: bool = True
     frequency_gate: bool = True
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns features of the same shape as `x`, [B, H, W, C]."""
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        types = self.types
         beta = self.param("beta", nn.initializers.zeros, x.shape[-1:], self.param_dtype)
         spatial = SpatialAttention(
-            extra="depthwise" if self.extra_depthwise else "none",
+            before=layers.DepthwiseConv if self.extra_depthwise else Identity,
             name="spatial",
             **types,
         )
@@ -161,7 +143,7 @@ class EncoderBlock(nn.Module):
         return x + gamma.astype(x.dtype) * (x * gate.astype(x.dtype))
 
 
-class DecoderBlock(nn.Module):
+class DecoderBlock(Layer):
     """Di-SpAM, then a gated feed-forward network (DBlock).
 
     Source: DarkIR, Fig. 3 and Section 3.2.
@@ -170,27 +152,23 @@ class DecoderBlock(nn.Module):
         dilations: dilations of the depthwise branches.
         extra_depthwise: adds the 3x3 convolution after the expansion. It works on
             pairs of channels, as in the official code, and not on single ones.
-        dtype: computation dtype.
-        param_dtype: storage dtype of the parameters.
     """
 
     dilations: tuple[int, ...] = (1, 4, 9)
     extra_depthwise: bool = True
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns features of the same shape as `x`, [B, H, W, C]."""
         channels = x.shape[-1]
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        types = self.types
         beta, gamma = (
             self.param(name, nn.initializers.zeros, (channels,), self.param_dtype)
             for name in ("beta", "gamma")
         )
         spatial = SpatialAttention(
             dilations=self.dilations,
-            extra="paired" if self.extra_depthwise else "none",
+            after=layers.PairedConv if self.extra_depthwise else Identity,
             name="spatial",
             **types,
         )
@@ -203,68 +181,48 @@ class DecoderBlock(nn.Module):
         return x + gamma.astype(x.dtype) * y
 
 
-class Stage(nn.Module):
-    """Blocks of one kind at one resolution.
-
-    Attributes:
-        block: builds a block, given its name.
-        num_blocks: how many of them; none gives the identity.
-    """
-
-    block: ModuleFactory
-    num_blocks: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns features of the same shape as `x`, [B, H, W, C]."""
-        for i in range(self.num_blocks):
-            x = self.block(name=f"block_{i}")(x)
-        return x
-
-
-class Upsample(nn.Module):
+class Upsample(Layer):
     """Twice the size, half the channels: 1x1 convolution, then pixel shuffle."""
-
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns features [B, 2H, 2W, C / 2] of features [B, H, W, C]."""
-        x = layers.Conv(
-            2 * x.shape[-1],
-            (1, 1),
-            use_bias=False,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            name="expand",
-        )(x)
+        features = 2 * x.shape[-1]
+        conv = layers.Conv(
+            features, (1, 1), use_bias=False, name="expand", **self.types
+        )
+        x = conv(x)
         return layers.pixel_shuffle(x, 2)
 
 
-_TORCH_STAGES = {
-    "encoders.{i}": "encoders_{i}",
-    "middle_blks_enc": "middle_encoder",
-    "middle_blks_dec": "middle_decoder",
-    "decoders.{i}": "decoders_{i}",
-}
 TORCH_BLOCK_KEYS = {
     "norm1": "norm1",
     "conv1": "spatial/expand",
-    "extra_conv": "spatial/extra",
     "branches.{k}.branch.0": "spatial/branches/branch_{k}",
     "sca.1": "spatial/channel_attention/project",
     "conv3": "spatial/project",
     "beta": "beta",
     "norm2": "norm2",
-    "freq.process1.0": "frequency/expand",
-    "freq.process1.2": "frequency/contract",
-    "conv4": "expand",
-    "conv5": "contract",
     "gamma": "gamma",
 }
-"""Names of one block, as the official code has them and as they are here."""
+"""Names in every block, as the official code has them and as they are here."""
 
+TORCH_ENCODER_KEYS = TORCH_BLOCK_KEYS | {
+    "extra_conv": "spatial/before",
+    "freq.process1.0": "frequency/expand",
+    "freq.process1.2": "frequency/contract",
+}
+TORCH_DECODER_KEYS = TORCH_BLOCK_KEYS | {
+    "extra_conv": "spatial/after",
+    "conv4": "expand",
+    "conv5": "contract",
+}
+_TORCH_STAGES = {
+    "encoders.{i}": ("encoders_{i}", TORCH_ENCODER_KEYS),
+    "middle_blks_enc": ("middle_encoder", TORCH_ENCODER_KEYS),
+    "middle_blks_dec": ("middle_decoder", TORCH_DECODER_KEYS),
+    "decoders.{i}": ("decoders_{i}", TORCH_DECODER_KEYS),
+}
 TORCH_KEYS = {
     "intro": "intro",
     "downs.{i}": "downs_{i}",
@@ -273,8 +231,8 @@ TORCH_KEYS = {
     "side_out": "guide_head",
 } | {
     f"{torch_stage}.modules_list.{{j}}.{torch_part}": f"{stage}/block_{{j}}/{part}"
-    for torch_stage, stage in _TORCH_STAGES.items()
-    for torch_part, part in TORCH_BLOCK_KEYS.items()
+    for torch_stage, (stage, keys) in _TORCH_STAGES.items()
+    for torch_part, part in keys.items()
 }
 
 _PAPER_DILATIONS = {1: (1,), 3: (1, 4, 9)}
@@ -386,28 +344,34 @@ SIZES = {
     },
 }
 
-TRAINED = {
-    "small": {
-        "config": "darkir_lol_v1_small",
-        "data": "20 pairs of LOL-v1",
-        "protocol": "default, eval15",
-        "score": {"psnr": 18.30, "ssim": 0.660},
-    },
-}
-
-
-@register(
-    "darkir",
+CARD = ModelCard(
     sizes=SIZES,
-    torch_keys=TORCH_KEYS,
-    infer_spec=infer_spec,
+    tiny={
+        "width": 4,
+        "encoder_blocks": (1, 1),
+        "middle_encoder_blocks": 1,
+        "middle_decoder_blocks": 1,
+        "decoder_blocks": (1, 1),
+    },
+    torch=TorchKeys(TORCH_KEYS, infer_spec),
     weights=WEIGHTS,
-    parity="official code, random weights: 1e-5",
-    trained=TRAINED,
+    verified="official code, random weights: 1e-5",
+    trained={
+        "small": Trained(
+            config="darkir_lol_v1_small",
+            data="20 pairs of LOL-v1",
+            protocol="default, eval15",
+            score={"psnr": 18.30, "ssim": 0.660},
+        ),
+    },
     attention_layers=("*/spatial",),
     feed_forward_layers=("*/frequency",),
+    training_only=("guide_head/*",),
 )
-class DarkIR(nn.Module):
+
+
+@register("darkir", CARD)
+class DarkIR(Backbone, Layer):
     """DarkIR, a U-shaped network; its defaults are DarkIR-m, `width=64` is DarkIR-l.
 
     The split for wrappers lies behind the encoder of the bottleneck: the features are
@@ -430,7 +394,6 @@ class DarkIR(nn.Module):
         frequency_gate: False leaves the frequency MLP out (ablation).
         dtype: computation dtype. The frequency MLP, means, norms and the final sum
             are computed in float32 whatever it is.
-        param_dtype: storage dtype of the parameters.
     """
 
     width: int = 32
@@ -441,15 +404,12 @@ class DarkIR(nn.Module):
     dilations: tuple[int, ...] = (1, 4, 9)
     extra_depthwise: bool = True
     frequency_gate: bool = True
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     pad_mode = "constant"
-    training_only = ("guide_head",)
 
     @property
     def multiple(self) -> int:
-        """Height and width must be divisible by it."""
+        """The number that must divide height and width."""
         return 2 ** len(self.encoder_blocks)
 
     def setup(self):
@@ -465,7 +425,7 @@ class DarkIR(nn.Module):
                 f"width={self.width} and dilations={self.dilations}: the width and "
                 "every dilation must be at least 1, with at least one dilation."
             )
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        types = self.types
         encoder = functools.partial(
             EncoderBlock,
             extra_depthwise=self.extra_depthwise,
@@ -479,33 +439,24 @@ class DarkIR(nn.Module):
             **types,
         )
         self.intro = layers.Conv(self.width, (3, 3), **types)
-        self.encoders = [Stage(encoder, n) for n in self.encoder_blocks]
+        self.encoders = [Repeat(encoder, n) for n in self.encoder_blocks]
         self.downs = [
             layers.Conv(
                 self.width * 2 ** (i + 1), (2, 2), strides=2, padding=0, **types
             )
             for i in range(levels)
         ]
-        self.middle_encoder = Stage(encoder, self.middle_encoder_blocks)
+        self.middle_encoder = Repeat(encoder, self.middle_encoder_blocks)
         self.guide_head = layers.Conv(3, (3, 3), **types)
-        self.middle_decoder = Stage(decoder, self.middle_decoder_blocks)
+        self.middle_decoder = Repeat(decoder, self.middle_decoder_blocks)
         self.ups = [Upsample(**types) for _ in range(levels)]
-        self.decoders = [Stage(decoder, n) for n in self.decoder_blocks]
+        self.decoders = [Repeat(decoder, n) for n in self.decoder_blocks]
         self.ending = layers.Conv(3, (3, 3), **types)
 
-    def encode(self, image: jax.Array, *, train: bool = False):
-        """Returns the bottleneck features and what `decode` needs besides them.
-
-        Args:
-            image: [B, H, W, 3] in [0, 1].
-            train: without effect; DarkIR computes the same in training.
-
-        Raises:
-            ValueError: if `image` has another shape, or sides that the model's
-                `multiple` does not divide.
-        """
-        del train
-        check_image(self, image)
+    def encode(self, image: jax.Array, *, target=None, train: bool = False):
+        """Returns the bottleneck features and what `decode` needs; see `Backbone`."""
+        del target, train  # DarkIR computes the same in training
+        self.check_image(image)
         x = self.intro(image.astype(self.dtype))
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
@@ -525,11 +476,3 @@ class DarkIR(nn.Module):
             x = decoder(up(x) + skip)
         image = context["image"].astype(jnp.float32)
         return Outputs(self.ending(x).astype(jnp.float32) + image, {"guide": guide})
-
-    def __call__(
-        self, image: jax.Array, *, target: jax.Array | None = None, train: bool = False
-    ) -> Outputs:
-        """Enhances images [B, H, W, 3] in [0, 1]; `target` is not used."""
-        del target
-        features, context = self.encode(image, train=train)
-        return self.decode(features, context, train=train)

@@ -13,15 +13,15 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from llie_jax.models.shapes import check_image
+from llie_jax.models.base import Backbone, ModelCard, TorchKeys
 from llie_jax.nn import attention, layers
-from llie_jax.registry import register
-from llie_jax.types import Dtype, ModuleFactory, Outputs
+from llie_jax.nn.layers import Layer, Repeat
+from llie_jax.registry import Card, register
+from llie_jax.types import ModuleFactory, Outputs
 
-NORMS = ("with_bias", "bias_free")
 
-
-class BiasFreeNorm(nn.Module):
+@register("bias_free", Card("norm", internal=("epsilon",)))
+class BiasFreeNorm(Layer):
     """Divides by the standard deviation of each pixel's channels, in float32.
 
     Source: the official code, which takes the deviation about the mean, but does not
@@ -29,13 +29,9 @@ class BiasFreeNorm(nn.Module):
 
     Attributes:
         epsilon: added to the variance under the square root.
-        dtype: dtype of the result.
-        param_dtype: storage dtype of the parameters.
     """
 
     epsilon: float = 1e-5
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -48,7 +44,7 @@ class BiasFreeNorm(nn.Module):
         return (y * jax.lax.rsqrt(variance + self.epsilon) * scale).astype(self.dtype)
 
 
-class ChannelAttention(nn.Module):
+class ChannelAttention(Layer):
     """Attention between channels, of features mixed by a depthwise convolution (MDTA).
 
     Source: Restormer, Eq. (1) and Fig. 2 (a).
@@ -57,21 +53,17 @@ class ChannelAttention(nn.Module):
         num_heads: number of heads.
         use_bias: whether the convolutions add a bias.
         reallocate: the slot that rewrites query, key and value [B, H, W, 3C].
-        dtype: computation dtype; lengths, scores and softmax are float32.
-        param_dtype: storage dtype of the parameters.
     """
 
     num_heads: int
     use_bias: bool = False
     reallocate: ModuleFactory = attention.Identity
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns features of the same shape as `x`, [B, H, W, C]."""
         channels = x.shape[-1]
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        types = self.types
         conv = functools.partial(layers.Conv, use_bias=self.use_bias, **types)
         features = conv(3 * channels, (1, 1), name="expand")(x)
         features = layers.DepthwiseConv(
@@ -88,7 +80,7 @@ class ChannelAttention(nn.Module):
         return conv(channels, (1, 1), name="project")(y)
 
 
-class GatedFeedForward(nn.Module):
+class GatedFeedForward(Layer):
     """Feed-forward block in which one half gates the other (GDFN).
 
     Source: Restormer, Eq. (2) and Fig. 2 (b).
@@ -96,14 +88,10 @@ class GatedFeedForward(nn.Module):
     Attributes:
         expansion: hidden channels over input channels; the product is rounded down.
         use_bias: whether the convolutions add a bias.
-        dtype: computation dtype.
-        param_dtype: storage dtype of the parameters.
     """
 
     expansion: float = 2.66
     use_bias: bool = False
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -119,9 +107,7 @@ class GatedFeedForward(nn.Module):
                 f"expansion={self.expansion} leaves no hidden channel for {channels} "
                 f"input channels; use at least {1 / channels:.3g}."
             )
-        types = dict(
-            use_bias=self.use_bias, dtype=self.dtype, param_dtype=self.param_dtype
-        )
+        types = dict(use_bias=self.use_bias, **self.types)
         y = layers.Conv(2 * hidden, (1, 1), name="expand", **types)(x)
         y = layers.DepthwiseConv(name="depthwise", **types)(y)
         gate, value = jnp.split(y, 2, axis=-1)
@@ -129,7 +115,7 @@ class GatedFeedForward(nn.Module):
         return layers.Conv(channels, (1, 1), name="contract", **types)(y)
 
 
-class Block(nn.Module):
+class Block(Layer):
     """Attention, then a feed-forward network, each behind a norm.
 
     Source: Restormer, Fig. 2.
@@ -137,27 +123,22 @@ class Block(nn.Module):
     Attributes:
         num_heads: heads of the attention.
         expansion: of the feed-forward network.
-        norm: one of `NORMS`.
+        norm: the slot of both norms.
         use_bias: whether the convolutions add a bias.
         reallocate: the attention's slot.
-        dtype: computation dtype.
-        param_dtype: storage dtype of the parameters.
     """
 
     num_heads: int
     expansion: float = 2.66
-    norm: str = "with_bias"
+    norm: ModuleFactory = layers.LayerNorm
     use_bias: bool = False
     reallocate: ModuleFactory = attention.Identity
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns features of the same shape as `x`, [B, H, W, C]."""
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-        norm = layers.LayerNorm if self.norm == "with_bias" else BiasFreeNorm
-        norm = functools.partial(norm, epsilon=1e-5, **types)
+        types = self.types
+        norm = functools.partial(self.norm, epsilon=1e-5, **types)
         x = x + ChannelAttention(
             self.num_heads, self.use_bias, self.reallocate, name="attention", **types
         )(norm(name="norm1")(x))
@@ -166,50 +147,25 @@ class Block(nn.Module):
         )(norm(name="norm2")(x))
 
 
-class Level(nn.Module):
-    """Blocks at one resolution.
-
-    Attributes:
-        block: builds a block, given its name.
-        num_blocks: how many of them.
-    """
-
-    block: ModuleFactory
-    num_blocks: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns features of the same shape as `x`, [B, H, W, C]."""
-        for i in range(self.num_blocks):
-            x = self.block(name=f"block_{i}")(x)
-        return x
-
-
-class Downsample(nn.Module):
+class Downsample(Layer):
     """Half the size, twice the channels: convolution, then pixel unshuffle."""
-
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns features [B, H / 2, W / 2, 2C] of features [B, H, W, C]."""
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        types = self.types
         features = x.shape[-1] // 2
         x = layers.Conv(features, use_bias=False, name="contract", **types)(x)
         return layers.pixel_unshuffle(x, 2)
 
 
-class Upsample(nn.Module):
+class Upsample(Layer):
     """Twice the size, half the channels: convolution, then pixel shuffle."""
-
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns features [B, 2H, 2W, C / 2] of features [B, H, W, C]."""
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        types = self.types
         features = 2 * x.shape[-1]
         x = layers.Conv(features, use_bias=False, name="expand", **types)(x)
         return layers.pixel_shuffle(x, 2)
@@ -306,7 +262,7 @@ def infer_spec(
 
 SIZES = {
     "paper": {},
-    # With the settings of the ADR paper for this host.
+    # With the settings of the ADR paper for this backbone.
     "adr": {
         "reallocate": {
             "name": "adr",
@@ -324,16 +280,23 @@ SIZES = {
 }
 
 
-@register(
-    "restormer",
+CARD = ModelCard(
     sizes=SIZES,
-    torch_keys=TORCH_KEYS,
-    infer_spec=infer_spec,
-    parity="official code, random weights: 2e-5",
+    tiny={
+        "width": 4,
+        "num_blocks": (1, 1, 1, 1),
+        "num_refinement_blocks": 1,
+        "num_heads": (1, 1, 2, 4),
+    },
+    torch=TorchKeys(TORCH_KEYS, infer_spec),
+    verified="official code, random weights: 2e-5",
     attention_layers=("*/attention",),
     feed_forward_layers=("*/feed_forward",),
 )
-class Restormer(nn.Module):
+
+
+@register("restormer", CARD)
+class Restormer(Backbone, Layer):
     """Restormer; its defaults are the configuration of the paper.
 
     The split for wrappers lies behind the latent level: the features are
@@ -350,7 +313,8 @@ class Restormer(nn.Module):
         num_refinement_blocks: blocks behind the decoder, at full resolution.
         num_heads: heads of the four levels.
         expansion: hidden channels of the feed-forward networks over their input's.
-        norm: "with_bias", a layer norm, or "bias_free", without mean and bias.
+        norm: the slot of the norms: "with_bias", a layer norm, or "bias_free", without
+            mean and bias.
         use_bias: whether the convolutions add a bias; the first one and those
             that resize never do.
         reallocate: the slot of each attention of decoder and refinement.
@@ -364,11 +328,9 @@ class Restormer(nn.Module):
     num_refinement_blocks: int = 4
     num_heads: tuple[int, ...] = (1, 2, 4, 8)
     expansion: float = 2.66
-    norm: str = "with_bias"
+    norm: ModuleFactory = layers.LayerNorm
     use_bias: bool = False
     reallocate: ModuleFactory = attention.Identity
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     multiple = 8
     pad_mode = "reflect"
@@ -376,7 +338,7 @@ class Restormer(nn.Module):
     def setup(self):
         """Builds all parts; raises ValueError if the fields do not fit together."""
         self._check()
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        types = self.types
         conv = functools.partial(layers.Conv, use_bias=self.use_bias, **types)
 
         def level(num_blocks, num_heads, **options):
@@ -389,7 +351,7 @@ class Restormer(nn.Module):
                 **options,
                 **types,
             )
-            return Level(block, num_blocks)
+            return Repeat(block, num_blocks)
 
         widths = [self.width * 2**i for i in range(3)]
         fine_to_coarse = list(zip(self.num_blocks, self.num_heads, strict=True))
@@ -426,22 +388,11 @@ class Restormer(nn.Module):
                     f"num_heads {self.num_heads}: the {self.width * 2**i} channels of "
                     f"level {i + 1} do not divide into {heads} heads."
                 )
-        if self.norm not in NORMS:
-            raise ValueError(f"Unknown norm {self.norm!r}; use one of {NORMS}.")
 
-    def encode(self, image: jax.Array, *, train: bool = False):
-        """Returns the latent features and what `decode` needs besides them.
-
-        Args:
-            image: [B, H, W, 3] in [0, 1].
-            train: without effect; Restormer computes the same in training.
-
-        Raises:
-            ValueError: if `image` has another shape, or sides that the model's
-                `multiple` does not divide.
-        """
-        del train
-        check_image(self, image)
+    def encode(self, image: jax.Array, *, target=None, train: bool = False):
+        """Returns the latent features and what `decode` needs; see `Backbone`."""
+        del target, train  # Restormer computes the same in training
+        self.check_image(image)
         x = self.embedding(image.astype(self.dtype))
         skips = []
         for level, down in zip(self.encoder, self.downs, strict=True):
@@ -463,11 +414,3 @@ class Restormer(nn.Module):
         x = self.output(self.refinement(x))
         image = context["image"].astype(jnp.float32)
         return Outputs(x.astype(jnp.float32) + image)
-
-    def __call__(
-        self, image: jax.Array, *, target: jax.Array | None = None, train: bool = False
-    ) -> Outputs:
-        """Enhances images [B, H, W, 3] in [0, 1]; `target` is not used."""
-        del target
-        features, context = self.encode(image, train=train)
-        return self.decode(features, context, train=train)

@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from llie_jax.models.shapes import check_image
+from llie_jax.models.base import Backbone, ModelCard, TorchKeys
 from llie_jax.nn import attention, layers
+from llie_jax.nn.layers import Layer, Repeat
 from llie_jax.registry import register
-from llie_jax.types import Dtype, ModuleFactory, Outputs, Pretrained
+from llie_jax.types import ModuleFactory, Outputs, Pretrained
 
 
-class IlluminationEstimator(nn.Module):
+class IlluminationEstimator(Layer):
     """Illumination features, and the map that brightens the image, of an image.
 
     There is no activation: the map is linear in the image.
@@ -29,18 +30,14 @@ class IlluminationEstimator(nn.Module):
 
     Attributes:
         width: number of illumination features.
-        dtype: computation dtype.
-        param_dtype: storage dtype of the parameters.
     """
 
     width: int
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, image: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns features [B, H, W, width] and map [B, H, W, 3] of [B, H, W, 3]."""
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        types = self.types
         x = jnp.concatenate([image, jnp.mean(image, -1, keepdims=True)], -1)
         x = layers.Conv(self.width, (1, 1), name="expand", **types)(x)
         features = layers.GroupedConv(
@@ -49,22 +46,19 @@ class IlluminationEstimator(nn.Module):
         return features, layers.Conv(3, (1, 1), name="project", **types)(features)
 
 
-class PositionalBranch(nn.Module):
+class PositionalBranch(Layer):
     """Two depthwise convolutions with a GELU between: what stands where."""
-
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns features of the same shape as `x`, [B, H, W, C]."""
-        types = dict(use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype)
+        types = dict(use_bias=False, **self.types)
         x = layers.DepthwiseConv(name="depthwise1", **types)(x)
         x = layers.gelu(x)
         return layers.DepthwiseConv(name="depthwise2", **types)(x)
 
 
-class IlluminationGuidedAttention(nn.Module):
+class IlluminationGuidedAttention(Layer):
     """Attention between channels whose values are multiplied by illumination (IG-MSA).
 
     Unlike elsewhere, keys are the rows of the scores, and the softmax runs over
@@ -76,14 +70,10 @@ class IlluminationGuidedAttention(nn.Module):
         num_heads: number of heads.
         reallocate: the slot that rewrites query, key and value [B, H, W, 3C], before
             the illumination; the positional branch reads the rewritten value too.
-        dtype: computation dtype; lengths, scores and softmax are float32.
-        param_dtype: storage dtype of the parameters.
     """
 
     num_heads: int
     reallocate: ModuleFactory = attention.Identity
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, illumination: jax.Array) -> jax.Array:
@@ -94,7 +84,7 @@ class IlluminationGuidedAttention(nn.Module):
             illumination: illumination features [B, H, W, C].
         """
         shape, channels = x.shape, x.shape[-1]
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        types = self.types
 
         def linear(x, name, use_bias):
             # The authors cut the distribution off at 100 standard deviations.
@@ -124,26 +114,22 @@ class IlluminationGuidedAttention(nn.Module):
         return linear(y, "project", use_bias=True) + position
 
 
-class FeedForward(nn.Module):
+class FeedForward(Layer):
     """Four times the channels, a depthwise convolution, and back.
 
     Source: Retinexformer, Fig. 2; the official code for its layers.
 
     Attributes:
         expansion: hidden channels over input channels.
-        dtype: computation dtype.
-        param_dtype: storage dtype of the parameters.
     """
 
     expansion: int = 4
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns features of the same shape as `x`, [B, H, W, C]."""
         channels = x.shape[-1]
-        types = dict(use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype)
+        types = dict(use_bias=False, **self.types)
         y = layers.Conv(self.expansion * channels, (1, 1), name="expand", **types)(x)
         y = layers.gelu(y)
         y = layers.DepthwiseConv(name="depthwise", **types)(y)
@@ -151,7 +137,7 @@ class FeedForward(nn.Module):
         return layers.Conv(channels, (1, 1), name="contract", **types)(y)
 
 
-class Block(nn.Module):
+class Block(Layer):
     """Attention, then a feed-forward network; only the latter has a norm in front.
 
     Source: Retinexformer, Fig. 2 and the official code, which has no norm before
@@ -160,19 +146,15 @@ class Block(nn.Module):
     Attributes:
         num_heads: number of heads.
         reallocate: the attention's slot.
-        dtype: computation dtype.
-        param_dtype: storage dtype of the parameters.
     """
 
     num_heads: int
     reallocate: ModuleFactory = attention.Identity
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, illumination: jax.Array) -> jax.Array:
         """Returns features of the same shape as `x`, [B, H, W, C]."""
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        types = self.types
         x = x + IlluminationGuidedAttention(
             self.num_heads, self.reallocate, name="attention", **types
         )(x, illumination)
@@ -180,38 +162,7 @@ class Block(nn.Module):
         return x + FeedForward(name="feed_forward", **types)(y)
 
 
-class Level(nn.Module):
-    """Blocks at one resolution, all guided by the same illumination features (IGAB).
-
-    Attributes:
-        num_blocks: how many of them.
-        num_heads: number of heads.
-        reallocate: the slot of each attention.
-        dtype: computation dtype.
-        param_dtype: storage dtype of the parameters.
-    """
-
-    num_blocks: int
-    num_heads: int
-    reallocate: ModuleFactory = attention.Identity
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, illumination: jax.Array) -> jax.Array:
-        """Returns features of the same shape as `x`, [B, H, W, C]."""
-        for i in range(self.num_blocks):
-            x = Block(
-                self.num_heads,
-                self.reallocate,
-                dtype=self.dtype,
-                param_dtype=self.param_dtype,
-                name=f"block_{i}",
-            )(x, illumination)
-        return x
-
-
-class Denoiser(nn.Module):
+class Denoiser(Layer):
     """U-shaped network that removes what brightening brings out (IGT).
 
     Source: Retinexformer, Section 3.2 and Fig. 2.
@@ -221,38 +172,38 @@ class Denoiser(nn.Module):
             `width` channels.
         num_blocks: blocks per level, fine to coarse; the last is the bottleneck.
         reallocate: the slot of each attention of the decoder.
-        dtype: computation dtype.
-        param_dtype: storage dtype of the parameters.
     """
 
     width: int
     num_blocks: tuple[int, ...]
     reallocate: ModuleFactory = attention.Identity
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     def setup(self):
         """Builds all parts."""
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        types = self.types
         conv = functools.partial(layers.Conv, use_bias=False, **types)
         down = functools.partial(conv, kernel_size=(4, 4), strides=2, padding=1)
         *blocks, bottleneck_blocks = self.num_blocks
         heads = [2**i for i in range(len(blocks))]
 
+        def level(num_blocks, num_heads, **options):
+            # All blocks of a level are guided by the same illumination features (IGAB).
+            return Repeat(
+                functools.partial(Block, num_heads, **options, **types), num_blocks
+            )
+
         self.embedding = conv(self.width)
-        self.encoder = [
-            Level(n, h, **types) for n, h in zip(blocks, heads, strict=True)
-        ]
+        self.encoder = [level(n, h) for n, h in zip(blocks, heads, strict=True)]
         self.down = [down(2 * h * self.width) for h in heads]
         self.illumination_down = [down(2 * h * self.width) for h in heads]
-        self.bottleneck = Level(bottleneck_blocks, 2 ** len(blocks), **types)
+        self.bottleneck = level(bottleneck_blocks, 2 ** len(blocks))
         # Coarse to fine, as they run.
         self.up = [
             layers.ConvTranspose(h * self.width, **types) for h in reversed(heads)
         ]
         self.fuse = [conv(h * self.width, (1, 1)) for h in reversed(heads)]
         self.decoder = [
-            Level(n, h, self.reallocate, **types)
+            level(n, h, reallocate=self.reallocate)
             for n, h in zip(reversed(blocks), reversed(heads), strict=True)
         ]
         self.mapping = conv(3)
@@ -284,7 +235,7 @@ class Denoiser(nn.Module):
         return self.mapping(x)
 
 
-class Stage(nn.Module):
+class Stage(Layer):
     """From image to image: estimate the illumination, brighten, denoise.
 
     Source: Retinexformer, Section 3.1.
@@ -293,19 +244,15 @@ class Stage(nn.Module):
         width: channels at full resolution.
         num_blocks: blocks per level of the denoiser.
         reallocate: the slot of each attention of the decoder.
-        dtype: computation dtype; images are float32.
-        param_dtype: storage dtype of the parameters.
     """
 
     width: int
     num_blocks: tuple[int, ...]
     reallocate: ModuleFactory = attention.Identity
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     def setup(self):
         """Builds all parts."""
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        types = self.types
         self.estimator = IlluminationEstimator(self.width, **types)
         self.denoiser = Denoiser(self.width, self.num_blocks, self.reallocate, **types)
 
@@ -435,7 +382,7 @@ WEIGHTS = {
 
 SIZES = {
     "paper": {},
-    # With the settings of the ADR paper for this host.
+    # With the settings of the ADR paper for this backbone.
     "adr": {
         "reallocate": {
             "name": "adr",
@@ -448,17 +395,19 @@ SIZES = {
 }
 
 
-@register(
-    "retinexformer",
+CARD = ModelCard(
     sizes=SIZES,
-    torch_keys=TORCH_KEYS,
-    infer_spec=infer_spec,
+    tiny={"width": 4, "num_blocks": (1, 1, 1), "num_stages": 2},
+    torch=TorchKeys(TORCH_KEYS, infer_spec),
     weights=WEIGHTS,
-    parity="official code, random weights: 2e-5",
+    verified="official code, random weights: 2e-5",
     attention_layers=("*/attention",),
     feed_forward_layers=("*/feed_forward",),
 )
-class Retinexformer(nn.Module):
+
+
+@register("retinexformer", CARD)
+class Retinexformer(Backbone, Layer):
     """Retinexformer; its defaults are the configuration of all published LOL weights.
 
     The split for wrappers lies behind the bottleneck of the last stage: the features
@@ -476,21 +425,18 @@ class Retinexformer(nn.Module):
             query, key and value features.
         dtype: computation dtype. Images, lengths, scores and norms are float32 whatever
             it is.
-        param_dtype: storage dtype of the parameters.
     """
 
     width: int = 40
     num_stages: int = 1
     num_blocks: tuple[int, ...] = (1, 2, 2)
     reallocate: ModuleFactory = attention.Identity
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     pad_mode = "reflect"
 
     @property
     def multiple(self) -> int:
-        """Height and width must be divisible by it."""
+        """The number that must divide height and width."""
         return 2 ** (len(self.num_blocks) - 1)
 
     def setup(self):
@@ -508,29 +454,14 @@ class Retinexformer(nn.Module):
                 "one level."
             )
         self.stage = [
-            Stage(
-                self.width,
-                self.num_blocks,
-                self.reallocate,
-                dtype=self.dtype,
-                param_dtype=self.param_dtype,
-            )
+            Stage(self.width, self.num_blocks, self.reallocate, **self.types)
             for _ in range(self.num_stages)
         ]
 
-    def encode(self, image: jax.Array, *, train: bool = False):
-        """Returns the bottleneck's features and what `decode` needs besides them.
-
-        Args:
-            image: [B, H, W, 3] in [0, 1].
-            train: without effect; Retinexformer computes the same in training.
-
-        Raises:
-            ValueError: if `image` has another shape, or sides that the model's
-                `multiple` does not divide.
-        """
-        del train
-        check_image(self, image)
+    def encode(self, image: jax.Array, *, target=None, train: bool = False):
+        """Returns the bottleneck's features and what `decode` needs; see `Backbone`."""
+        del target, train  # Retinexformer computes the same in training
+        self.check_image(image)
         image = image.astype(jnp.float32)
         for stage in self.stage[:-1]:
             image = stage(image)
@@ -540,11 +471,3 @@ class Retinexformer(nn.Module):
         """Returns the outputs for features and context as `encode` gives them."""
         del train
         return Outputs(self.stage[-1].decode(features, context))
-
-    def __call__(
-        self, image: jax.Array, *, target: jax.Array | None = None, train: bool = False
-    ) -> Outputs:
-        """Enhances images [B, H, W, 3] in [0, 1]; `target` is not used."""
-        del target
-        features, context = self.encode(image, train=train)
-        return self.decode(features, context, train=train)

@@ -15,10 +15,11 @@ from flax import linen as nn
 from llie_jax.image.resize import area_downsample
 from llie_jax.image.snr import snr_map
 from llie_jax.messages import listed
-from llie_jax.models.shapes import check_image
+from llie_jax.models.base import Backbone, ModelCard, TorchKeys
 from llie_jax.nn import layers
+from llie_jax.nn.layers import Layer, Repeat
 from llie_jax.registry import register
-from llie_jax.types import Dtype, Outputs
+from llie_jax.types import Outputs
 
 _PATCH = 4
 """Side of the patches that are tokens of the transformer."""
@@ -27,18 +28,11 @@ _SLOPE = 0.1
 _MASKED = -1e9  # finite: where all keys are masked, each counts the same
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Layer):
     """Two convolutions with a ReLU between, added to their input.
 
     Source: the paper, Section 3.2; the kernels' small start is from the authors' code.
-
-    Attributes:
-        dtype: computation dtype.
-        param_dtype: storage dtype of the parameters.
     """
-
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -48,8 +42,7 @@ class ResidualBlock(nn.Module):
             x.shape[-1],
             kernel_init=_small_he,
             bias_init=nn.initializers.zeros,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
+            **self.types,
         )
         return x + conv(name="conv2")(nn.relu(conv(name="conv1")(x)))
 
@@ -58,29 +51,7 @@ def _small_he(rng, shape, dtype):
     return 0.1 * nn.initializers.he_normal()(rng, shape, dtype)
 
 
-class Blocks(nn.Module):
-    """Residual blocks, one behind the other.
-
-    Attributes:
-        num_blocks: how many.
-        dtype: computation dtype.
-        param_dtype: storage dtype of the parameters.
-    """
-
-    num_blocks: int
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns features of the same shape as `x`, [B, H, W, C]."""
-        for i in range(self.num_blocks):
-            block = ResidualBlock(self.dtype, self.param_dtype, name=f"block_{i}")
-            x = block(x)
-        return x
-
-
-class MaskedAttention(nn.Module):
+class MaskedAttention(Layer):
     """Attention between tokens, of which some are no keys.
 
     Source: the paper, Eqs. (5) to (7).
@@ -88,14 +59,10 @@ class MaskedAttention(nn.Module):
     Attributes:
         num_heads: number of heads.
         head_width: channels of each head.
-        dtype: computation dtype. Scores and softmax are float32 whatever it is.
-        param_dtype: storage dtype of the parameters.
     """
 
     num_heads: int
     head_width: int
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, tokens: jax.Array, is_key: jax.Array) -> jax.Array:
@@ -106,7 +73,7 @@ class MaskedAttention(nn.Module):
             is_key: boolean [B, h, w]. Where none of an image's tokens is one, all count
                 the same.
         """
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        types = self.types
         x = layers.CountedLayerNorm(name="norm", **types)(tokens)
         batch, height, width, channels = x.shape
         inner = self.num_heads * self.head_width
@@ -129,49 +96,41 @@ class MaskedAttention(nn.Module):
         return layers.Conv(channels, (1, 1), use_bias=False, name="project", **types)(y)
 
 
-class FeedForward(nn.Module):
+class FeedForward(Layer):
     """Two linear layers with a ReLU between.
 
     Attributes:
         hidden: channels in between.
-        dtype: computation dtype.
-        param_dtype: storage dtype of the parameters.
     """
 
     hidden: int
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Returns tokens of the same shape, [B, h, w, D]."""
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        types = self.types
         x = layers.CountedLayerNorm(name="norm", **types)(tokens)
         x = nn.relu(layers.Conv(self.hidden, (1, 1), name="expand", **types)(x))
         return layers.Conv(tokens.shape[-1], (1, 1), name="contract", **types)(x)
 
 
-class TransformerLayer(nn.Module):
+class TransformerLayer(Layer):
     """Masked attention and a feed-forward network, each added to its input.
 
     Attributes:
         num_heads: heads of the attention.
         head_width: channels of each head.
         hidden: hidden channels of the feed-forward network.
-        dtype: computation dtype.
-        param_dtype: storage dtype of the parameters.
     """
 
     num_heads: int
     head_width: int
     hidden: int
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, tokens: jax.Array, is_key: jax.Array) -> jax.Array:
         """Returns tokens of the same shape [B, h, w, D]; see `MaskedAttention`."""
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        types = self.types
         attention = MaskedAttention(
             self.num_heads, self.head_width, name="attention", **types
         )
@@ -179,7 +138,7 @@ class TransformerLayer(nn.Module):
         return tokens + FeedForward(self.hidden, name="feed_forward", **types)(tokens)
 
 
-class Transformer(nn.Module):
+class Transformer(Layer):
     """The long-range branch: layers on the tokens of a feature map.
 
     Tokens carry no position, as in the authors' code.
@@ -191,16 +150,12 @@ class Transformer(nn.Module):
         num_heads: heads of each attention.
         head_width: channels of each head.
         hidden: hidden channels of the feed-forward networks.
-        dtype: computation dtype.
-        param_dtype: storage dtype of the parameters.
     """
 
     num_layers: int
     num_heads: int
     head_width: int
     hidden: int
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, features: jax.Array, mask: jax.Array) -> jax.Array:
@@ -218,8 +173,7 @@ class Transformer(nn.Module):
                 self.num_heads,
                 self.head_width,
                 self.hidden,
-                dtype=self.dtype,
-                param_dtype=self.param_dtype,
+                **self.types,
                 name=f"layer_{i}",
             )
             tokens = layer(tokens, is_key)
@@ -327,12 +281,18 @@ SIZES = {
 }
 
 
-@register(
-    "snr_net",
+CARD = ModelCard(
     sizes=SIZES,
-    torch_keys=TORCH_KEYS,
-    infer_spec=infer_spec,
-    parity="official code, random weights: 1e-5",
+    tiny={
+        "width": 4,
+        "num_layers": 1,
+        "num_heads": 2,
+        "head_width": 4,
+        "hidden": 8,
+        "light_blocks": 1,
+    },
+    torch=TorchKeys(TORCH_KEYS, infer_spec),
+    verified="official code, random weights: 1e-5",
     attention_layers=("transformer/*/attention",),
     feed_forward_layers=("transformer/*/feed_forward",),
     # On most photographs no token is a key; then it does not matter how they compare.
@@ -340,7 +300,10 @@ SIZES = {
         f"transformer/*/attention/{part}/*" for part in ("query", "key")
     ),
 )
-class SNRNet(nn.Module):
+
+
+@register("snr_net", CARD)
+class SNRNet(Backbone, Layer):
     """SNR-Net; its defaults are the configuration of all published results.
 
     The features at a quarter of the image's size take two ways: residual blocks, and a
@@ -365,7 +328,6 @@ class SNRNet(nn.Module):
         hidden: hidden channels of its feed-forward networks.
         dtype: computation dtype. The map, norms, scores and the final sum are float32
             whatever it is.
-        param_dtype: storage dtype of the parameters.
     """
 
     width: int = 64
@@ -376,8 +338,6 @@ class SNRNet(nn.Module):
     num_heads: int = 8
     head_width: int = 64
     hidden: int = 2048
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     multiple = 16
     feature_stride = 4
@@ -397,35 +357,33 @@ class SNRNet(nn.Module):
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}; use at least 1.")
-        types = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        types = self.types
         conv = functools.partial(layers.Conv, **types)
+        block = functools.partial(ResidualBlock, **types)
         self.conv_1 = conv(self.width)
         self.conv_2 = conv(self.width, strides=2)
         self.conv_3 = conv(self.width, strides=2)
-        self.front = Blocks(self.front_blocks, **types)
-        self.light = Blocks(self.light_blocks, **types)
+        self.front = Repeat(block, self.front_blocks)
+        self.light = Repeat(block, self.light_blocks)
         self.transformer = Transformer(
             self.num_layers, self.num_heads, self.head_width, self.hidden, **types
         )
-        self.back = Blocks(self.back_blocks, **types)
+        self.back = Repeat(block, self.back_blocks)
         self.up_1 = conv(4 * self.width)
         self.up_2 = conv(4 * self.width)
         self.fuse = conv(self.width)
         self.output = conv(3)
 
-    @staticmethod
-    def native_inputs(image: jax.Array) -> dict[str, jax.Array]:
-        """Returns the inputs that are made of an image before it is resized.
-
-        Args:
-            image: [B, H, W, 3] in [0, 1].
-        """
+    @nn.nowrap
+    def native_inputs(self, image: jax.Array) -> dict[str, jax.Array]:
+        """Returns the map of an image [B, H, W, 3] in [0, 1], as `snr_map`."""
         return {"snr_map": snr_map(image)}
 
     def encode(
         self,
         image: jax.Array,
         *,
+        target: jax.Array | None = None,
         train: bool = False,
         snr_map: jax.Array | None = None,
     ):
@@ -433,6 +391,7 @@ class SNRNet(nn.Module):
 
         Args:
             image: [B, H, W, 3] in [0, 1].
+            target: without effect.
             train: without effect; SNR-Net computes the same in training.
             snr_map: [B, H, W, 1] in [0, 1], in place of the image's own map.
 
@@ -440,8 +399,8 @@ class SNRNet(nn.Module):
             ValueError: if `image` or `snr_map` has another shape, or sides that the
                 model's `multiple` does not divide.
         """
-        del train
-        check_image(self, image)
+        del target, train
+        self.check_image(image)
         if snr_map is None:
             snr_map = self.native_inputs(image)["snr_map"]
         elif snr_map.shape != (*image.shape[:3], 1):
@@ -479,23 +438,3 @@ class SNRNet(nn.Module):
         x = self.fuse(jnp.concatenate([x, full], axis=-1))
         x = self.output(nn.leaky_relu(x, _SLOPE)).astype(jnp.float32)
         return Outputs(x + context["image"].astype(jnp.float32))
-
-    def __call__(
-        self,
-        image: jax.Array,
-        *,
-        target: jax.Array | None = None,
-        train: bool = False,
-        snr_map: jax.Array | None = None,
-    ) -> Outputs:
-        """Enhances images [B, H, W, 3] in [0, 1]; `target` is not used.
-
-        Args:
-            image: the images.
-            target: without effect.
-            train: without effect.
-            snr_map: see `encode`.
-        """
-        del target
-        features, context = self.encode(image, train=train, snr_map=snr_map)
-        return self.decode(features, context, train=train)

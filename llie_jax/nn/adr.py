@@ -9,17 +9,18 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from llie_jax.nn import dynamic_conv as dynamic_conv  # registers its layers
+from llie_jax.nn.layers import Layer
 from llie_jax.nn.pog import OrthogonalConv
-from llie_jax.registry import register
-from llie_jax.types import Dtype, ModuleFactory
+from llie_jax.registry import Card, register
+from llie_jax.types import ModuleFactory
 
 
-@register("adr", kind="layer")
-class AttentionDynamicReallocation(nn.Module):
+@register("adr", Card("reallocation"))
+class AttentionDynamicReallocation(Layer):
     """Adds to features what a bottleneck of two generated convolutions makes of them.
 
     For the slot `reallocate` of attentions. The second convolution begins with zeros,
-    so that a model with it begins as the model without it.
+    so that a model with ADR is bit-identical to the model without it at initialisation.
 
     The kernels depend on the whole image. Given in the collection `kernels` (`squeeze`
     and `expand`), they are taken from there: one image's kernels can serve all its
@@ -29,14 +30,13 @@ class AttentionDynamicReallocation(nn.Module):
         width: channels Dm of the bottleneck, fewer than those of the features.
         conv: builds the generator of each convolution's kernel: `orthogonal` (POG),
             `dynamic` or `static`.
-        dtype: computation dtype of the convolutions; means and kernels are float32.
-        param_dtype: storage dtype of the parameters.
+        zero_start: whether the second convolution begins with zeros; False begins with
+            random kernels, as published.
     """
 
     width: int
     conv: ModuleFactory = OrthogonalConv
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
+    zero_start: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -76,10 +76,12 @@ class AttentionDynamicReallocation(nn.Module):
 
     def _generators(self, channels: int, **options) -> tuple[nn.Module, nn.Module]:
         """Returns the modules that make the kernels."""
-        options |= dict(dtype=self.dtype, param_dtype=self.param_dtype)
+        options |= self.types
         return (
             self.conv(features=self.width, name="squeeze", **options),
-            self.conv(features=channels, name="expand", zero_init=True, **options),
+            self.conv(
+                features=channels, name="expand", zero_init=self.zero_start, **options
+            ),
         )
 
     def fvcore_macs(self, x: jax.Array) -> int:

@@ -2,28 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
-from llie_jax.registry import register
-from llie_jax.types import Dtype
+from llie_jax.nn.layers import Identity
+from llie_jax.registry import Card, register
 
-
-@register("identity", kind="layer")
-class Identity(nn.Module):
-    """Returns its input: what a slot holds as long as nothing is put into it.
-
-    Attributes:
-        dtype: without effect.
-        param_dtype: without effect.
-    """
-
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns `x`."""
-        return x
+register("identity", Card("reallocation"))(Identity)
 
 
 def channel_attention(

@@ -3,6 +3,8 @@
 `_by_backend` chooses between the forms for all convolutions when a program is lowered.
 """
 
+import contextlib
+import contextvars
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +16,36 @@ import numpy as np
 from jax import lax
 
 IMPLEMENTATIONS = ("lax", "shifts")
+
+_implementation: contextvars.ContextVar[str | None] = contextvars.ContextVar(
+    "implementation", default=None
+)
+
+
+@contextlib.contextmanager
+def use_implementation(implementation: str | None) -> Iterator[None]:
+    """Forces one implementation on all convolutions that are traced inside.
+
+    With "lax", programs hold native convolutions only, on every backend and for sizes
+    that are symbolic, as for an export.
+
+    Args:
+        implementation: "lax", or None to choose by backend.
+
+    Raises:
+        ValueError: if the implementation is unknown.
+    """
+    if implementation not in (None, "lax"):
+        raise ValueError(
+            f"Unknown implementation {implementation!r} for all convolutions; use "
+            "'lax' or None."
+        )
+    token = _implementation.set(implementation)
+    try:
+        yield
+    finally:
+        _implementation.reset(token)
+
 
 Kernels = tuple[jax.Array, ...]
 
@@ -102,6 +134,7 @@ def grouped_conv(
         ValueError: if the shapes do not fit, or the implementation is unknown or does
             not cover them.
     """
+    implementation = implementation or _implementation.get()
     return _summed_conv(x, (kernel,), groups, (dilation,), implementation)
 
 
@@ -135,7 +168,11 @@ def summed_depthwise(
             "for each."
         )
     return _summed_conv(
-        x, tuple(kernels), x.shape[-1], tuple(dilations), implementation
+        x,
+        tuple(kernels),
+        x.shape[-1],
+        tuple(dilations),
+        implementation or _implementation.get(),
     )
 
 
@@ -359,9 +396,28 @@ def _shifted_kernel_gradient(g, x, kernels, *, dilations):
     )
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def dense_conv(x, kernel, strides, padding):
-    """Convolution [B, H, W, C] x [kh, kw, C, features] of a single group."""
+def dense_conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: int,
+    padding: tuple[tuple[int, int], tuple[int, int]],
+) -> jax.Array:
+    """Convolution of a single group.
+
+    Args:
+        x: features [B, H, W, C].
+        kernel: [kh, kw, C, features].
+        strides: step in pixels, the same for rows and columns.
+        padding: zeros above and below, left and right.
+
+    Returns:
+        Features [B, H', W', features] in the dtype of `x`.
+    """
+    return _dense_conv(x, kernel, strides, padding, _implementation.get())
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _dense_conv(x, kernel, strides, padding, implementation):
     kh, kw, channels, features = kernel.shape
     _, height, width, _ = x.shape
     padded = any(map(any, padding))
@@ -373,6 +429,8 @@ def dense_conv(x, kernel, strides, padding):
     def conv(x, kernels):
         return _plain_conv(x, kernels[0], strides=strides, padding=padding)
 
+    if implementation == "lax":
+        return conv(x, (kernel,))
     plain = cpu = _transposed(conv)
     even = height % 2 == width % 2 == 0
     if (kh, kw, strides, padded, even) == (2, 2, 2, False, True):

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from llie_jax.nn.layers import Layer
 from llie_jax.nn.pog import check_kernel_size
-from llie_jax.registry import register
-from llie_jax.types import Dtype
+from llie_jax.registry import Card, register
 
 
-@register("dynamic", kind="layer", internal=("features", "zero_init"))
-class DynamicConv(nn.Module):
+@register("dynamic", Card("kernel", internal=("features", "zero_init")))
+class DynamicConv(Layer):
     """Mixes candidate kernels with weights that the mean features decide.
 
     Source: Chen et al., Dynamic Convolution: Attention over Convolution Kernels, CVPR
@@ -27,8 +27,6 @@ class DynamicConv(nn.Module):
             tenth of the training in the source. 0: it is 1 from the start.
         start_temperature: the temperature at the first step.
         zero_init: begin with all candidates 0.
-        dtype: without effect, generators compute in float32.
-        param_dtype: storage dtype of the parameters.
     """
 
     features: int
@@ -37,8 +35,6 @@ class DynamicConv(nn.Module):
     annealing_steps: int = 0
     start_temperature: float = 30.0
     zero_init: bool = False
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def kernel(self, pooled: jax.Array) -> jax.Array:
@@ -77,23 +73,19 @@ class DynamicConv(nn.Module):
         return inputs * pixels + _hidden(inputs) * (inputs + self.num_kernels)
 
 
-@register("static", kind="layer", internal=("features", "zero_init"))
-class StaticConv(nn.Module):
+@register("static", Card("kernel", internal=("features", "zero_init")))
+class StaticConv(Layer):
     """An ordinary convolution's kernel, the same for all images.
 
     Attributes:
         features: number of output channels.
         kernel_size: rows and columns of the kernel, odd.
         zero_init: begin with the kernel 0.
-        dtype: without effect.
-        param_dtype: storage dtype of the parameters.
     """
 
     features: int
     kernel_size: int = 1
     zero_init: bool = False
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def kernel(self, pooled: jax.Array) -> jax.Array:

@@ -16,7 +16,61 @@ from flax.linen.dtypes import promote_dtype
 from jax import lax
 
 from llie_jax.nn.conv_kernels import dense_conv, grouped_conv, summed_depthwise
-from llie_jax.types import Dtype
+from llie_jax.registry import Card, register
+from llie_jax.types import Dtype, ModuleFactory
+
+Initializer = Callable[..., jax.Array]
+"""`(rng, shape, dtype) -> array`, as in `flax.linen.initializers`."""
+
+
+class Layer(nn.Module, kw_only=True):
+    """A module that computes in one dtype and keeps its parameters in another.
+
+    Attributes:
+        dtype: computation dtype; what needs float32 has it whatever this is.
+        param_dtype: storage dtype of the parameters.
+    """
+
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @property
+    def types(self) -> dict[str, Dtype]:
+        """Both dtypes, as the layers inside take them."""
+        return {"dtype": self.dtype, "param_dtype": self.param_dtype}
+
+
+class Identity(Layer):
+    """Returns its input: what a slot holds as long as nothing is put into it."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns `x`."""
+        return x
+
+
+class Repeat(nn.Module):
+    """Blocks of one kind behind one another, named `block_0`, `block_1` and so on.
+
+    Attributes:
+        block: builds a block, given its name.
+        num_blocks: how many; none returns the features as they are.
+    """
+
+    block: ModuleFactory
+    num_blocks: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *guides: jax.Array) -> jax.Array:
+        """Returns features of the same shape as `x`, [B, H, W, C].
+
+        Args:
+            x: features [B, H, W, C].
+            *guides: what every block is given besides.
+        """
+        for i in range(self.num_blocks):
+            x = self.block(name=f"block_{i}")(x, *guides)
+        return x
 
 
 def _uniform(shape: tuple[int, int, int, int]):
@@ -29,18 +83,21 @@ def _uniform(shape: tuple[int, int, int, int]):
     return init
 
 
-def _kernel_and_bias(module: nn.Module, shape: tuple[int, int, int, int]):
-    """Makes a module's parameters, initialised as in PyTorch if it says nothing."""
-    init = _uniform(shape)
-    kernel_init = getattr(module, "kernel_init", None) or init
-    kernel = module.param("kernel", kernel_init, shape, module.param_dtype)
+def _kernel_and_bias(
+    module: nn.Module,
+    shape: tuple[int, int, int, int],
+    kernel_init: Initializer | None = None,
+    bias_init: Initializer | None = None,
+):
+    """Makes a module's parameters, initialised as in PyTorch if nothing is given."""
+    init, dtype = _uniform(shape), module.param_dtype
+    kernel = module.param("kernel", kernel_init or init, shape, dtype)
     if not module.use_bias:
         return kernel, None
-    bias_init = getattr(module, "bias_init", None) or init
-    return kernel, module.param("bias", bias_init, shape[-1:], module.param_dtype)
+    return kernel, module.param("bias", bias_init or init, shape[-1:], dtype)
 
 
-class Conv(nn.Module):
+class Conv(Layer):
     """Convolution with explicit zero padding and PyTorch's initialisation.
 
     Attributes:
@@ -51,8 +108,6 @@ class Conv(nn.Module):
         use_bias: whether a bias is added.
         kernel_init: another initialiser of the kernel than PyTorch's.
         bias_init: another initialiser of the bias than PyTorch's.
-        dtype: computation dtype.
-        param_dtype: storage dtype of the parameters.
     """
 
     features: int
@@ -60,16 +115,19 @@ class Conv(nn.Module):
     strides: int = 1
     padding: int | None = None
     use_bias: bool = True
-    kernel_init: Callable[..., jax.Array] | None = None
-    bias_init: Callable[..., jax.Array] | None = None
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
+    kernel_init: Initializer | None = None
+    bias_init: Initializer | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns features [B, H', W', features] of `x` [B, H, W, C]."""
         kh, kw = self.kernel_size
-        kernel, bias = _kernel_and_bias(self, (kh, kw, x.shape[-1], self.features))
+        kernel, bias = _kernel_and_bias(
+            self,
+            (kh, kw, x.shape[-1], self.features),
+            self.kernel_init,
+            self.bias_init,
+        )
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         if self.padding is None:
             padding = (kh // 2,) * 2, (kw // 2,) * 2
@@ -79,7 +137,7 @@ class Conv(nn.Module):
         return y if bias is None else y + bias
 
 
-class JointConv(nn.Module):
+class JointConv(Layer):
     """Convolution of several arrays as if concatenated along their channels.
 
     It is linear, so that each array is convolved alone and the results are added. An
@@ -90,15 +148,11 @@ class JointConv(nn.Module):
         features: number of output channels.
         kernel_size: (rows, columns), odd.
         use_bias: whether a bias is added.
-        dtype: computation dtype.
-        param_dtype: storage dtype of the parameters.
     """
 
     features: int
     kernel_size: Sequence[int] = (3, 3)
     use_bias: bool = True
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, *operands: jax.Array) -> jax.Array:
@@ -121,7 +175,7 @@ class JointConv(nn.Module):
         return total
 
 
-class ConvTranspose(nn.Module):
+class ConvTranspose(Layer):
     """Transposed convolution whose kernel is as large as its step, nothing overlaps.
 
     The kernel [factor, factor, features, C] is that of the convolution whose transpose
@@ -130,14 +184,10 @@ class ConvTranspose(nn.Module):
     Attributes:
         features: number of output channels.
         factor: enlargement of both sides, and size of the kernel.
-        dtype: computation dtype.
-        param_dtype: storage dtype of the parameters.
     """
 
     features: int
     factor: int = 2
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -155,7 +205,7 @@ class ConvTranspose(nn.Module):
         return y.reshape(batch, factor * height, factor * width, features) + bias
 
 
-class GroupedConv(nn.Module):
+class GroupedConv(Layer):
     """Grouped convolution of stride 1 that keeps the size; see `grouped_conv`.
 
     Attributes:
@@ -164,8 +214,6 @@ class GroupedConv(nn.Module):
         kernel_size: (rows, columns), odd.
         dilation: distance of the kernel's taps in pixels.
         use_bias: whether a bias is added.
-        dtype: computation dtype.
-        param_dtype: storage dtype of the parameters.
     """
 
     features: int
@@ -173,8 +221,6 @@ class GroupedConv(nn.Module):
     kernel_size: Sequence[int] = (3, 3)
     dilation: int = 1
     use_bias: bool = True
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -196,22 +242,18 @@ class GroupedConv(nn.Module):
         return y if bias is None else y + bias
 
 
-class DepthwiseConv(nn.Module):
+class DepthwiseConv(Layer):
     """Depthwise convolution of stride 1 that keeps the size.
 
     Attributes:
         kernel_size: (rows, columns), odd.
         dilation: distance of the kernel's taps in pixels.
         use_bias: whether a bias is added.
-        dtype: computation dtype.
-        param_dtype: storage dtype of the parameters.
     """
 
     kernel_size: Sequence[int] = (3, 3)
     dilation: int = 1
     use_bias: bool = True
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -220,6 +262,25 @@ class DepthwiseConv(nn.Module):
         kernel, bias = _kernel_and_bias(self, (*self.kernel_size, 1, channels))
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = grouped_conv(x, kernel, groups=channels, dilation=self.dilation)
+        return y if bias is None else y + bias
+
+
+class PairedConv(Layer):
+    """3x3 convolution in groups of two channels, with as many channels out as in.
+
+    Attributes:
+        use_bias: whether a bias is added.
+    """
+
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns features of the same shape as `x`, [B, H, W, C], C even."""
+        channels = x.shape[-1]
+        kernel, bias = _kernel_and_bias(self, (3, 3, 2, channels))
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = grouped_conv(x, kernel, groups=channels // 2)
         return y if bias is None else y + bias
 
 
@@ -235,7 +296,7 @@ class _Branch(nn.Module):
         return _kernel_and_bias(self, self.shape)
 
 
-class DepthwiseSum(nn.Module):
+class DepthwiseSum(Layer):
     """Sum of depthwise convolutions of the same input; see `summed_depthwise`.
 
     The parameters of the branches are named `branch_0`, `branch_1` and so on, and each
@@ -245,15 +306,11 @@ class DepthwiseSum(nn.Module):
         dilations: distance of the taps of each branch in pixels.
         kernel_size: (rows, columns), odd.
         use_bias: whether each branch adds a bias.
-        dtype: computation dtype.
-        param_dtype: storage dtype of the parameters.
     """
 
     dilations: Sequence[int]
     kernel_size: Sequence[int] = (3, 3)
     use_bias: bool = True
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -323,7 +380,8 @@ def _layer_norm_backward(epsilon, residuals, g):
 _layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 
-class LayerNorm(nn.Module):
+@register("with_bias", Card("norm", internal=("epsilon",)))
+class LayerNorm(Layer):
     """Layer norm over the channels of each pixel, computed in float32.
 
     The variance is the biased one, of centred values: E[x^2] - E[x]^2 would cancel
@@ -331,13 +389,9 @@ class LayerNorm(nn.Module):
 
     Attributes:
         epsilon: added to the variance under the square root.
-        dtype: dtype of the result.
-        param_dtype: storage dtype of the parameters.
     """
 
     epsilon: float = 1e-6
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

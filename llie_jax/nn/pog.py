@@ -22,8 +22,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from llie_jax.registry import register
+from llie_jax.nn.layers import Layer
+from llie_jax.registry import Card, register
 from llie_jax.types import Dtype
+
+FORMS = ("closed", "explicit")
 
 
 def unit_rows(embedding: jax.Array) -> jax.Array:
@@ -40,7 +43,7 @@ def householder_basis(embedding: jax.Array) -> jax.Array:
     """Returns the orthogonal basis of each row: [N, De] -> [N, De, De].
 
     I - 2 n n^T with the unit row n: symmetric, orthogonal and its own inverse. This is
-    the definition, for plots and tests; `specific_embedding` does without it.
+    the definition; `OrthogonalConv` does without it unless its `form` is "explicit".
 
     Source: Eq. (4).
     """
@@ -49,23 +52,6 @@ def householder_basis(embedding: jax.Array) -> jax.Array:
         return jnp.eye(len(row), dtype=row.dtype) - 2 * jnp.outer(row, row)
 
     return jax.vmap(reflection)(unit_rows(embedding))
-
-
-def specific_embedding(embedding: jax.Array, weights: jax.Array) -> jax.Array:
-    """Returns the weighted sums of the vectors of each basis.
-
-    Source: Eq. (6), in closed form.
-
-    Args:
-        embedding: table [N, De].
-        weights: of the basis vectors, [B, De].
-
-    Returns:
-        [B, N, De]; each vector is as long as its image's `weights`.
-    """
-    rows = unit_rows(embedding)
-    along = weights @ rows.T
-    return weights[:, None] - 2 * along[..., None] * rows
 
 
 @jax.custom_vjp
@@ -185,8 +171,8 @@ class _Linear(nn.Module):
         )
 
 
-@register("orthogonal", kind="layer", internal=("features", "zero_init"))
-class OrthogonalConv(nn.Module):
+@register("orthogonal", Card("kernel", internal=("features", "zero_init")))
+class OrthogonalConv(Layer):
     """Generates the kernel of a convolution for each image from orthogonal bases.
 
     Parameters: the table `embedding` [N, De], N values in the order output channel,
@@ -206,8 +192,9 @@ class OrthogonalConv(nn.Module):
             1, the paper's, all values of a new kernel are almost equal; the square root
             of `embedding_dim` spreads them.
         zero_init: begin with the kernel 0.
-        dtype: without effect, generators compute in float32.
-        param_dtype: storage dtype of the parameters.
+        form: "closed", or "explicit" to compute with the bases themselves, as the paper
+            defines them: slow, needs N * De^2 values of memory, and gives the same
+            kernels.
     """
 
     features: int
@@ -215,8 +202,7 @@ class OrthogonalConv(nn.Module):
     kernel_size: int = 1
     decoder_gain: float = 1.0
     zero_init: bool = False
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
+    form: str = "closed"
 
     @nn.compact
     def kernel(self, pooled: jax.Array) -> jax.Array:
@@ -226,13 +212,18 @@ class OrthogonalConv(nn.Module):
             pooled: mean over the pixels of the convolution's input, [B, C].
 
         Raises:
-            ValueError: if `embedding_dim` is below 2 or `kernel_size` is even.
+            ValueError: if `embedding_dim` is below 2, `kernel_size` is even, or `form`
+                is unknown.
         """
         size, dim = self.kernel_size, self.embedding_dim
         check_kernel_size(size)
         if dim < 2:
             raise ValueError(
                 f"embedding_dim={dim}: a basis needs at least two vectors."
+            )
+        if self.form not in FORMS:
+            raise ValueError(
+                f"Unknown form {self.form!r} of the generator; use one of {FORMS}."
             )
         inputs = pooled.shape[-1]
         count, hidden = inputs * self.features * size**2, dim // 2
@@ -258,15 +249,20 @@ class OrthogonalConv(nn.Module):
         mixed = pooled.astype(mix_in.dtype) @ mix_in + mix_in_bias
         mixed = nn.gelu(mixed, approximate=True)
         weights = nn.softmax(mixed @ mix_out + mix_out_bias)
-        rows, projected = self._cached(
-            lambda: _project(unit_rows(embedding), decode_in)
-        )
-        values = decode_out_bias + _decode(
-            -2 * weights @ rows.T,
-            projected,
-            weights @ decode_in + decode_in_bias,
-            decode_out[:, 0],
-        )
+        if self.form == "explicit":
+            mixed = jnp.einsum("bj,nij->bni", weights, householder_basis(embedding))
+            inner = nn.gelu(mixed @ decode_in + decode_in_bias, approximate=True)
+            values = inner @ decode_out[:, 0] + decode_out_bias
+        else:
+            rows, projected = self._cached(
+                lambda: _project(unit_rows(embedding), decode_in)
+            )
+            values = decode_out_bias + _decode(
+                -2 * weights @ rows.T,
+                projected,
+                weights @ decode_in + decode_in_bias,
+                decode_out[:, 0],
+            )
         values = values.reshape(-1, self.features, inputs, size, size)
         return values.transpose(0, 3, 4, 2, 1)
 

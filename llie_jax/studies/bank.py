@@ -80,8 +80,8 @@ def run(
         source: the pairs, see `llie_jax.data.open_source`.
         photos: names and images, uint8 [H, W, 3]; by default the first pair's input.
         max_images: the first so many pairs only.
-        fitted: PSNR of the host from which on an image counts as fully fitted, in dB;
-            by default the median.
+        fitted: PSNR of the backbone, in dB, from which on an image counts as fully
+            fitted; by default the median.
         advance: called after each image and each photo.
 
     Returns:
@@ -104,7 +104,7 @@ def run(
         record = source[index]
         seen = _look(model, variables, record["image"], record["name"])
         images[record["name"]] = _compare(
-            seen["host"], seen["output"], record["target"]
+            seen["backbone"], seen["output"], record["target"]
         )
         found.append({kind: _numbers(seen[kind]) for kind in KINDS})
         photos = photos or [(record["name"], record["image"])]
@@ -165,15 +165,16 @@ def describe_nodes(nodes: jax.Array) -> dict[str, Any]:
 def split(
     images: Mapping[str, Mapping[str, float]], fitted: float | None = None
 ) -> dict[str, Any]:
-    """Splits images by how well the host alone does, with the gain on both parts.
+    """Splits images by how well the backbone alone does, with the gain on both parts.
 
-    The paper splits the training set into images that the host fits fully and others.
+    The paper splits the training set into images that the backbone fits fully and
+    others.
     Differs: where it draws the line is not known; here it is a PSNR.
 
     Args:
-        images: name -> `host`, `bank`, `gain` and `difference`.
-        fitted: PSNR of the host from which on an image counts as fully fitted, in dB;
-            by default the median.
+        images: name -> `backbone`, `bank`, `gain` and `difference`.
+        fitted: PSNR of the backbone, in dB, from which on an image counts as fully
+            fitted; by default the median.
 
     Returns:
         `threshold` in dB, `is_median`, and for each of `PARTS` the number of `images`
@@ -181,7 +182,7 @@ def split(
     """
     threshold = fitted
     if threshold is None:
-        threshold = float(np.median([row["host"] for row in images.values()]))
+        threshold = float(np.median([row["backbone"] for row in images.values()]))
     parts = {part: [] for part in PARTS}
     for row in images.values():
         parts[part_of(row, threshold)].append(row)
@@ -194,14 +195,14 @@ def split(
 
 def part_of(row: Mapping[str, float], threshold: float) -> str:
     """Returns the part of the split that an image belongs to, one of `PARTS`."""
-    return PARTS[0] if row["host"] >= threshold else PARTS[1]
+    return PARTS[0] if row["backbone"] >= threshold else PARTS[1]
 
 
 def _means(rows) -> dict[str, float | None]:
     rows = list(rows)
     return {
         key: float(np.mean([row[key] for row in rows])) if rows else None
-        for key in ("host", "bank", "gain", "difference")
+        for key in ("backbone", "bank", "gain", "difference")
     }
 
 
@@ -215,7 +216,7 @@ def _look(model, variables, image, name) -> dict[str, Any]:
     padded, _ = padding.pad_to_multiple(image, model.multiple, model.pad_mode)
     seen = _run(model, variables, padded[None], np.array(size))
     result = {}
-    for key in ("host", "output"):
+    for key in ("backbone", "output"):
         result[key] = padding.crop(np.asarray(seen[key][0]), size)
         if not np.isfinite(result[key]).all():
             raise ValueError(f"{name}: the model's output is not finite.")
@@ -235,7 +236,7 @@ def _sides(model: nn.Module) -> dict[str, int]:
     return {"vector": stride, "patch": stride * model.patch_size}
 
 
-# One program, so that the host's encoder runs once.
+# One program, so that the backbone's encoder runs once.
 @functools.partial(jax.jit, static_argnums=0)
 def _run(model, variables, image, size):
     """Returns both images and the assignment of uint8 [1, H, W, 3].
@@ -244,9 +245,11 @@ def _run(model, variables, image, size):
     not count.
     """
     image = image.astype(jnp.float32) / 255
-    host = {name: tree["host"] for name, tree in variables.items() if "host" in tree}
+    backbone = {
+        name: tree["backbone"] for name, tree in variables.items() if "backbone" in tree
+    }
     outputs = {
-        "host": model.host.apply(host, image),
+        "backbone": model.backbone.apply(backbone, image),
         "output": model.apply(variables, image),
     }
     shares = model.apply(variables, image, method="assign")
@@ -300,14 +303,14 @@ def _use(found: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
     }
 
 
-def _compare(host, output, target) -> dict[str, float]:
+def _compare(backbone, output, target) -> dict[str, float]:
     """Returns PSNR of both images in dB, and their difference in levels of 255."""
-    before, after = (metrics.compute(_PSNR, x, target) for x in (host, output))
+    before, after = (metrics.compute(_PSNR, x, target) for x in (backbone, output))
     return {
-        "host": before,
+        "backbone": before,
         "bank": after,
         "gain": after - before if after != before else 0.0,  # both may be infinite
-        "difference": 255 * float(np.mean(np.abs(output - host), dtype=np.float64)),
+        "difference": 255 * float(np.mean(np.abs(output - backbone), dtype=np.float64)),
     }
 
 

@@ -18,7 +18,7 @@ _LABELS = 32  # nodes that all get a number in a chart
 _CELLS = 20  # nodes whose similarities are written into the cells
 _DIMMEST = 0.3  # brightness of a place that takes nothing of any node
 _PARTS = {
-    "fully_fitted": "fully fitted by the host",
+    "fully_fitted": "fully fitted by the backbone",
     "not_fully_fitted": "not fully fitted",
 }
 _COLOURS = {"fully_fitted": "var(--accent)", "not_fully_fitted": "var(--second)"}
@@ -70,16 +70,16 @@ def _images(count: int) -> str:
 
 def _gain(value: Mapping[str, float]) -> str:
     return (
-        f"PSNR of the host {value['host']:.2f} dB, of host + LFPV {value['bank']:.2f} "
-        f"dB, gain {value['gain']:+.2f} dB"
+        f"PSNR of the backbone {value['backbone']:.2f} dB, of backbone + LFPV "
+        f"{value['bank']:.2f} dB, gain {value['gain']:+.2f} dB"
     )
 
 
 def _threshold(split: Mapping[str, Any]) -> str:
     origin = "the median of these images" if split["is_median"] else "as given"
     return (
-        f"fully fitted means at least {split['threshold']:.2f} dB by the host alone "
-        f"({origin}); this threshold is ours, the paper's criterion is not known"
+        f"fully fitted means at least {split['threshold']:.2f} dB by the backbone "
+        f"alone ({origin}); this threshold is ours, the paper's criterion is not known"
     )
 
 
@@ -218,7 +218,7 @@ def _pictures(result) -> str:
         output = np.rint(255 * picture["output"]).astype(np.uint8)
         shown = {
             "input": (page.data_uri(picture["photo"]), note),
-            "host + LFPV": (page.data_uri(output), ""),
+            "backbone + LFPV": (page.data_uri(output), ""),
         }
         for kind, plural in _NAMES.items():
             side = picture[kind]["side"]
@@ -275,18 +275,18 @@ def _css(node: int) -> str:
 
 
 def _scatter(result) -> str:
-    """Returns a chart of the gain of each image over the PSNR of its host."""
+    """Returns a chart of the gain of each image over the PSNR of its backbone."""
     split = result["split"]
-    name = "Gain of each image by the PSNR of the host, dB"
+    name = "Gain of each image by the PSNR of the backbone, dB"
     found = {
         image: row
         for image, row in result["images"].items()
-        if math.isfinite(row["host"]) and math.isfinite(row["gain"])
+        if math.isfinite(row["backbone"]) and math.isfinite(row["gain"])
     }
     if not found:
         return ""
     width, height, left, right, top, bottom = 960, 320, 52, 20, 36, 34
-    low, high = charts.limits([row["host"] for row in found.values()])
+    low, high = charts.limits([row["backbone"] for row in found.values()])
     low, high = min(low, split["threshold"]), max(high, split["threshold"])
     least, most = charts.limits([0.0, *(row["gain"] for row in found.values())])
 
@@ -308,9 +308,10 @@ def _scatter(result) -> str:
     for image, row in found.items():
         colour = _COLOURS[bank.part_of(row, split["threshold"])]
         parts.append(
-            f'<circle cx="{x_of(row["host"]):.1f}" cy="{y_of(row["gain"]):.1f}" r="4" '
-            f'style="fill:{colour}" opacity="0.75"><title>{html.escape(image)}: host '
-            f"{row['host']:.2f} dB, gain {row['gain']:+.3f} dB</title></circle>"
+            f'<circle cx="{x_of(row["backbone"]):.1f}" cy="{y_of(row["gain"]):.1f}" '
+            f'r="4" style="fill:{colour}" opacity="0.75"><title>{html.escape(image)}: '
+            f"backbone {row['backbone']:.2f} dB, gain {row['gain']:+.3f} dB</title>"
+            "</circle>"
         )
     legend = "".join(
         f'<tspan dx="14" style="fill:{_COLOURS[part]}">{label}</tspan>'
@@ -326,16 +327,22 @@ def _scatter(result) -> str:
 
 def _table(result) -> str:
     """Returns a row for each image, sorted by a click on a heading."""
-    heads = ["image", "host, dB", "host + LFPV, dB", "gain, dB", "difference, levels"]
+    heads = [
+        "image",
+        "backbone, dB",
+        "backbone + LFPV, dB",
+        "gain, dB",
+        "difference, levels",
+    ]
     rows = []
     for image, row in result["images"].items():
         texts = (
-            f"{row['host']:.2f}",
+            f"{row['backbone']:.2f}",
             f"{row['bank']:.2f}",
             f"{row['gain']:+.3f}",
             f"{row['difference']:.3f}",
         )
-        keys = (row[key] for key in ("host", "bank", "gain", "difference"))
+        keys = (row[key] for key in ("backbone", "bank", "gain", "difference"))
         cells = "".join(
             f'<td data-value="{page.number(key)}">{text}</td>'
             for key, text in zip(keys, texts, strict=True)

@@ -1,6 +1,6 @@
 """How much of a model matters: layers are reset, and the images compared.
 
-A layer is a module that the model's registration names, by patterns over paths:
+A layer is a module that the model's card names, by patterns over paths:
 `attention_layers`, `feed_forward_layers`, and `unused_layers` whose results nobody
 reads. To reset a layer is to draw its parameters again as they were drawn before
 training.
@@ -21,15 +21,15 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
-from llie_jax import messages, metrics, registry
+from llie_jax import messages, metrics
 from llie_jax.inference import padding
 from llie_jax.metrics import dmr
-from llie_jax.models.shapes import variable_shapes
+from llie_jax.models.base import variable_shapes
 
 KINDS = ("attention", "feed_forward")
 
 REALLOCATE = "reallocate"
-"""The submodule that belongs to an attention but not to the host."""
+"""The submodule that belongs to an attention but not to the backbone."""
 
 _PSNR = "rgb_uint8"  # that of the default protocol
 _SIDE = 64  # of the crops whose gradients are taken, in pixels
@@ -53,9 +53,13 @@ def layers(
         raise ValueError(
             f"Unknown kind {kind!r}.{messages.suggest(kind, KINDS)} Use one of {KINDS}."
         )
-    facts, paths = _facts(model), _run_modules(model)
-    known = facts.get(f"{kind}_layers", () if pattern is None else ("*",))
-    unused = facts.get("unused_layers", ())
+    card, paths = model.card(), _run_modules(model)
+    known = {
+        "attention": card.attention_layers,
+        "feed_forward": card.feed_forward_layers,
+    }
+    known = known[kind] or (() if pattern is None else ("*",))
+    unused = card.unused_layers
     found = [path for path in paths if _fits(path, known) and not _fits(path, unused)]
     chosen = [path for path in found if pattern is None or _fits(path, (pattern,))]
     if not chosen:
@@ -83,20 +87,6 @@ def _run_modules(model: nn.Module) -> list[str]:
     return list(found)
 
 
-def _facts(model: nn.Module) -> Mapping[str, Any]:
-    if hasattr(model, "host"):  # a wrapper has the layers of its host
-        return {
-            key: tuple(f"host/{pattern}" for pattern in patterns)
-            for key, patterns in _facts(model.host).items()
-            if key.endswith("_layers")
-        }
-    for name in registry.names():
-        part = registry.get(name)
-        if part.make is type(model):
-            return part.facts
-    return {}
-
-
 def _fits(path: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
 
@@ -107,7 +97,7 @@ def reset(
     chosen: Sequence[str],
     *,
     seed: int,
-    host_only: bool = False,
+    backbone_only: bool = False,
 ) -> dict[str, Any]:
     """Returns parameters in which some layers are drawn again.
 
@@ -119,7 +109,7 @@ def reset(
         params: its parameters.
         chosen: paths of the layers.
         seed: of the draws.
-        host_only: leaves the parameters of ADR in an attention as they are.
+        backbone_only: leaves the parameters of ADR in an attention as they are.
     """
     flat = dict(traverse_util.flatten_dict(params, sep="/"))
     places = {path: place for place, path in enumerate(_all_layers(model))}
@@ -128,7 +118,7 @@ def reset(
         fresh = traverse_util.flatten_dict(_initial(model, key), sep="/")
         for name, value in fresh.items():
             inside = name.startswith(f"{path}/")
-            if inside and not (host_only and REALLOCATE in name.split("/")):
+            if inside and not (backbone_only and REALLOCATE in name.split("/")):
                 flat[name] = value
     return traverse_util.unflatten_dict(flat, sep="/")
 
@@ -179,7 +169,7 @@ class Study:
         variables: its variables.
         source: the pairs, see `llie_jax.data.open_source`.
         max_images: the first so many pairs only.
-        host_only: see `reset`.
+        backbone_only: see `reset`.
         advance: called after each image.
     """
 
@@ -190,10 +180,10 @@ class Study:
         source,
         *,
         max_images: int | None = None,
-        host_only: bool = False,
+        backbone_only: bool = False,
         advance: Callable[[], None] = lambda: None,
     ):
-        self.model, self.host_only, self._advance = model, host_only, advance
+        self.model, self.backbone_only, self._advance = model, backbone_only, advance
         self._rest = {
             k: v for k, v in variables.items() if k not in ("params", "cache")
         }
@@ -235,7 +225,7 @@ class Study:
     def reset(self, chosen: Sequence[str], *, seed: int) -> Change:
         """Returns what resetting layers does."""
         params = reset(
-            self.model, self.params, chosen, seed=seed, host_only=self.host_only
+            self.model, self.params, chosen, seed=seed, backbone_only=self.backbone_only
         )
         outputs = list(self._run(params))
         return Change(

@@ -217,7 +217,7 @@ def _details(result) -> str:
             "model": result["model"],
             "weights SHA-256": result["weights_sha256"],
             "data": result["data"],
-            "reset leaves ADR as it is": result["host_only"],
+            "reset leaves ADR as it is": result["backbone_only"],
             "device": result.get("device"),
             "versions": result.get("versions"),
         }

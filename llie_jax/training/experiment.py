@@ -4,7 +4,7 @@ The training loop, `llie-jax plan` and the tests all build the same step here.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from flax import linen as nn
 from llie_jax import messages, optimizers, registry, schedules
 from llie_jax.configs import base
 from llie_jax.losses.weighted import WeightedLoss
-from llie_jax.models.shapes import variable_shapes
+from llie_jax.models.base import variable_shapes
 from llie_jax.training.state import TrainState, create_train_state
 from llie_jax.training.step import make_train_step
 
@@ -45,14 +45,14 @@ class Experiment:
         weights are loaded and nothing is compiled.
         """
         config = base.check(config)
-        spec = config.model.to_dict()
-        model = registry.build(spec)
+        model = registry.build(config.model.to_dict())
         for name, stage in config.stages.items():
             for key in ("patch_size", "patch_width"):
                 if stage[key] % model.multiple:
                     raise ValueError(
                         f"config.stages.{name}.{key} is {stage[key]}; "
-                        f"{_title(spec)} needs multiples of {model.multiple}."
+                        f"{base.title(config.model)} needs multiples of "
+                        f"{model.multiple}."
                     )
         if config.optimizer.freeze:
             _check_freeze(model, config.optimizer.freeze)
@@ -91,17 +91,6 @@ class Experiment:
             untrained=self.config.optimizer.freeze,
             axis_name=axis_name,
         )
-
-
-def _title(spec: Mapping[str, Any]) -> str:
-    """Returns a model's name and that of the model inside it: "lfpv on snr_net"."""
-    models = registry.names("model")
-    inside = [
-        _title(value)
-        for value in spec.values()
-        if isinstance(value, Mapping) and value.get("name") in models
-    ]
-    return " on ".join([spec["name"], *inside])
 
 
 def _check_freeze(model: nn.Module, patterns: Sequence[str]) -> None:

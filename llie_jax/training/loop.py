@@ -15,6 +15,7 @@ import numpy as np
 from llie_jax import data, evaluation, files, parallel, weights
 from llie_jax.configs import base
 from llie_jax.evaluation import report
+from llie_jax.models.base import Wrapper
 from llie_jax.training import log as logs
 from llie_jax.training.checkpoint import HINT, Checkpoints
 from llie_jax.training.experiment import Experiment
@@ -409,25 +410,23 @@ def _begin(experiment: Experiment, checkpoints: Checkpoints, mesh, initial):
 def _initial_variables(experiment: Experiment) -> dict[str, Any] | None:
     """Returns the weights named by `config.init_from`, which must fit the model.
 
-    Parameters that `config.init_missing` names may be missing. Weights of a host are
-    grafted into a wrapper's.
+    Parameters that `config.init_missing` names may be missing. Weights of a backbone
+    are grafted into a wrapper's.
     """
     path = experiment.config.init_from
     if not path:
         return None
     source, variables = weights.load(path)
     model = experiment.model
-    grafted = hasattr(model, "host") and not hasattr(source, "host")
-    spec = experiment.config.model
-    on_host = f", for {spec.name} on {spec.host.name}," if "host" in spec else ""
+    grafted = isinstance(model, Wrapper) and not isinstance(source, Wrapper)
     weights.check_fit(
         variables,
-        model.host if grafted else model,
-        f"The arrays of {path}{on_host}",
+        model.backbone if grafted else model,
+        f"The arrays of {path}, for {base.title(experiment.config.model)},",
         missing=experiment.config.init_missing,
     )
     if grafted:
-        return {name: {"host": tree} for name, tree in variables.items()}
+        return {name: {"backbone": tree} for name, tree in variables.items()}
     return variables
 
 

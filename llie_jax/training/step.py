@@ -4,7 +4,7 @@
 functions, which tests run under `jax.jit`.
 """
 
-import dataclasses
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,16 +35,21 @@ def sync(tree: Any, axis_name: str | None) -> Any:
     )
 
 
-def streams(rng: jax.Array, step: jax.Array, axis_name: str | None) -> dict:
-    """Returns the random keys of one step.
+def streams(
+    rng: jax.Array, step: jax.Array, axis_name: str | None, shared: Sequence[str] = ()
+) -> dict[str, jax.Array]:
+    """Returns the random keys of one step: stream -> key.
 
-    `dropout` and `noise` differ between devices, `lfpv` is the same on all of them:
-    what it draws becomes state, which must stay equal everywhere.
+    `dropout` and `noise` differ between devices. `shared` streams are the same on all
+    of them: what they draw becomes state, which must stay equal everywhere.
     """
     common = jax.random.fold_in(rng, step)
     device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
     return {
-        "lfpv": jax.random.fold_in(common, 0),
+        **{
+            name: jax.random.fold_in(common, zlib.crc32(name.encode()))
+            for name in shared
+        },
         "dropout": jax.random.fold_in(jax.random.fold_in(common, 1), device),
         "noise": jax.random.fold_in(jax.random.fold_in(common, 2), device),
     }
@@ -56,12 +61,6 @@ def as_images(batch: Batch) -> Batch:
         key: value.astype(jnp.float32) / 255.0 if value.dtype == jnp.uint8 else value
         for key, value in batch.items()
     }
-
-
-def with_axis(model: nn.Module, axis_name: str | None) -> nn.Module:
-    """Tells a model that has collectives of its own the axis to use."""
-    fields = {field.name for field in dataclasses.fields(model)}
-    return model.clone(axis_name=axis_name) if "axis_name" in fields else model
 
 
 def make_train_step(
@@ -92,15 +91,15 @@ def make_train_step(
         schedule: the learning rate, for `terms["rate"]` only.
         ema_decay: decay of the averaged parameters; in the first steps it is lower,
             (1 + step) / (10 + step), so that the start is forgotten.
-        untrained: paths of parameters that get no gradient, such as "host/*"; `tx` must
-            leave them alone as well.
+        untrained: paths of parameters that get no gradient, such as "backbone/*"; `tx`
+            must leave them alone as well.
         axis_name: the mesh axis over which the step is mapped, or None.
     """
-    model = with_axis(model, axis_name)
+    model = model.with_axis(axis_name)
 
     def train_step(state: TrainState, frozen, batch, rng) -> tuple[TrainState, Terms]:
         batch = as_images(expand(frozen["data"], batch))
-        rngs = streams(rng, state.step, axis_name)
+        rngs = streams(rng, state.step, axis_name, model.shared_streams)
         fixed = matching(state.params, untrained)
 
         def objective(params):

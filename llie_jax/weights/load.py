@@ -27,7 +27,7 @@ from flax import traverse_util
 
 from llie_jax import files, messages, registry
 from llie_jax.messages import listed
-from llie_jax.models.shapes import variable_shapes
+from llie_jax.models.base import card, variable_shapes
 from llie_jax.types import Pretrained
 
 FOLDER_VARIABLE = "LLIE_JAX_WEIGHTS"
@@ -98,8 +98,8 @@ def save(
 ) -> None:
     """Writes a release file; it is complete or absent.
 
-    The same arguments give the same bytes. What serves training only is left out where
-    the model says what that is (its fact `release`).
+    The same arguments give the same bytes. What only training needs is left out, see
+    `Model.for_inference`.
 
     Args:
         path: the file, `.safetensors`.
@@ -121,9 +121,13 @@ def save(
     if path.suffix != ".safetensors":
         raise ValueError(f"A release file ends in .safetensors, not {path.name!r}.")
     spec = registry.complete_spec(spec)
-    check_fit(variables, registry.build(spec), "The variables")
-    if release := registry.get(spec["name"]).facts.get("release"):
-        spec, variables = release(spec, variables)
+    model = registry.build(spec)
+    check_fit(variables, model, "The variables")
+    released = model.for_inference()
+    if released != model:
+        spec, kept = registry.spec_of(released), _flat(variable_shapes(released))
+        flat = {name: value for name, value in _flat(variables).items() if name in kept}
+        variables = traverse_util.unflatten_dict(flat, sep="/")
     tensors = {name: np.asarray(value) for name, value in _flat(variables).items()}
     facts = {
         "spec": spec,
@@ -196,7 +200,7 @@ def published() -> dict[str, Pretrained]:
     return {
         f"{model}.{key}": record
         for model in registry.list_models()
-        for key, record in registry.get(model).facts.get("weights", {}).items()
+        for key, record in card(model).weights.items()
     }
 
 

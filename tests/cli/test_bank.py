@@ -9,11 +9,11 @@ from flax import traverse_util
 import llie_jax
 from llie_jax import weights
 from llie_jax.cli.main import main
-from llie_jax.models.shapes import variable_shapes
+from llie_jax.models.base import variable_shapes
 from tests.training import toys
 
-HOST = {"name": "retinexformer", "width": 4, "num_blocks": [1, 1]}
-SPEC = {"name": "lfpv", "host": HOST, "num_nodes": 5, "patch_size": 2}
+BACKBONE = {"name": "retinexformer", "width": 4, "num_blocks": [1, 1]}
+SPEC = {"name": "lfpv", "backbone": BACKBONE, "num_nodes": 5, "patch_size": 2}
 
 
 def save(file, spec):
@@ -55,20 +55,20 @@ def test_json_and_report(arguments, tmp_path, capsys):
     assert page.count("data:image/png") == 2 + 2 * 2
     text = capsys.readouterr().out
     assert "vectors: 5 nodes" in text
-    assert "at least 12.50 dB by the host alone (as given)" in text
+    assert "at least 12.50 dB by the backbone alone (as given)" in text
 
 
 def test_the_first_input_is_the_photo(arguments, capsys):
     assert main(["bank", *arguments, "--max-images", "1"]) == 0
     text = capsys.readouterr().out
-    assert text.startswith("1 image: PSNR of the host")
+    assert text.startswith("1 image: PSNR of the backbone")
     assert "the median of these images" in text
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--weights", "HOST"], "Retinexformer has no bank"),
+        (["--weights", "BACKBONE"], "Retinexformer has no bank"),
         (["--photo", "nowhere.png"], "nowhere.png"),
         (["--data", "nowhere"], "nowhere"),
         (["--fitted", "inf"], "fitted=inf; give a PSNR in dB"),
@@ -76,8 +76,8 @@ def test_the_first_input_is_the_photo(arguments, capsys):
     ],
 )
 def test_mistakes_are_one_line(arguments, options, message, capsys, tmp_path):
-    if options[-1] == "HOST":
-        options = ["--weights", save(tmp_path / "host.safetensors", HOST)]
+    if options[-1] == "BACKBONE":
+        options = ["--weights", save(tmp_path / "backbone.safetensors", BACKBONE)]
     file = tmp_path / "bank.json"
     assert main(["bank", *arguments, "--json", str(file), *options]) == 2
     error = capsys.readouterr().err

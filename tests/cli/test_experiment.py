@@ -149,6 +149,7 @@ def test_a_recipe_that_checks_itself_can_still_be_changed(tmp_path):
         ("model.dilations=[1, 4]", "model.dilations", (1, 4)),
         ("optimizer.name=sgd", "optimizer.learning_rate", 1e-3),
         ("schedule.name=steps", "schedule.boundaries", (0.5,)),
+        ("schedule=steps", "schedule.boundaries", (0.5,)),
         ("model.name=restormer", "model.reallocate.name", "identity"),
         ("loss.terms.pixel.name=charbonnier", "loss.terms.pixel.name", "charbonnier"),
     ],
@@ -164,7 +165,10 @@ def test_values_from_the_command_line(recipe, text, key, value):
 
 def test_a_wrapper_takes_fields_that_may_be_none(recipe):
     changes = ["--config.model.name=lfpv", "--config.model.bank_width=none"]
-    assert load_config(recipe, changes).model.bank_width is None
+    changes.append("--config.model.update_rule=paper")
+    model = load_config(recipe, changes).model
+    assert model.bank_width is None
+    assert model.update_rule.name == "paper"
     with pytest.raises(ValueError, match="'num_nodes' of 'lfpv' is an integer"):
         load_config(recipe, [*changes, "--config.model.num_nodes=none"])
 
@@ -184,7 +188,7 @@ def test_a_wrapper_takes_fields_that_may_be_none(recipe):
         ("--config.sed=1", "Unknown key config.sed. Did you mean 'seed'?"),
         ("--config.optimizer.frozen=()", "Did you mean 'optimizer.freeze'?"),
         ("--config.optimizer.name=sg", "Unknown optimizer 'sg'. Did you mean 'sgd'?"),
-        ("--config.schedule=cosine", "config.schedule is a table; set one of"),
+        ("--config.stages=3", "config.stages is a table; set one of stages.s0."),
         ("--config.model.name=adr", "Unknown model 'adr'"),
     ],
 )

@@ -9,7 +9,7 @@ from flax import traverse_util
 import llie_jax
 from llie_jax import weights
 from llie_jax.cli.main import main
-from llie_jax.models.shapes import variable_shapes
+from llie_jax.models.base import variable_shapes
 from tests.data import trees
 
 SPEC = {

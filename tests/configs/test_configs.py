@@ -54,7 +54,7 @@ def test_a_recipe(text):
     assert config == base.from_json(base.to_json(config))
     assert (config.model.name == "lfpv") == (chosen.get("lfpv") == "True")
     assert ("lfpv_pixel" in config.loss.terms) == (config.model.name == "lfpv")
-    model = config.model.get(base.WRAPPED, config.model)
+    model = config.model.get("backbone", config.model)
     if name in ADR:
         slot = "adr" if chosen["reallocate"] == "adr" else "identity"
         assert model.reallocate.name == slot
@@ -79,12 +79,12 @@ def test_adr_and_lfpv_change_the_model_and_nothing_else(name):
     adr = load_config(f"{name}:reallocate=adr").to_dict()
     assert adr["optimizer"].get("no_decay", ("*/embedding",)) == ("*/embedding",)
     wrapped = load_config(f"{name}:lfpv=true").to_dict()
-    assert wrapped["model"][base.WRAPPED] == plain["model"]
+    assert wrapped["model"]["backbone"] == plain["model"]
     terms = wrapped.pop("loss")["terms"]
     extra = terms.pop("lfpv_pixel")
     assert extra["on"] == "image"
-    assert set(terms) == {f"{base.WRAPPED}_{key}" for key in plain["loss"]["terms"]}
-    assert {term["on"] for term in terms.values()} == {f"aux.{base.WRAPPED}_image"}
+    assert set(terms) == {f"backbone_{key}" for key in plain["loss"]["terms"]}
+    assert {term["on"] for term in terms.values()} == {"aux.backbone_image"}
     assert adr.pop("loss") == plain.pop("loss")
     for found in (plain, adr, wrapped):
         del found["model"]
@@ -114,7 +114,7 @@ def test_the_table_of_recipes_is_complete():
 @pytest.mark.parametrize(("name", "text"), documented())
 def test_a_command_of_the_table(name, text):
     config = load_config(text)
-    model = config.model.get(base.WRAPPED, config.model)
+    model = config.model.get("backbone", config.model)
     assert name.startswith(model.name)
     assert ("_lfpv_" in name) == (config.model.name == "lfpv")
     assert ("_adr_" in name) == (model.get("reallocate", {}).get("name") == "adr")
@@ -213,7 +213,7 @@ def test_specs_are_complete_and_locked():
 
 
 def test_names_of_several_kinds():
-    with pytest.raises(ValueError, match=r"weight_schedule and schedule; .*kind="):
+    with pytest.raises(ValueError, match=r"schedule and weight_schedule; .*kind="):
         base.spec("cosine")
     assert base.spec("cosine", kind="schedule").final_rate == 1e-6
     fields = dict(init_value=1.0, decay_steps=10)
@@ -238,7 +238,7 @@ def test_exchanged_parts_keep_what_all_of_them_share():
             "optimizer.b1": 0.8,
             "optimizer.learning_rate": 1e-2,
             "optimizer.name": "adam",
-            "schedule.name": "steps",
+            "schedule": "steps",
             "schedule.warmup_steps": 7,
             "loss.terms.pixel.weight": 2.0,
             "loss.terms.pixel.name": "charbonnier",
@@ -268,6 +268,8 @@ def test_exchanged_parts_keep_what_all_of_them_share():
         ({"optimizer.name": "sgdd"}, "Unknown optimizer 'sgdd'. Did you mean 'sgd'"),
         ({"optimizer.name": "cosine"}, "Unknown optimizer 'cosine'"),
         ({"model.name": "adr"}, "Unknown model 'adr'"),
+        ({"model": "adr"}, "Unknown model 'adr'"),
+        ({"data": "lol_v1"}, "config.data is a table; set one of data."),
         ({"optimizer.name": "sgd", "optimizer.b1": 0.5}, "Unknown key .*optimizer.b1"),
         ({"optimizer": 1}, "config.optimizer is a table; set one of optimizer."),
         ({"data.train.nam": "x"}, "Did you mean 'data.train.name'"),

@@ -8,7 +8,7 @@ import llie_jax
 from llie_jax import convert
 from llie_jax.convert import names
 from llie_jax.models import darkir
-from llie_jax.models.shapes import variable_shapes
+from llie_jax.models.base import variable_shapes
 
 SMALL = {
     "name": "darkir",

@@ -5,10 +5,11 @@ import hashlib
 import numpy as np
 from flax import linen as nn
 
+from llie_jax.models.base import Model
 from llie_jax.types import Outputs
 
 
-class Gain(nn.Module):
+class Gain(Model):
     """Multiplies the image; wants sides that divide by four."""
 
     value: float = 2.0

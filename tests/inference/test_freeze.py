@@ -9,7 +9,7 @@ import pytest
 import llie_jax
 from llie_jax import weights
 from llie_jax.inference import enhance, freeze
-from llie_jax.models.shapes import variable_shapes
+from llie_jax.models.base import variable_shapes
 
 HOST = {"name": "retinexformer", "width": 4, "num_blocks": (1, 1)}
 ADR = {"name": "adr", "width": 3, "conv": {"name": "orthogonal", "embedding_dim": 8}}

@@ -2,12 +2,12 @@
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
+from llie_jax.models.base import Model
 from llie_jax.types import Outputs
 
 
-class Gain(nn.Module):
+class Gain(Model):
     """Multiplies by a factor: pointwise, so that tiles change nothing."""
 
     gain: float = 2.0
@@ -20,7 +20,7 @@ class Gain(nn.Module):
         return Outputs(image=image * self.gain)
 
 
-class Blur(nn.Module):
+class Blur(Model):
     """A 3x3 box with zero padding: local, so that only tile edges differ."""
 
     multiple: int = 4
@@ -35,7 +35,7 @@ class Blur(nn.Module):
         return Outputs(image=total / 9)
 
 
-class Normalize(nn.Module):
+class Normalize(Model):
     """Brings the mean to 0.5: global, so that neighbouring tiles disagree."""
 
     multiple: int = 8

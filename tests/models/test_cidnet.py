@@ -14,7 +14,7 @@ from llie_jax import convert, costs
 from llie_jax.convert import convert_tensors
 from llie_jax.losses import WeightedLoss
 from llie_jax.models import cidnet
-from llie_jax.models.shapes import variable_shapes
+from llie_jax.models.base import variable_shapes
 
 SMALL = {"name": "cidnet", "widths": (4, 4, 8, 8), "num_heads": (1, 2, 2, 4)}
 
@@ -173,7 +173,7 @@ def test_published_costs():
 def test_the_discarded_block_has_parameters_and_no_effect(small):
     _, apply, variables, arrays = small
     flat = traverse_util.flatten_dict(variables["params"], sep="/")
-    unused = [key for key in flat if key.startswith("i_lca5/")]
+    unused = [key for key in flat if key.startswith("intensity/lca_5/")]
     assert len(unused) == 13
     image = nhwc(arrays["input"])
     whole = apply(variables, image).image
@@ -259,9 +259,11 @@ def test_slots_are_in_the_decoder():
     spec = {**SMALL, "reallocate": {"name": "adr", "width": 2}}
     params = traverse_util.flatten_dict(variable_shapes(llie_jax.build(spec))["params"])
     found = {path[:-2] for path in params if "reallocate" in path}
-    blocks = {f"{branch}_lca{i}" for branch in ("i", "hv") for i in (4, 5, 6)}
-    assert {path[0] for path in found} == blocks
-    assert {path[1:3] for path in found} == {("attention", "reallocate")}
+    blocks = {
+        f"{branch}/lca_{i}" for branch in ("intensity", "colour") for i in (4, 5, 6)
+    }
+    assert {"/".join(path[:2]) for path in found} == blocks
+    assert {path[2:4] for path in found} == {("attention", "reallocate")}
 
 
 @pytest.mark.parametrize(

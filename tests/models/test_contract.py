@@ -12,7 +12,8 @@ from flax import traverse_util
 
 import llie_jax
 from llie_jax import registry
-from llie_jax.models.shapes import variable_shapes
+from llie_jax.models import base
+from llie_jax.models.base import variable_shapes
 
 # Other tests register toys of their own, which promise less.
 MODELS = [
@@ -21,36 +22,11 @@ MODELS = [
     if registry.get(name).make.__module__.startswith("llie_jax.")
 ]
 
-# A model that is missing here is tested at its default size, which is only slower.
-SMALL = {
-    "restormer": dict(
-        width=4,
-        num_blocks=(1, 1, 1, 1),
-        num_refinement_blocks=1,
-        num_heads=(1, 1, 2, 4),
-    ),
-    "cidnet": dict(widths=(4, 4, 8, 8), num_heads=(1, 2, 2, 4)),
-    "darkir": dict(
-        width=4,
-        encoder_blocks=(1, 1),
-        middle_encoder_blocks=1,
-        middle_decoder_blocks=1,
-        decoder_blocks=(1, 1),
-    ),
-    "retinexformer": dict(width=4, num_blocks=(1, 1, 1), num_stages=2),
-    "snr_net": dict(
-        width=4, num_layers=1, num_heads=2, head_width=4, hidden=8, light_blocks=1
-    ),
-    "lfpv": dict(
-        host=dict(name="retinexformer", width=4, num_blocks=(1, 1)), num_nodes=5
-    ),
-}
-
 
 @pytest.fixture(scope="module", params=MODELS)
 def built(request):
     """Each model at a small size, every parameter randomised."""
-    model = llie_jax.build({"name": request.param, **SMALL.get(request.param, {})})
+    model = llie_jax.build({"name": request.param, **base.card(request.param).tiny})
     shapes = variable_shapes(model)
     leaves, tree = jax.tree.flatten(shapes)
     rng = np.random.default_rng(0)
@@ -92,7 +68,8 @@ def test_every_parameter_matters(built):
         return jax.grad(loss)(params)
 
     grads = traverse_util.flatten_dict(gradient(variables["params"]), sep="/")
-    allowed = registry.get(name).facts.get("unused_parameters", ())
+    card = base.card(name)
+    allowed = (*card.unused_parameters, *card.training_only)
     still = [key for key, value in grads.items() if not np.any(value)]
     assert [k for k in still if not any(fnmatch.fnmatch(k, p) for p in allowed)] == []
 
@@ -122,7 +99,7 @@ def test_geometry_and_split(built):
     _, model, variables = built
     assert model.pad_mode in ("constant", "reflect")
     image = images(model, batch=1)
-    if not hasattr(model, "encode"):
+    if not isinstance(model, base.Backbone):
         return
 
     @jax.jit

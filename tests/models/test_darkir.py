@@ -13,7 +13,7 @@ from llie_jax.convert import convert_tensors, names
 from llie_jax.convert import tensors as layouts
 from llie_jax.inference import padding
 from llie_jax.models import darkir
-from llie_jax.models.shapes import variable_shapes
+from llie_jax.models.base import variable_shapes
 
 TINY = {
     "name": "darkir",
@@ -108,7 +108,9 @@ def test_frequency_mlp_golden(golden):
     ],
 )
 def test_block_golden(golden, file, module):
-    check_module(read(golden / f"{file}.npz"), module, darkir.TORCH_BLOCK_KEYS)
+    encodes = isinstance(module, darkir.EncoderBlock)
+    keys = darkir.TORCH_ENCODER_KEYS if encodes else darkir.TORCH_DECODER_KEYS
+    check_module(read(golden / f"{file}.npz"), module, keys)
 
 
 @pytest.fixture(scope="module")

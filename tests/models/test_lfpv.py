@@ -5,17 +5,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 from flax import traverse_util
 
 import llie_jax
-import tests.training.toys  # noqa: F401  registers toy_host
+import tests.training.toys  # noqa: F401  registers toy_backbone
 from llie_jax import convert, costs, registry
 from llie_jax.inference.freeze import freeze
-from llie_jax.models import lfpv, options
-from llie_jax.models.shapes import variable_shapes
+from llie_jax.models import base, lfpv
+from llie_jax.models.base import variable_shapes
+from llie_jax.nn import feature_bank
 from llie_jax.studies import redundancy
-from tests.models.test_contract import SMALL
 
 L, C, K = 16, 8, 4
 
@@ -47,7 +46,7 @@ def filled(module, file, prefix, *args, method=None):
         for torch, name in lfpv.TORCH_KEYS.items()
         if name.startswith(prefix)
     }
-    ignored = registry.get("lfpv").facts["torch_unused"]
+    ignored = base.card("lfpv").torch.unused
     return convert.convert_tensors(tensors(file), shapes, keys, unused=ignored)
 
 
@@ -64,7 +63,7 @@ def test_query_and_fusion(golden):
         jnp.asarray(file["c_v"]),
         nhwc(file["c_p"]),
     )
-    query = lfpv.Query()
+    query = feature_bank.Query()
     variables = filled(query, file, "query/", features, c_v, c_p)
     by_vector, by_patch = query.apply(variables, features, c_v, c_p)
     assert unit_error(by_vector, nhwc(file["vector_readout"])) < 1e-5
@@ -100,7 +99,7 @@ def kinds(file):
 
 def norm(x, params):
     """The joint layer norm of a node."""
-    return lfpv.NodeNorm().apply({"params": params}, x)
+    return feature_bank.NodeNorm().apply({"params": params}, x)
 
 
 def parts(variables, kind, part):
@@ -114,10 +113,10 @@ def official_updaters(file, *missing):
 
     The files hold either the sample or the mutual half.
     """
-    module = lfpv.Updaters()
+    module = feature_bank.Updaters()
     nodes = {"vector": jnp.zeros((1, 1, 1, C)), "patch": jnp.zeros((1, K, K, C))}
     partners = {kind: jnp.zeros(L, int) for kind in nodes}
-    args = jnp.zeros((L, C)), jnp.zeros((L, K, K, C)), nodes, partners
+    args = jnp.zeros((L, C)), jnp.zeros((L, K, K, C)), nodes, lambda: partners
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *args))
     flat = traverse_util.flatten_dict(shapes, sep="/")
     wanted = {
@@ -134,7 +133,7 @@ def official_updaters(file, *missing):
         tensors(file),
         traverse_util.unflatten_dict(wanted, sep="/"),
         keys,
-        unused=registry.get("lfpv").facts["torch_unused"],
+        unused=base.card("lfpv").torch.unused,
     )
 
 
@@ -147,11 +146,11 @@ def test_sample_updater(golden):
     embedding_grad, feature_grad = 0.0, 0.0
     for kind, (nodes, cotangent, size) in kinds(file).items():
         network, affine = parts(variables, kind, "sample")
-        updater = lfpv.Updater(C, size)
+        updater = feature_bank.Released(C, size)
 
         @jax.jit
         def update(nodes, features, identity, kind=kind, updater=updater):
-            samples = lfpv.sample(features, positions[kind], nodes.shape[1])
+            samples = feature_bank.sample(features, positions[kind], nodes.shape[1])
             mean = updater.apply(
                 {"params": {"sample": network}},  # noqa: B023
                 nodes,
@@ -191,7 +190,7 @@ def test_mutual_updater(golden):
 
             # As released: the patch's partner comes with the vector's embedding.
             return norm(
-                lfpv.UpdateNetwork(C, size).apply(
+                feature_bank.UpdateNetwork(C, size).apply(
                     {"params": network},  # noqa: B023
                     nodes,
                     nodes[partners[kind]],
@@ -275,12 +274,8 @@ def random_like(shapes, seed=0, scale=0.5):
 )
 def test_the_rule_of_the_paper(kernel_size, include_self, stabilise):
     side, count, width = kernel_size, 5, 4
-    updater = lfpv.Updater(
-        width,
-        kernel_size,
-        update_rule="paper",
-        include_self=include_self,
-        stabilise=stabilise,
+    updater = feature_bank.Paper(
+        width, kernel_size, include_self=include_self, stabilise=stabilise
     )
     rng = np.random.default_rng(1)
     nodes = rng.standard_normal((count, side, side, width)).astype(np.float32)
@@ -288,13 +283,11 @@ def test_the_rule_of_the_paper(kernel_size, include_self, stabilise):
     identity = rng.standard_normal((count, width)).astype(np.float32)
     args = nodes, samples, identity
     shapes = jax.eval_shape(
-        lambda *args: updater.init(jax.random.key(0), *args, method="paper"), *args
+        lambda *args: updater.init(jax.random.key(0), *args, kind="vector"), *args
     )
     variables = random_like(shapes)
     assert ("norm" in variables["params"]) == stabilise
-    found = jax.jit(lambda v, *a: updater.apply(v, *a, method="paper"))(
-        variables, *args
-    )
+    found = jax.jit(lambda v, *a: updater.apply(v, *a, kind="vector"))(variables, *args)
     wanted = numpy_paper(
         variables["params"], *args, include_self=include_self, stabilise=stabilise
     )
@@ -307,21 +300,19 @@ def test_pairs_are_never_concatenated():
     Of 4c inputs; the layers behind it have as many channels, but are its results.
     """
     count, side, width = 6, 4, 8
-    updater = lfpv.Updater(width, 3, update_rule="paper")
+    updater = feature_bank.Paper(width, 3)
     nodes = jnp.zeros((count, side, side, width))
     args = nodes, nodes[:2], jnp.zeros((count, width))
     shapes = jax.eval_shape(
-        lambda *args: updater.init(jax.random.key(0), *args, method="paper"), *args
+        lambda *args: updater.init(jax.random.key(0), *args, kind="vector"), *args
     )
     jaxpr = str(
-        jax.make_jaxpr(lambda v, *a: updater.apply(v, *a, method="paper"))(
-            shapes, *args
-        )
+        jax.make_jaxpr(lambda v, *a: updater.apply(v, *a, kind="vector"))(shapes, *args)
     )
     assert "concatenate" not in jaxpr
     first = 4 * 9 * width * 4 * width * side**2  # four operands of c channels
     macs = costs.count_macs(
-        lambda v, *a: updater.apply(v, *a, method="paper"), shapes, *args
+        lambda v, *a: updater.apply(v, *a, kind="vector"), shapes, *args
     )
     hidden = 9 * (4 * (4 * width) ** 2 + 4 * width * width + width**2) * side**2
     samples = (count + 2 + count) * 9 * width * 4 * width * side**2
@@ -329,14 +320,18 @@ def test_pairs_are_never_concatenated():
     assert macs == count * first + samples + rows * hidden
 
 
-HOSTS = {name: fields for name, fields in SMALL.items() if name != "lfpv"}
+BACKBONES = {
+    name: base.card(name).tiny
+    for name in base.backbones()
+    if registry.get(name).make.__module__.startswith("llie_jax.")
+}
 
 
-def make(host="toy_host", **fields):
+def make(backbone="toy_backbone", **fields):
     """A small LFPV model and its variables, all random but for the bank of zeros."""
     small = {"num_nodes": 5, "patch_size": 2}
-    host = {"name": host, **HOSTS.get(host, {})}
-    model = llie_jax.build({"name": "lfpv", "host": host, **small, **fields})
+    backbone = {"name": backbone, **BACKBONES.get(backbone, {})}
+    model = llie_jax.build({"name": "lfpv", "backbone": backbone, **small, **fields})
     shapes = variable_shapes(model)
     variables = random_like(shapes, scale=0.3)
     variables["lfpv"] = jax.tree.map(jnp.zeros_like, variables["lfpv"])
@@ -359,37 +354,39 @@ def trained(model, variables, image, **kwargs):
     return jax.jit(run)(variables, image)
 
 
-@pytest.mark.parametrize("host", HOSTS)
-def test_a_bank_of_zeros_is_the_host(host):
-    model, variables = make(host, bank_width=4)  # with projections where it is wider
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_bank_of_zeros_is_the_backbone(backbone):
+    model, variables = make(
+        backbone, bank_width=4
+    )  # with projections where it is wider
     image = images(model)
-    alone = {"params": variables["params"]["host"]}
+    alone = {"params": variables["params"]["backbone"]}
 
     @jax.jit
     def both(variables, alone, image):
         return (
             model.apply(variables, image).image,
-            model.host.apply(alone, image).image,
+            model.backbone.apply(alone, image).image,
         )
 
     with_bank, without = both(variables, alone, image)
     np.testing.assert_array_equal(with_bank, without)
 
 
-@pytest.mark.parametrize("host", HOSTS)
-def test_training_moves_the_bank_and_shows_the_host(host):
-    model, variables = make(host)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_training_moves_the_bank_and_shows_the_backbone(backbone):
+    model, variables = make(backbone)
     image = images(model)
     outputs, updated = trained(model, variables, image)
     for name, value in updated["lfpv"].items():
         assert value.shape == variables["lfpv"][name].shape
         assert np.std(value) > 0.1
     chex.assert_tree_all_finite((outputs, updated))
-    alone = {"params": variables["params"]["host"]}
-    plain = jax.jit(lambda v, x: model.host.apply(v, x, train=True))(alone, image)
-    np.testing.assert_allclose(outputs.aux["host_image"], plain.image, atol=1e-5)
+    alone = {"params": variables["params"]["backbone"]}
+    plain = jax.jit(lambda v, x: model.backbone.apply(v, x, train=True))(alone, image)
+    np.testing.assert_allclose(outputs.aux["backbone_image"], plain.image, atol=1e-5)
     for name in plain.aux:
-        assert f"host_{name}" in outputs.aux
+        assert f"backbone_{name}" in outputs.aux
         assert name in outputs.aux
     assert np.abs(outputs.image - plain.image).max() > 1e-4
     # What was stored is what the next evaluation reads.
@@ -408,8 +405,8 @@ def official(golden):
     }
     spec = {
         "name": "lfpv",
-        "host": {"num_heads": 2, "name": "snr_net"},
-        "fix_partner_identity": False,
+        "backbone": {"num_heads": 2, "name": "snr_net"},
+        "update_rule": {"name": "released", "fix_partner_identity": False},
     }
     return file, *convert.from_torch(state, spec)
 
@@ -417,12 +414,16 @@ def official(golden):
 def test_import_finds_the_sizes(official):
     _, model, variables = official
     assert (model.num_nodes, model.patch_size) == (L, K)
-    assert (model.host.width, model.host.head_width, model.host.hidden) == (8, 16, 64)
-    assert (model.host.light_blocks, model.host.num_layers) == (2, 1)
+    assert (model.backbone.width, model.backbone.head_width, model.backbone.hidden) == (
+        8,
+        16,
+        64,
+    )
+    assert (model.backbone.light_blocks, model.backbone.num_layers) == (2, 1)
     assert variables["lfpv"]["c_p"].shape == (L, K, K, C)
 
 
-def test_whole_host_in_evaluation(official):
+def test_whole_backbone_in_evaluation(official):
     file, model, variables = official
     outputs = jax.jit(model.apply)(
         variables, nhwc(file["input"]), snr_map=nhwc(file["mask"])
@@ -431,7 +432,7 @@ def test_whole_host_in_evaluation(official):
     assert not outputs.aux  # the second pass is for training
 
 
-def test_whole_host_in_training(official):
+def test_whole_backbone_in_training(official):
     file, model, variables = official
 
     def loss(params, bank):
@@ -445,7 +446,7 @@ def test_whole_host_in_training(official):
             mutable=["lfpv"],
         )
         target = nhwc(file["target"])
-        both = outputs.image, outputs.aux["host_image"]
+        both = outputs.image, outputs.aux["backbone_image"]
         total = sum(jnp.sum(jnp.sqrt((x - target) ** 2 + 1e-6)) for x in both)
         return total, (both, updated["lfpv"])
 
@@ -477,7 +478,7 @@ def test_whole_host_in_training(official):
 
 
 def test_import_of_another_model(official, golden):
-    """A checkpoint of the host alone is not taken for one with a bank."""
+    """A checkpoint of the backbone alone is not taken for one with a bank."""
     file = np.load(golden / "snrnet_small.npz")
     spec = convert.infer_spec(tensors(file), {"num_heads": 4})
     assert spec["name"] == "snr_net"
@@ -492,10 +493,10 @@ def test_import_of_another_model(official, golden):
     }
     bank = {"common_feature": file["c_v"], "common_feature_patch": file["c_p"]}
     model, variables = convert.from_torch(
-        state | bank, {"host": {"num_heads": 2, "name": "snr_net"}}
+        state | bank, {"backbone": {"num_heads": 2, "name": "snr_net"}}
     )
     assert not model.updaters
-    assert set(variables["params"]) == {"host", "query"}
+    assert set(variables["params"]) == {"backbone", "query"}
 
 
 def test_positions_are_drawn_from_the_stream():
@@ -514,8 +515,8 @@ def test_given_positions_and_partners_are_taken():
     """The bank depends on the pixel that is named, and on no other."""
     model, variables = make()
     image = images(model)
-    features, _ = model.host.apply(
-        {"params": variables["params"]["host"]}, image, method="encode"
+    features, _ = model.backbone.apply(
+        {"params": variables["params"]["backbone"]}, image, method="encode"
     )
     chosen = {"vector": jnp.array([2, 1]), "patch": jnp.array([0, 2])}
     pair = {"vector": jnp.arange(5), "patch": jnp.arange(5)[::-1]}
@@ -524,9 +525,9 @@ def test_given_positions_and_partners_are_taken():
     each = {kind: jnp.stack([corner] * 2) for kind, corner in chosen.items()}
     same = trained(model, variables, image, **{**given, "positions": each})[1]["lfpv"]
     chex.assert_trees_all_close(one, same, atol=1e-5)
-    cut = lfpv.sample(features, chosen["patch"], 2)
+    cut = feature_bank.sample(features, chosen["patch"], 2)
     np.testing.assert_array_equal(cut, features[:, 0:2, 2:4])
-    cut = lfpv.sample(features, jnp.array([[1, 0], [2, 3]]), 1)
+    cut = feature_bank.sample(features, jnp.array([[1, 0], [2, 3]]), 1)
     np.testing.assert_array_equal(cut[:, 0, 0], [features[0, 1, 0], features[1, 2, 3]])
 
 
@@ -559,11 +560,63 @@ def test_the_rules_move_the_bank_apart():
     paper = trained(model, variables, image)[1]["lfpv"]
     assert np.any(paper["c_v"] != released["c_v"])
     # To the letter, nothing keeps the sums small.
-    model, variables = make(update_rule="paper", stabilise=False)
+    model, variables = make(update_rule={"name": "paper", "stabilise": False})
     for _ in range(3):
         literal = trained(model, variables, image)[1]
         variables = {**variables, **literal}
     assert np.abs(literal["lfpv"]["c_v"]).max() > np.abs(paper["c_v"]).max()
+
+
+@pytest.mark.parametrize("rule", ["released", "paper"])
+@pytest.mark.parametrize("positions", lfpv.POSITIONS)
+def test_several_samples_of_each_map(rule, positions):
+    """As a batch in which each image comes as often as it is sampled."""
+    model, variables = make(update_rule=rule, positions=positions, positions_per_map=3)
+    image = images(model)
+    rng = np.random.default_rng(6)
+    corners = {kind: rng.integers(0, 2, (2, 3, 2)) for kind in feature_bank.KINDS}
+    partners = {kind: jnp.arange(5)[::-1] for kind in feature_bank.KINDS}
+    several = trained(
+        model, variables, image, positions=corners, partners=partners, rngs={}
+    )[1]["lfpv"]
+    one = {kind: corner.reshape(6, 2) for kind, corner in corners.items()}
+    repeated = trained(
+        model.clone(positions_per_map=1),
+        variables,
+        jnp.repeat(image, 3, axis=0),
+        positions=one,
+        partners=partners,
+        rngs={},
+    )[1]["lfpv"]
+    chex.assert_trees_all_close(several, repeated, atol=2e-5)
+    drawn = model.bind({}, rngs={"lfpv": jax.random.key(0)})._corners(4, (9, 9), 2)
+    assert drawn.shape == (4, 3, 2)
+    assert np.any(drawn[:, 0] != drawn[:, 1])
+    assert np.array_equal(drawn[0], drawn[1]) == (positions == "shared")
+
+
+def test_queries_without_norms():
+    """As the slides have it: products of features and nodes as they are."""
+    rng = np.random.default_rng(7)
+    features, c_v, c_p = (
+        rng.standard_normal(shape).astype(np.float32)
+        for shape in ((1, 2, 4, 3), (5, 3), (5, 2, 2, 3))
+    )
+    query = feature_bank.Query(norms=False)
+    by_vector, by_patch = query.apply({}, features, c_v, c_p)
+    shares = np.exp(features @ c_v.T)
+    shares /= shares.sum(-1, keepdims=True)
+    np.testing.assert_allclose(by_vector, shares @ c_v, atol=1e-5)
+    patch = features[0, :2, :2]
+    shares = np.exp(np.einsum("yxc,lyxc->l", patch, c_p))
+    wanted = np.einsum("l,lyxc->yxc", shares / shares.sum(), c_p)
+    np.testing.assert_allclose(by_patch[0, :2, :2], wanted, atol=1e-5)
+
+    model, variables = make(norms=False)
+    assert "query" not in variables["params"]
+    outputs, updated = trained(model, variables, images(model))
+    chex.assert_tree_all_finite((outputs, updated))
+    assert np.any(updated["lfpv"]["c_v"])
 
 
 def test_the_embedding_of_a_patches_partner():
@@ -572,7 +625,9 @@ def test_the_embedding_of_a_patches_partner():
     positions = {kind: jnp.zeros(2, int) for kind in ("vector", "patch")}
     found = {}
     for fixed in (True, False):
-        model, variables = make(fix_partner_identity=fixed)
+        model, variables = make(
+            update_rule={"name": "released", "fix_partner_identity": fixed}
+        )
         found[fixed] = trained(
             model,
             variables,
@@ -613,15 +668,19 @@ def test_keys_of_the_bank_are_computed_once():
     )
 
 
-def test_a_host_with_state_counts_one_step():
+def test_a_backbone_with_state_counts_one_step():
     slot = {
         "name": "adr",
         "width": 2,
         "conv": {"name": "dynamic", "annealing_steps": 10},
     }
-    host = {"name": "retinexformer", **HOSTS["retinexformer"], "reallocate": slot}
+    backbone = {
+        "name": "retinexformer",
+        **BACKBONES["retinexformer"],
+        "reallocate": slot,
+    }
     model = llie_jax.build(
-        {"name": "lfpv", "host": host, "num_nodes": 3, "patch_size": 2}
+        {"name": "lfpv", "backbone": backbone, "num_nodes": 3, "patch_size": 2}
     )
     variables = jax.jit(model.init)(jax.random.key(0), images(model))
 
@@ -642,14 +701,14 @@ def test_a_host_with_state_counts_one_step():
 
 def test_published_sizes():
     """The bank, what inference pays for it, and what training only has."""
-    host, whole = costs.count("snr_net"), costs.count("lfpv")
+    backbone, whole = costs.count("snr_net"), costs.count("lfpv")
     assert whole.params == 45_966_979
-    assert whole.inference_params - host.params == 21_760
+    assert whole.inference_params - backbone.params == 21_760
     assert whole.params - whole.inference_params == 6_821_120
     shapes = variable_shapes(llie_jax.build("lfpv"))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["lfpv"])) == 17_408
     # 4 l c for each position of the features, of which the keys' norms are none.
-    assert whole.macs - host.macs == 4 * 16 * 64 * 64 * 64
+    assert whole.macs - backbone.macs == 4 * 16 * 64 * 64 * 64
     released = costs.count({"name": "lfpv", "updaters": False})
     assert released.params == whole.inference_params
 
@@ -676,11 +735,11 @@ def test_flat_images_have_finite_gradients():
     chex.assert_tree_all_finite(gradient(variables, flat))
 
 
-def test_a_host_in_bfloat16():
-    host = {"name": "retinexformer", **HOSTS["retinexformer"]}
+def test_a_backbone_in_bfloat16():
+    backbone = {"name": "retinexformer", **BACKBONES["retinexformer"]}
     spec = {"name": "lfpv", "num_nodes": 5, "patch_size": 2}
-    exact = llie_jax.build({**spec, "host": host})
-    low = llie_jax.build({**spec, "host": {**host, "dtype": "bfloat16"}})
+    exact = llie_jax.build({**spec, "backbone": backbone})
+    low = llie_jax.build({**spec, "backbone": {**backbone, "dtype": "bfloat16"}})
     variables = jax.jit(exact.init)(jax.random.key(0), images(exact))
     variables["lfpv"] = random_like(variables["lfpv"])
     outputs, updated = trained(low, variables, images(low))
@@ -690,7 +749,7 @@ def test_a_host_in_bfloat16():
     np.testing.assert_allclose(found, wanted, atol=0.1)
 
 
-class Closed(nn.Module):
+class Closed(base.Model):
     """A model without a split."""
 
     multiple = 8
@@ -703,8 +762,7 @@ class Closed(nn.Module):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (dict(host=Closed()), "Closed cannot be a host of LFPV: it has no encode, dec"),
-        (dict(update_rule="papper"), "Unknown update_rule 'papper'. Did you mean"),
+        (dict(backbone=Closed()), "LFPV cannot wrap Closed: it is no Backbone.*darkir"),
         (dict(positions="all"), "Unknown positions 'all'"),
         (dict(num_nodes=0), "num_nodes=0"),
         (dict(bank_width=0), "bank_width=0"),
@@ -715,10 +773,10 @@ def test_fields_that_do_not_fit(fields, message):
         variable_shapes(lfpv.LFPV(**fields))
 
 
-@pytest.mark.parametrize("host", [7, ["darkir"], "darkirr"])
-def test_specs_of_hosts_that_are_none(host):
+@pytest.mark.parametrize("backbone", [7, ["darkir"], "darkirr"])
+def test_specs_of_backbones_that_are_none(backbone):
     with pytest.raises(ValueError, match=r"is a model: its name|Unknown .*darkir"):
-        llie_jax.build({"name": "lfpv", "host": host})
+        llie_jax.build({"name": "lfpv", "backbone": backbone})
 
 
 def test_a_size_that_patches_do_not_divide():
@@ -739,17 +797,17 @@ def test_a_bank_of_another_width():
         model.apply(variables, images(model))
 
 
-def test_options_and_layers_are_those_of_the_host():
+def test_options_and_layers_are_those_of_the_backbone():
     model, _ = make("cidnet")
-    assert options.test_options(model)["saturation"] == 1.0
-    changed = options.with_test_options(model, {"saturation": 1.3})
-    assert changed.host.saturation == 1.3
+    assert model.options["saturation"] == 1.0
+    changed = model.with_options({"saturation": 1.3})
+    assert changed.backbone.saturation == 1.3
     found = redundancy.layers(model, "attention")
-    assert found[0].startswith("host/")
+    assert found[0].startswith("backbone/")
     assert not any("i_lca5" in path for path in found)
 
 
-def test_what_the_host_makes_at_native_size_comes_in_from_outside():
+def test_what_the_backbone_makes_at_native_size_comes_in_from_outside():
     model, variables = make("snr_net")
     variables["lfpv"] = random_like(variables["lfpv"])
     image = images(model)

@@ -1,6 +1,7 @@
 """Retinexformer against the official code's numbers, and what is particular to it."""
 
 import fnmatch
+import functools
 import json
 
 import chex
@@ -12,9 +13,9 @@ from flax import linen as nn
 from flax import traverse_util
 
 import llie_jax
-from llie_jax import convert, costs, registry
-from llie_jax.models import retinexformer
-from llie_jax.models.shapes import variable_shapes
+from llie_jax import convert, costs
+from llie_jax.models import base, retinexformer
+from llie_jax.models.base import variable_shapes
 from llie_jax.nn import layers
 from llie_jax.types import Dtype
 
@@ -108,7 +109,7 @@ def as_it_is(array):
         (
             "decoder_layers.1.2",
             "decoder_1",
-            retinexformer.Level(num_blocks=1, num_heads=1),
+            layers.Repeat(functools.partial(retinexformer.Block, 1), 1),
             nhwc,
         ),
     ],
@@ -162,7 +163,7 @@ def test_official_keys_are_those_of_the_full_model(golden):
     spec = convert.infer_spec(tensors)
     assert spec == llie_jax.default_spec("retinexformer")
     variables = variable_shapes(llie_jax.build(spec))
-    torch_keys = registry.get("retinexformer").facts["torch_keys"]
+    torch_keys = base.card("retinexformer").torch.patterns
     filled = convert.convert_tensors(tensors, variables, torch_keys)
     assert len(jax.tree.leaves(filled)) == len(shapes) == 122
     with pytest.raises(ValueError, match=r"Unknown keys: body\.0\.denoiser\.extra"):
@@ -211,9 +212,9 @@ def test_layers_for_redundancy_studies():
         for path in traverse_util.flatten_dict(params)
         for end in range(len(path))
     }
-    facts = registry.get("retinexformer").facts
-    for key in ("attention_layers", "feed_forward_layers"):
-        found = [m for m in modules if any(fnmatch.fnmatch(m, p) for p in facts[key])]
+    card = base.card("retinexformer")
+    for patterns in (card.attention_layers, card.feed_forward_layers):
+        found = [m for m in modules if any(fnmatch.fnmatch(m, p) for p in patterns)]
         assert len(found) == 8
 
 

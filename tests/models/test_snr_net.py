@@ -12,9 +12,8 @@ import llie_jax
 from llie_jax import convert, costs
 from llie_jax.image.snr import snr_map
 from llie_jax.losses.pixel import charbonnier
-from llie_jax.models import snr_net
-from llie_jax.models.shapes import variable_shapes
-from llie_jax.registry import get
+from llie_jax.models import base, snr_net
+from llie_jax.models.base import variable_shapes
 
 SMALL = dict(
     name="snr_net",
@@ -100,7 +99,7 @@ def test_official_names_fill_the_full_size(golden):
     tensors = {key: np.zeros(shape, np.float32) for key, shape in shapes.items()}
     spec = convert.infer_spec(tensors)
     assert spec == llie_jax.registry.default_spec("snr_net")
-    keys = get("snr_net").facts["torch_keys"]
+    keys = base.card("snr_net").torch.patterns
     convert.convert_tensors(tensors, variable_shapes(llie_jax.build(spec)), keys)
 
 

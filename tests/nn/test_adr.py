@@ -1,4 +1,4 @@
-"""ADR against a computation with explicit bases, and in its hosts."""
+"""ADR against a computation with explicit bases, and in its backbones."""
 
 import functools
 import json
@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import llie_jax
-from llie_jax.models.shapes import variable_shapes
+from llie_jax import registry
+from llie_jax.models.base import variable_shapes
 from llie_jax.nn import adr, dynamic_conv
 from llie_jax.nn.pog import OrthogonalConv
 
@@ -190,7 +191,7 @@ HOSTS = {
 
 
 @pytest.mark.parametrize("name", HOSTS)
-def test_a_host_with_it_begins_as_the_host(name):
+def test_a_backbone_with_it_begins_as_the_backbone(name):
     """Bit for bit."""
     plain = llie_jax.build({"name": name, **HOSTS[name]})
     slot = {"name": "adr", "width": 3, "conv": {"name": "orthogonal"}}
@@ -206,10 +207,20 @@ def test_a_host_with_it_begins_as_the_host(name):
     # Other values than those of `init`, but for the layer that makes zeros.
     variables = jax.tree_util.tree_map_with_path(start, variable_shapes(model))
     assert not np.all([np.any(leaf) for leaf in jax.tree.leaves(variables)])
-    host = {"params": without(variables["params"], "reallocate")}
+    alone = {"params": without(variables["params"], "reallocate")}
     found = jax.jit(model.apply)(variables, image).image
-    expected = jax.jit(plain.apply)(host, image).image
+    expected = jax.jit(plain.apply)(alone, image).image
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("conv", ["orthogonal", "dynamic", "static"])
+def test_the_zero_start_can_be_switched_off(conv):
+    make = registry.get(conv, kind="kernel").make
+    x = jnp.asarray(np.random.default_rng(5).normal(size=(1, 4, 4, 6)), jnp.float32)
+    for zero_start in (True, False):
+        module = adr.AttentionDynamicReallocation(2, make, zero_start=zero_start)
+        found, _ = module.init_with_output(jax.random.key(0), x)
+        assert np.array_equal(found, x) == zero_start
 
 
 def without(params, name):
@@ -218,6 +229,17 @@ def without(params, name):
         for key, value in params.items()
         if key != name
     }
+
+
+def test_a_part_of_another_kind_is_refused():
+    with pytest.raises(
+        ValueError, match=r"reallocation 'with_bias'. It is the name of a norm.*adr, id"
+    ):
+        llie_jax.build({"name": "restormer", "reallocate": "with_bias"})
+    with pytest.raises(ValueError, match=r"kernel 'adr'. It is the name of a realloc"):
+        llie_jax.build(
+            {"name": "cidnet", "reallocate": {"name": "adr", "width": 2, "conv": "adr"}}
+        )
 
 
 def test_unknown_parts_are_named():

@@ -79,6 +79,47 @@ def test_shifts_equal_plain_convolution(case):
     assert_close(conv(None), plain)  # on CPU, the shifts by the choice at lowering
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.DepthwiseConv(),
+        layers.PairedConv(),
+        layers.GroupedConv(8, groups=2),
+        layers.DepthwiseSum((1, 2)),
+        layers.Conv(4, (2, 2), strides=2, padding=0),
+        layers.Conv(3),
+    ],
+)
+def test_native_convolutions_can_be_forced(layer):
+    """The same values and gradients, and no loop or choice in the program."""
+    x = normal(0, 1, 6, 8, 8)
+    variables = layer.init(jax.random.key(0), x)
+
+    def both(x):
+        value, pull = jax.vjp(lambda x: layer.apply(variables, x), x)
+        return value, pull(jnp.cos(value))
+
+    chosen = jax.jit(both)(x)
+    with conv_kernels.use_implementation("lax"):
+        program = str(jax.make_jaxpr(both)(x))
+        native = jax.jit(lambda x: both(x))(x)
+    assert_close(chosen, native)
+    assert "platform_index" not in program
+    assert "while" not in program
+    with (
+        pytest.raises(ValueError, match="Unknown implementation 'fast'"),
+        conv_kernels.use_implementation("fast"),
+    ):
+        pass
+
+
+def test_a_convolution_in_pairs_is_a_grouped_one():
+    x = normal(0, 2, 5, 6, 4)
+    pairs, groups = layers.PairedConv(), layers.GroupedConv(4, groups=2)
+    variables = pairs.init(jax.random.key(0), x)
+    np.testing.assert_array_equal(pairs.apply(variables, x), groups.apply(variables, x))
+
+
 def test_blocks_of_rows_join_without_seams(monkeypatch):
     monkeypatch.setattr(conv_kernels, "_BLOCK_BYTES", 4 * 3 * 5 * 2)  # three rows
     x, kernel = normal(0, 1, 13, 5, 2), normal(1, 3, 3, 1, 2)

@@ -55,16 +55,27 @@ def test_closed_form_equals_the_explicit_one_also_in_its_gradients():
         )
 
 
-def test_specific_embedding():
-    embedding, weights = normal(20, 8), nn.softmax(normal(3, 8, seed=1))
-    found = pog.specific_embedding(embedding, weights)
-    basis = pog.householder_basis(embedding)
-    np.testing.assert_allclose(
-        found, jnp.einsum("bj,njd->bnd", weights, basis), atol=1e-6
-    )
-    lengths = np.linalg.norm(found, axis=-1)
-    expected = np.broadcast_to(np.linalg.norm(weights, axis=-1)[:, None], (3, 20))
-    np.testing.assert_allclose(lengths, expected, rtol=1e-5)
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_the_explicit_form_is_the_closed_one(kernel_size):
+    """The definition, executed with the bases, in float32 and with gradients."""
+    options = dict(embedding_dim=16, kernel_size=kernel_size)
+    closed = pog.OrthogonalConv(3, **options)
+    explicit = pog.OrthogonalConv(3, form="explicit", **options)
+    pooled = normal(2, 5)
+    variables = closed.init(jax.random.key(0), pooled, method="kernel")
+
+    def both(form):
+        def run(variables, pooled):
+            return form.apply(variables, pooled, method="kernel")
+
+        value, pull = jax.vjp(jax.jit(run), variables, pooled)
+        return value, pull(normal(*value.shape, seed=1))
+
+    chex.assert_trees_all_close(both(explicit), both(closed), atol=1e-5)
+    with pytest.raises(ValueError, match=r"Unknown form 'open'.*closed"):
+        pog.OrthogonalConv(3, form="open").init(
+            jax.random.key(0), pooled, method="kernel"
+        )
 
 
 def test_short_rows_have_finite_gradients():

@@ -9,14 +9,14 @@ import pytest
 
 import llie_jax
 from llie_jax import metrics
-from llie_jax.models.shapes import variable_shapes
+from llie_jax.models.base import variable_shapes
 from llie_jax.studies import bank, bank_report
 from tests.evaluation.toys import Gain, MemorySource
 
 NODES, SIDE = 5, 2
 SPEC = {
     "name": "lfpv",
-    "host": {"name": "retinexformer", "width": 4, "num_blocks": (1, 1)},
+    "backbone": {"name": "retinexformer", "width": 4, "num_blocks": (1, 1)},
     "num_nodes": NODES,
     "patch_size": SIDE,
 }
@@ -73,8 +73,13 @@ def test_nodes_without_anything_to_compare():
     assert one["mean_similarity"] is None
 
 
-def row(host, after):
-    return {"host": host, "bank": after, "gain": after - host, "difference": 1.0}
+def row(backbone, after):
+    return {
+        "backbone": backbone,
+        "bank": after,
+        "gain": after - backbone,
+        "difference": 1.0,
+    }
 
 
 def test_split():
@@ -84,13 +89,13 @@ def test_split():
     assert found["is_median"]
     fitted, others = (found[part] for part in bank.PARTS)
     assert (fitted["images"], others["images"]) == (2, 1)
-    assert (fitted["host"], fitted["bank"], fitted["gain"]) == (27, 27, 0)
-    assert (others["host"], others["bank"], others["gain"]) == (20, 21, 1)
+    assert (fitted["backbone"], fitted["bank"], fitted["gain"]) == (27, 27, 0)
+    assert (others["backbone"], others["bank"], others["gain"]) == (20, 21, 1)
     found = bank.split(images, 31.0)
     assert not found["is_median"]
     assert found["fully_fitted"] == {
         "images": 0,
-        **dict.fromkeys(("host", "bank", "gain", "difference")),
+        **dict.fromkeys(("backbone", "bank", "gain", "difference")),
     }
     assert found["not_fully_fitted"]["images"] == 3
 
@@ -98,7 +103,7 @@ def test_split():
 def test_a_study_is_what_the_model_gives(made, source, result):
     """The padding of the second image does not count."""
     model, variables = made
-    host = {"params": variables["params"]["host"]}
+    backbone = {"params": variables["params"]["backbone"]}
     use, entropies, places = [], [], []
     for index, name in enumerate(source.names):
         image, target = source[index]["image"], source[index]["target"]
@@ -108,14 +113,14 @@ def test_a_study_is_what_the_model_gives(made, source, result):
         before, after = (
             np.clip(x.image[0, :height, :width], 0, 1)
             for x in (
-                model.host.apply(host, padded),
+                model.backbone.apply(backbone, padded),
                 model.apply(variables, padded),
             )
         )
         found = result["images"][name]
         psnr = [metrics.compute("rgb_uint8", x, target) for x in (before, after)]
-        assert [found["host"], found["bank"]] == pytest.approx(psnr, abs=1e-3)
-        assert found["gain"] == pytest.approx(found["bank"] - found["host"])
+        assert [found["backbone"], found["bank"]] == pytest.approx(psnr, abs=1e-3)
+        assert found["gain"] == pytest.approx(found["bank"] - found["backbone"])
         difference = 255 * np.mean(np.abs(before - after))
         assert found["difference"] == pytest.approx(difference, rel=1e-3)
         by_pixel, _ = model.apply(variables, padded, method="assign")
@@ -201,7 +206,7 @@ def test_report(result, tmp_path):
     assert "this threshold is ours" in page
     text = "\n".join(bank_report.lines(facts | result))
     assert "vectors: mean cosine similarity" in text
-    assert "fully fitted by the host: 2 images" in text
+    assert "fully fitted by the backbone: 2 images" in text
 
 
 def test_mistakes(made, source):

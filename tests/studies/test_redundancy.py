@@ -10,7 +10,7 @@ from llie_jax.metrics import dmr
 from llie_jax.studies import redundancy, redundancy_report
 from tests.evaluation.toys import MemorySource
 
-HOST = {"name": "retinexformer", "width": 4, "num_blocks": (1, 1)}
+BACKBONE = {"name": "retinexformer", "width": 4, "num_blocks": (1, 1)}
 ADR = {
     "name": "adr",
     "width": 3,
@@ -24,7 +24,7 @@ ATTENTION = [
 
 @pytest.fixture(scope="module")
 def made():
-    model = llie_jax.build({**HOST, "reallocate": ADR})
+    model = llie_jax.build({**BACKBONE, "reallocate": ADR})
     image = np.zeros((1, 8, 8, 3), np.float32)
     return model, jax.jit(model.init)(jax.random.key(5), image)
 
@@ -56,7 +56,7 @@ def test_layers(made):
     ("name", "attention", "feed_forward"),
     [("restormer", 44, 44), ("retinexformer", 8, 8), ("cidnet", 11, 11)],
 )
-def test_layers_of_the_full_hosts(name, attention, feed_forward):
+def test_layers_of_the_full_backbones(name, attention, feed_forward):
     """CIDNet's discarded branch is no layer: resetting it would give 100 dB."""
     model = llie_jax.build(name)
     assert len(redundancy.layers(model)) == attention
@@ -82,8 +82,8 @@ def test_reset_touches_its_layers_only(made):
     # A layer is drawn alike whichever others are.
     both = reset([other, *layer], seed=0)
     assert all(name.startswith(f"{other}/") for name in changed(first, both))
-    host_only = changed(params, reset(layer, seed=0, host_only=True))
-    assert host_only == {name for name in names if "reallocate" not in name}
+    backbone_only = changed(params, reset(layer, seed=0, backbone_only=True))
+    assert backbone_only == {name for name in names if "reallocate" not in name}
     scale = f"{layer[0]}/scale"
     assert np.all(traverse_util.flatten_dict(first, sep="/")[scale] == 1)
 
@@ -129,7 +129,7 @@ def test_kernels_of_a_model(study):
     assert result["maps"][f"{place}/squeeze"].shape == (2, 36)
     assert result["kernels"][f"{place}/squeeze"] > 0
     assert result["kernels"][f"{place}/expand"] == 0  # it begins with zeros
-    plain = llie_jax.build(HOST)
+    plain = llie_jax.build(BACKBONE)
     with pytest.raises(ValueError, match="Retinexformer generates no kernels"):
         redundancy.check_generates(plain)
 
@@ -146,10 +146,10 @@ def test_gradients_are_those_of_training_pairs(study):
 def test_report(study, tmp_path):
     facts = {
         "study": "reset",
-        "model": HOST,
+        "model": BACKBONE,
         "weights_sha256": "0",
         "data": {"name": "toys"},
-        "host_only": False,
+        "backbone_only": False,
     }
     kinds = {"attention": ATTENTION[:1]}
     result = redundancy.run(study, kinds, seeds=[0]).summary()

@@ -24,7 +24,7 @@ BATCH, SIDE = 8, 8
 def loss(outputs, batch, frozen, step):
     images = [
         outputs.image,
-        *(outputs.aux[k] for k in ("host_image",) if k in outputs.aux),
+        *(outputs.aux[k] for k in ("backbone_image",) if k in outputs.aux),
     ]
     value = sum(((image - batch["target"]) ** 2).mean() for image in images)
     return value, {"mse": value}
@@ -39,7 +39,7 @@ def make(name):
     model = llie_jax.build(
         {
             "name": "lfpv",
-            "host": "toy_host",
+            "backbone": "toy_backbone",
             "num_nodes": 5,
             "patch_size": 2,
             "update_rule": rule,

@@ -20,9 +20,9 @@ def pairs(tmp_path_factory):
 
 
 def config(pairs, *, wrapped=True, **changes):
-    """A config of the toy host, with the bank or without."""
+    """A config of the toy backbone, with the bank or without."""
     found = toys.config(pairs)
-    found.model = base.spec("toy_host")
+    found.model = base.spec("toy_backbone")
     if wrapped:
         found = base.add_lfpv(found, weight=0.5, num_nodes=3, patch_size=2)
     base.override(found, changes)
@@ -37,9 +37,9 @@ def unbroken(pairs, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def host(pairs, tmp_path_factory):
-    """A run of the host alone."""
-    workdir = tmp_path_factory.mktemp("host")
+def backbone(pairs, tmp_path_factory):
+    """A run of the backbone alone."""
+    workdir = tmp_path_factory.mktemp("backbone")
     return workdir, loop.train(config(pairs, wrapped=False), workdir, progress=False)
 
 
@@ -52,7 +52,7 @@ def test_the_terms_are_logged_apart(unbroken):
     lines = [line for line in read_log(workdir / "log.jsonl") if "loss" in line]
     assert len(lines) == 4
     for line in lines:
-        total = line["host_pixel"] + line["lfpv_pixel"]
+        total = line["backbone_pixel"] + line["lfpv_pixel"]
         np.testing.assert_allclose(line["loss"], total, rtol=1e-5)
 
 
@@ -67,13 +67,13 @@ def test_a_broken_run_goes_on_with_the_same_bank(pairs, unbroken, tmp_path, stop
     assert np.any(np.asarray(bank["c_v"]) != part.state.collections["lfpv"]["c_v"])
 
 
-@pytest.mark.parametrize("freeze", [(), ("host/*",)])
-def test_a_trained_host_is_grafted(pairs, host, tmp_path, freeze):
-    workdir, trained = host
+@pytest.mark.parametrize("freeze", [(), ("backbone/*",)])
+def test_a_trained_backbone_is_grafted(pairs, backbone, tmp_path, freeze):
+    workdir, trained = backbone
     changes = {"init_from": str(workdir), "optimizer.freeze": freeze}
     result = loop.train(config(pairs, **changes), tmp_path, stop_at=1, progress=False)
     # The weights of a run are the averaged ones.
-    before, after = trained.state.ema_params, result.state.params["host"]
+    before, after = trained.state.ema_params, result.state.params["backbone"]
     moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before, after)
     assert any(jax.tree.leaves(moved)) == (not freeze)
     if not freeze:  # one step of Adam is as long as the rate
@@ -82,17 +82,17 @@ def test_a_trained_host_is_grafted(pairs, host, tmp_path, freeze):
         )
 
 
-def test_the_graft_of_another_host(pairs, host, tmp_path):
-    changes = {"init_from": str(host[0]), "model.host.width": 5}
+def test_the_graft_of_another_backbone(pairs, backbone, tmp_path):
+    changes = {"init_from": str(backbone[0]), "model.backbone.width": 5}
     with pytest.raises(
-        ValueError, match=r"lfpv on toy_host.*params/first/kernel \(2, 2, 3, 4\)"
+        ValueError, match=r"lfpv on toy_backbone.*params/first/kernel \(2, 2, 3, 4\)"
     ):
         loop.train(config(pairs, **changes), tmp_path, progress=False)
 
 
 def test_crops_that_patches_do_not_divide(pairs):
     found = config(pairs, **{"stages.s0.patch_size": 18})
-    with pytest.raises(ValueError, match="lfpv on toy_host needs multiples of 4"):
+    with pytest.raises(ValueError, match="lfpv on toy_backbone needs multiples of 4"):
         Experiment.from_config(found)
 
 
@@ -103,7 +103,7 @@ def test_release_files_hold_what_inference_needs(unbroken, tmp_path, capsys):
     capsys.readouterr()
     with safetensors.safe_open(file, framework="numpy") as opened:
         names = set(opened.keys())
-    assert {name.split("/")[1] for name in names} == {"c_v", "c_p", "host", "query"}
+    assert {name.split("/")[1] for name in names} == {"c_v", "c_p", "backbone", "query"}
     run, variables = weights.load(workdir)
     model, released = weights.load(file)
     image = np.random.default_rng(0).random((1, 16, 24, 3), np.float32)

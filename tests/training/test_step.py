@@ -55,6 +55,6 @@ def test_frozen_parameters_do_not_count_in_the_gradient_norm():
 
 def test_a_pattern_that_freezes_nothing():
     with pytest.raises(
-        ValueError, match=r"'host/\*', which matches .* Toy.*first/, last/"
+        ValueError, match=r"'backbone/\*', which matches .* Toy.*first/, last/"
     ):
-        train(freeze=("first/*", "host/*"))
+        train(freeze=("first/*", "backbone/*"))

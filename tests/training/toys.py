@@ -7,13 +7,14 @@ from flax import linen as nn
 
 from llie_jax.configs import base
 from llie_jax.image import io
+from llie_jax.models.base import Backbone, Model, ModelCard
 from llie_jax.nn.layers import pixel_shuffle
 from llie_jax.registry import register
 from llie_jax.types import Outputs
 
 
-@register("toy", kind="model")
-class Toy(nn.Module):
+@register("toy", ModelCard())
+class Toy(Model):
     """Two convolutions or three, batch statistics and a count of steps."""
 
     width: int = 4
@@ -22,6 +23,10 @@ class Toy(nn.Module):
 
     multiple = 2
     pad_mode = "reflect"
+
+    @nn.nowrap
+    def with_axis(self, axis_name):
+        return self.clone(axis_name=axis_name)
 
     @nn.compact
     def __call__(self, image, *, target=None, train=False):
@@ -43,8 +48,8 @@ class Toy(nn.Module):
         return Outputs(image + y, {"features": x})
 
 
-@register("toy_host", kind="model")
-class ToyHost(nn.Module):
+@register("toy_backbone", ModelCard())
+class ToyBackbone(Backbone):
     """The least that a wrapper needs: two convolutions and the cut between them."""
 
     width: int = 4
@@ -56,15 +61,12 @@ class ToyHost(nn.Module):
         self.first = nn.Conv(self.width, (2, 2), strides=2)
         self.last = nn.Conv(12, (1, 1))
 
-    def encode(self, image, *, train=False):
+    def encode(self, image, *, target=None, train=False):
         return self.first(image), image
 
     def decode(self, features, context, *, train=False):
         y = pixel_shuffle(self.last(nn.relu(features)), 2)
         return Outputs(context + y)
-
-    def __call__(self, image, *, target=None, train=False):
-        return self.decode(*self.encode(image))
 
 
 def write_pairs(folder, count=6, size=(24, 20)):
