@@ -54,11 +54,8 @@ class Schedule(abc.ABC):
                 f"schedule.hold_steps={self.hold_steps} must be at least 1, and "
                 f"schedule.warmup_steps={self.warmup_steps} below the {steps} steps."
             )
-        curve, hold, warmup = (
-            self.curve(peak, steps),
-            self.hold_steps,
-            self.warmup_steps,
-        )
+        curve = self.curve(peak, steps)
+        hold, warmup = self.hold_steps, self.warmup_steps
 
         def rate(step):
             value = curve((step // hold) * hold)

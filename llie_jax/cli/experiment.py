@@ -6,7 +6,7 @@ import inspect
 import pathlib
 import re
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin
 
 from llie_jax import configs, messages
@@ -86,9 +86,10 @@ def _execute(path: pathlib.Path, text: str):
         module_spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):
             raise ValueError("it has no function get_config().")
+        parameters = inspect.signature(module.get_config, eval_str=True).parameters
     except Exception as error:  # the file is the user's: whatever it raises, name it
         raise ValueError(f"{path}: {_explained(error, path)}") from error
-    arguments = _arguments(text, module.get_config, path)
+    arguments = _arguments(text, parameters, path)
     try:
         found = module.get_config(**arguments)
     except Exception as error:
@@ -98,13 +99,14 @@ def _execute(path: pathlib.Path, text: str):
     return ConfigDict(found)  # one that was checked already can be changed again
 
 
-def _arguments(text: str, function: Callable, path: pathlib.Path) -> dict[str, Any]:
+def _arguments(
+    text: str, parameters: Mapping[str, inspect.Parameter], path: pathlib.Path
+) -> dict[str, Any]:
     """Returns the arguments in "key=value,key=value", of their defaults' types.
 
     Raises:
         ValueError: for an unknown or repeated one, or a value of another type.
     """
-    parameters = inspect.signature(function, eval_str=True).parameters
     known = ", ".join(map(_described, parameters.values())) or "none"
     found = {}
     for item in filter(None, text.split(",")):
@@ -146,6 +148,7 @@ def _described(parameter: inspect.Parameter) -> str:
     if isinstance(default, bool):
         default = str(default).lower()
     others = [str(value) for value in _choices(parameter) if value != parameter.default]
+    default = default if default != "" else '""'
     return f"{parameter.name}={default}" + (f" (or {', '.join(others)})" * bool(others))
 
 
@@ -202,7 +205,7 @@ def _cast(value: Any, like: Any) -> Any:
 def _explained(error: Exception, path: pathlib.Path) -> str:
     """Returns what went wrong in a recipe, and where."""
     frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    lines = [frame.lineno for frame in frames if frame.filename == str(path.absolute())]
     where = f"line {lines[-1]}: " if lines else ""
     text = str(error)
     key = re.search(r'instead of "(\w+)"', text) or re.search(r"\W(\w+)['\"]", text)

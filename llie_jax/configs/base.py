@@ -2,8 +2,8 @@
 
 A recipe is a file whose `get_config(**arguments)` starts from `get_config()` here,
 changes what it needs and returns the config. The config is locked, so a misspelt key
-fails in the file. Whoever runs a recipe overrides values, then calls `check` once,
-which completes all specs and returns a config that nothing can change any more.
+fails in the file. A recipe does not check its config. Whoever runs it changes values
+with `override`, then calls `check`, which completes all specs and freezes the config.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ SHARED = {
     "optimizer": tuple(f.name for f in dataclasses.fields(optimizers.Optimizer)),
     "schedule": tuple(f.name for f in dataclasses.fields(schedules.Schedule)),
 }
-"""Fields that all parts of a kind have, and that keep their values in an exchange."""
+"""Fields that all parts of a kind have; they keep their values in `override`."""
 
 OPEN_TABLES = (
     "config.model",
@@ -116,9 +116,9 @@ def _complete(values: registry.Spec, kind: str) -> dict[str, Any]:
 
 
 def _table(values: Mapping[str, Any]) -> ConfigDict:
-    """Returns values as a locked ConfigDict without lists, which JSON makes of tuples.
+    """Returns values as a locked ConfigDict, with tuples for the lists of JSON.
 
-    A table that is put into a locked config later stays locked only if it was before.
+    Assignment does not lock: a table in a locked config must have been locked before.
     """
 
     def convert(value):
@@ -235,10 +235,9 @@ def override(
 ) -> None:
     """Changes values by their dotted keys, whatever their order.
 
-    A name exchanges a part: `optimizer`, or `optimizer.name`, "sgd" for "adam". What
-    all parts of a kind share (an optimizer's learning rate, what a loss term is on)
-    keeps its value; the new part's other fields have their defaults or what `changes`
-    say.
+    A name replaces a part: "sgd" for the key `optimizer` or `optimizer.name`. What all
+    parts of a kind share (an optimizer's learning rate, what a loss term is on) keeps
+    its value; the new part's other fields have their defaults or what `changes` say.
 
     Args:
         config: an experiment that is not checked yet; it is changed.
@@ -255,20 +254,27 @@ def override(
     for key in sorted(changes, key=lambda key: paths[key].count(".")):
         named = isinstance(changes.get(key), str)  # none: an outer part took it
         if named and (kind := kind_at(config, paths[key])):
-            _exchange(config, paths[key], kind, changes.pop(key), changes, read)
+            _replace_part(config, paths[key], kind, changes.pop(key), changes, read)
     known = flatten(config)
     for key, value in changes.items():
+        path, _, last = key.rpartition(".")
         if key not in known:
             inside = [each for each in known if each.startswith(f"{key}.")]
             if inside:
                 raise ValueError(
                     f"config.{key} is a table; set one of {', '.join(inside)}."
                 )
+            if kind_at(config, path):
+                table = _at(config, path)
+                fields = [each for each in table if each != "name"]
+                raise ValueError(
+                    f"config.{path} is {table.name!r}, which has no field {last!r}."
+                    f"{messages.suggest(last, fields)} Fields: {', '.join(fields)}."
+                )
             raise ValueError(
                 f"Unknown key config.{key}.{messages.suggest(key, known)} "
                 "llie_jax/configs/base.py explains the keys."
             )
-        path, _, last = key.rpartition(".")
         table = _at(config, path)
         table[last] = read(key, value, table[last])
 
@@ -295,7 +301,7 @@ def kind_at(config: ConfigDict, path: str) -> str:
     return ""
 
 
-def _exchange(
+def _replace_part(
     config: ConfigDict,
     path: str,
     kind: str,
@@ -303,7 +309,7 @@ def _exchange(
     changes: dict[str, Any],
     read: Callable[[str, Any, Any], Any],
 ) -> None:
-    """Exchanges the part at a path, and takes its fields out of the changes."""
+    """Replaces the part at a path, and takes its fields out of the changes."""
     old = _at(config, path).to_dict()
     if name == old["name"]:
         return
@@ -318,7 +324,7 @@ def _exchange(
     }
     for field, default in fields.items():
         key, required = f"{path}.{field}", default is inspect.Parameter.empty
-        # A slot and a model inside a model are tables: exchanged by their own names.
+        # A slot and a model inside a model are tables: replaced by their own names.
         if key in changes and (required or _is_plain(default)):
             new[field] = read(key, changes.pop(key), None if required else default)
     parent, _, last = path.rpartition(".")

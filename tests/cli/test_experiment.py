@@ -73,7 +73,7 @@ def test_arguments_that_a_recipe_does_not_take(recipe, arguments, message):
     assert "\n" not in text
     assert text.endswith(
         "Arguments: width=8, rate=0.001, data=lol_v1 (or lol_v2_syn), rotate=false, "
-        "root=."
+        'root="".'
     )
 
 
@@ -186,7 +186,7 @@ def test_a_wrapper_takes_fields_that_may_be_none(recipe):
         ("--seed=1", "unknown argument '--seed=1'"),
         ("--config.=1", "unknown argument '--config.=1'"),
         ("--config.sed=1", "Unknown key config.sed. Did you mean 'seed'?"),
-        ("--config.optimizer.frozen=()", "Did you mean 'optimizer.freeze'?"),
+        ("--config.optimizer.frozen=()", "no field 'frozen'. Did you mean 'freeze'?"),
         ("--config.optimizer.name=sg", "Unknown optimizer 'sg'. Did you mean 'sgd'?"),
         ("--config.stages=3", "config.stages is a table; set one of stages.s0."),
         ("--config.model.name=adr", "Unknown model 'adr'"),
@@ -218,6 +218,13 @@ def test_a_misspelt_key_fails_in_the_file(tmp_path, line, message):
     number = 1 + path.read_text().split("\n").index(f"    {line}")
     assert str(raised.value).startswith(f"{path}: line {number}: ")
     assert len(str(raised.value)) < 400
+
+
+def test_lines_are_found_in_a_relative_file(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("def get_config():\n    return missing\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"^mine\.py: line 2: NameError"):
+        load_config("mine.py")
 
 
 def test_a_misspelt_key_of_a_new_table_fails_in_the_check(tmp_path):

@@ -206,6 +206,18 @@ def test_another_config_in_the_same_folder(pairs, unbroken):
         loop.train(config, workdir, progress=False)
 
 
+def test_a_folder_of_an_older_version(pairs, tmp_path):
+    config = toys.config(pairs)
+    older = json.loads(base.to_json(config))
+    older["optimizer"]["frozen"] = older["optimizer"].pop("freeze")
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    with pytest.raises(
+        ValueError, match=r"json .*older version .*'frozen'.* Use another --workdir\.$"
+    ):
+        loop.train(config, tmp_path, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
 def test_starting_from_other_weights(pairs, unbroken, tmp_path):
     workdir, _ = unbroken
     config = toys.config(pairs, init_from=str(workdir))
