@@ -33,7 +33,7 @@ def load_config(config: str, overrides: Sequence[str] = ()):
     from llie_jax.configs import base
 
     name, _, text = str(config).partition(":")
-    found = _execute(_find(name), text)
+    found = _execute(name, _find(name), text)
 
     def read(key: str, text: str, like: Any) -> Any:
         # The part that has the field says in the check whether it takes None.
@@ -74,13 +74,13 @@ def _find(name: str) -> pathlib.Path:
     )
 
 
-def _execute(path: pathlib.Path, text: str):
+def _execute(name: str, path: pathlib.Path, text: str):
     """Returns what the recipe's `get_config` makes of arguments, not checked yet."""
     from ml_collections import ConfigDict
 
     module_spec = importlib.util.spec_from_file_location("recipe", path)
     if module_spec is None:
-        raise ValueError(f"{path} is not a Python file; configs are Python files.")
+        raise ValueError(f"{name} is not a Python file; configs are Python files.")
     module = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)
@@ -88,19 +88,19 @@ def _execute(path: pathlib.Path, text: str):
             raise ValueError("it has no function get_config().")
         parameters = inspect.signature(module.get_config, eval_str=True).parameters
     except Exception as error:  # the file is the user's: whatever it raises, name it
-        raise ValueError(f"{path}: {_explained(error, path)}") from error
-    arguments = _arguments(text, parameters, path)
+        raise ValueError(f"{name}: {_explained(error, path)}") from error
+    arguments = _arguments(text, parameters, name)
     try:
         found = module.get_config(**arguments)
     except Exception as error:
-        raise ValueError(f"{path}: {_explained(error, path)}") from error
+        raise ValueError(f"{name}: {_explained(error, path)}") from error
     if not isinstance(found, ConfigDict):
-        raise ValueError(f"{path}: get_config() returns {found!r} and no config.")
+        raise ValueError(f"{name}: get_config() returns {found!r} and no config.")
     return ConfigDict(found)  # one that was checked already can be changed again
 
 
 def _arguments(
-    text: str, parameters: Mapping[str, inspect.Parameter], path: pathlib.Path
+    text: str, parameters: Mapping[str, inspect.Parameter], recipe: str
 ) -> dict[str, Any]:
     """Returns the arguments in "key=value,key=value", of their defaults' types.
 
@@ -113,13 +113,13 @@ def _arguments(
         key, equals, value = item.partition("=")
         if key not in parameters:
             raise ValueError(
-                f"{path} has no argument {key!r}.{messages.suggest(key, parameters)} "
+                f"{recipe} has no argument {key!r}.{messages.suggest(key, parameters)} "
                 f"Arguments: {known}."
             )
         if not equals or key in found:
             problem = "is given twice" if equals else "needs a value, =VALUE"
             raise ValueError(
-                f"{path}: the argument {key} {problem}. Arguments: {known}."
+                f"{recipe}: the argument {key} {problem}. Arguments: {known}."
             )
         choices, default = _choices(parameters[key]), parameters[key].default
         like = "" if default is inspect.Parameter.empty else default
@@ -130,7 +130,7 @@ def _arguments(
                     f"{item} is not accepted.{messages.suggest(value, choices)}"
                 )
         except ValueError as error:
-            raise ValueError(f"{path}: {error} Arguments: {known}.") from None
+            raise ValueError(f"{recipe}: {error} Arguments: {known}.") from None
     return found
 
 
