@@ -94,29 +94,31 @@ def _interpolate(x: jax.Array, axis: int, length: int) -> jax.Array:
     old = x.shape[axis]
     if length == old:
         return x
-    place = np.arange(length) * (old - 1) / max(length - 1, 1)
+    # In float64 where possible; an export may have symbolic sizes.
+    numpy = np if isinstance(length, int) else jnp
+    place = numpy.arange(length) * (old - 1) / numpy.maximum(length - 1, 1)
 
     def column(values):
         shape = [1] * x.ndim
         shape[axis] = -1
-        return np.asarray(values, x.dtype).reshape(shape)
+        return values.astype(x.dtype).reshape(shape)
 
     def blend(first, second, share):
         return first + (second - first) * column(share)
 
     cut = functools.partial(jax.lax.slice_in_dim, x, axis=axis)
     if old == 2 * length:
-        return blend(cut(0, old, 2), cut(1, old, 2), place - 2 * np.arange(length))
+        return blend(cut(0, old, 2), cut(1, old, 2), place - 2 * numpy.arange(length))
     if length == 2 * old:
-        here = np.arange(old)
+        here = numpy.arange(old)
         before = jnp.concatenate([cut(0, 1), cut(0, old - 1)], axis)
         after = jnp.concatenate([cut(1, old), cut(old - 1, old)], axis)
         even = blend(x, before, here - place[::2])
         odd = blend(x, after, place[1::2] - here)
         shape = (*x.shape[:axis], length, *x.shape[axis + 1 :])
         return jnp.stack([even, odd], axis + 1).reshape(shape)
-    low = np.minimum(place.astype(int), max(old - 2, 0))
-    high = np.minimum(low + 1, old - 1)
+    low = numpy.minimum(place.astype(int), numpy.maximum(old - 2, 0))
+    high = numpy.minimum(low + 1, old - 1)
     return blend(
         jnp.take(x, low, axis, mode="clip"),
         jnp.take(x, high, axis, mode="clip"),

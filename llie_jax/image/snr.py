@@ -20,7 +20,7 @@ def box_blur(image: jax.Array) -> jax.Array:
     Raises:
         ValueError: if it is smaller.
     """
-    if min(image.shape[1:3]) <= _RADIUS:
+    if any(side <= _RADIUS for side in image.shape[1:3]):
         raise ValueError(
             f"image is {image.shape[1]} x {image.shape[2]}; a blur of 5 x 5 pixels "
             "needs at least 3 on each side."

@@ -134,8 +134,12 @@ class Resize(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns features [B, factor * H, factor * W, C] of `x` [B, H, W, C]."""
-        height, width = (int(self.factor * side) for side in x.shape[1:3])
-        return resize_aligned(x, (height, width))
+        height, width = x.shape[1:3]
+        if self.factor < 1:  # whole numbers: sizes may be symbolic
+            divisor = round(1 / self.factor)
+            return resize_aligned(x, (height // divisor, width // divisor))
+        factor = round(self.factor)
+        return resize_aligned(x, (factor * height, factor * width))
 
     def fvcore_macs(self, x: jax.Array) -> int:
         """Returns fvcore's count of one call: four per element of the result."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from llie_jax.models.base import Backbone, ModelCard, TorchKeys, Trained
-from llie_jax.nn import layers
+from llie_jax.nn import fourier, layers
 from llie_jax.nn.layers import Identity, Layer, Repeat
 from llie_jax.registry import register
 from llie_jax.types import Dtype, ModuleFactory, Outputs, Pretrained
@@ -57,7 +57,7 @@ class FrequencyMLP(nn.Module):
         """Returns features [B, H, W, C] in float32."""
         channels = x.shape[-1]
         types = dict(dtype=jnp.float32, param_dtype=self.param_dtype)
-        spectrum = jnp.fft.rfft2(x.astype(jnp.float32), axes=(1, 2))
+        spectrum = fourier.rfft2(x.astype(jnp.float32))
         amplitude = jnp.abs(spectrum)
 
         y = layers.Conv(2 * channels, (1, 1), name="expand", **types)(amplitude)
@@ -71,7 +71,7 @@ class FrequencyMLP(nn.Module):
         cosine = jnp.where(visible, spectrum.real / divisor, 1.0)
         sine = jnp.where(visible, spectrum.imag / divisor, 0.0)
         spectrum = jax.lax.complex(y * cosine, y * sine)
-        return jnp.fft.irfft2(spectrum, s=x.shape[1:3], axes=(1, 2))
+        return fourier.irfft2(spectrum, x.shape[1:3])
 
 
 class SpatialAttention(Layer):
