@@ -7,13 +7,15 @@ from llie_jax.cli.main import guarded
 
 EXAMPLES = """
 examples:
-  python train.py --config llie_jax/configs/darkir_demo.py --workdir runs/demo
-  python train.py --config llie_jax/configs/darkir_lol_v1.py --workdir runs/lol
+  python train.py --config darkir_demo --workdir runs/demo
+  python train.py --config cidnet:data=lol_v1,reallocate=adr --workdir runs/cidnet
       --config.data.train.root=data/lol_v1 --config.optimizer.learning_rate=2e-4
 
-Every value of a config can be changed with --config.KEY=VALUE; llie_jax/configs/base.py
-explains the keys. The folder of a run gets config.json, checkpoints/, log.jsonl,
-TensorBoard events/, samples/ and report.html. Ctrl-C saves and leaves.
+--config takes the name of a recipe in llie_jax/configs, or a file, and arguments of the
+recipe behind a colon. Every value of a config can be changed with --config.KEY=VALUE;
+llie_jax/configs/base.py explains the keys. The folder of a run gets config.json,
+checkpoints/, log.jsonl, TensorBoard events/, samples/ and report.html. Ctrl-C saves and
+leaves.
 """
 
 

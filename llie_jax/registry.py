@@ -79,11 +79,6 @@ class Part:
     card: Card
 
     @property
-    def facts(self):  # TEMPORARY
-        """Facts of parts without a card of their own kind."""
-        return self.card.facts if isinstance(self.card, _Facts) else {}
-
-    @property
     def kind(self) -> str:
         """The table that the part is in."""
         return self.card.kind
@@ -137,14 +132,7 @@ class Factory:
         return self.make(*args, **{**dict(self.fields), **more})
 
 
-@dataclasses.dataclass(frozen=True)
-class _Facts(Card):  # TEMPORARY until all kinds have cards
-    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def register(  # noqa: D417
-    name: str, card: Card | None = None, *, kind="model", **facts
-) -> Callable:
+def register(name: str, card: Card) -> Callable:
     """Registers the decorated Module class or function as `name`.
 
     Args:
@@ -157,9 +145,6 @@ def register(  # noqa: D417
         TypeError: if `card` is no card.
         ValueError: if the name is taken.
     """
-    if card is None and facts | {"x": 1}:
-        internal = tuple(facts.pop("internal", ()))
-        card = _Facts(kind, internal=internal, facts=facts)
     if not isinstance(card, Card):
         raise TypeError(
             f"register({name!r}, ...) takes a card, such as ModelCard(...) or "

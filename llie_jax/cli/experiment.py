@@ -1,44 +1,223 @@
-"""A config file and the values that the command line changes in it."""
+"""A recipe, its arguments, and the values that the command line changes in it."""
 
-from collections.abc import Sequence
+import ast
+import importlib.util
+import inspect
+import pathlib
+import re
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args, get_origin
 
-from llie_jax import messages
+from llie_jax import configs, messages
+
+_NO_RECIPES = ("__init__", "base")
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
-def load_config(path: str, overrides: Sequence[str] = ()):
+def load_config(config: str, overrides: Sequence[str] = ()):
     """Returns the checked config of an experiment.
 
+    The recipe is executed once, and checked once with all overrides.
+
     Args:
-        path: the config file.
+        config: "FILE" or "FILE:argument=value,...", or in place of the file the name of
+            a recipe in `llie_jax/configs`.
         overrides: `--config.KEY=VALUE` each.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if a key is unknown, or a value of the wrong type or not accepted.
+        ValueError: if a recipe, argument or key is unknown, or a value of the wrong
+            type or not accepted; or if the recipe fails, naming its file.
     """
-    from absl import flags
-    from ml_collections import config_flags
-
     from llie_jax.configs import base
 
-    config = base.load(path)
-    known = base.flatten(config)
-    for override in overrides:
-        prefix, _, key = override.partition("=")[0].partition("--config.")
-        if prefix or not key:
+    name, _, text = str(config).partition(":")
+    found = _execute(name, _find(name), text)
+
+    def read(key: str, text: str, like: Any) -> Any:
+        # The part that has the field says in the check whether it takes None.
+        none = text.lower() == "none" and not isinstance(like, str)
+        part = base.kind_at(found, key.rpartition(".")[0])
+        return None if none and part else _read(key, text, like)
+
+    base.override(found, _changes(overrides), read)
+    return base.check(found)
+
+
+def recipes() -> dict[str, pathlib.Path]:
+    """Returns the files of the recipes that ship, by name."""
+    folder = pathlib.Path(configs.__file__).parent
+    return {
+        file.stem: file
+        for file in sorted(folder.glob("*.py"))
+        if file.stem not in _NO_RECIPES
+    }
+
+
+def _find(name: str) -> pathlib.Path:
+    """Returns the file of a recipe that is given as a path or by name."""
+    path, known = pathlib.Path(name), recipes()
+    if path.is_file():
+        return path
+    if name in known:
+        return known[name]
+    if path.name == name and path.suffix != ".py":
+        raise ValueError(
+            f"There is no recipe {name!r}.{messages.suggest(name, known)} "
+            f"Recipes: {', '.join(known)}; or give a Python file."
+        )
+    files = [file.name for file in known.values()]
+    raise FileNotFoundError(
+        f"There is no config file {path}.{messages.suggest(path.name, files)} "
+        f"llie_jax/configs has: {', '.join(files)}."
+    )
+
+
+def _execute(name: str, path: pathlib.Path, text: str):
+    """Returns what the recipe's `get_config` makes of arguments, not checked yet."""
+    from ml_collections import ConfigDict
+
+    module_spec = importlib.util.spec_from_file_location("recipe", path)
+    if module_spec is None:
+        raise ValueError(f"{name} is not a Python file; configs are Python files.")
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise ValueError("it has no function get_config().")
+        parameters = inspect.signature(module.get_config, eval_str=True).parameters
+    except Exception as error:  # the file is the user's: whatever it raises, name it
+        raise ValueError(f"{name}: {_explained(error, path)}") from error
+    arguments = _arguments(text, parameters, name)
+    try:
+        found = module.get_config(**arguments)
+    except Exception as error:
+        raise ValueError(f"{name}: {_explained(error, path)}") from error
+    if not isinstance(found, ConfigDict):
+        raise ValueError(f"{name}: get_config() returns {found!r} and no config.")
+    return ConfigDict(found)  # one that was checked already can be changed again
+
+
+def _arguments(
+    text: str, parameters: Mapping[str, inspect.Parameter], recipe: str
+) -> dict[str, Any]:
+    """Returns the arguments in "key=value,key=value", of their defaults' types.
+
+    Raises:
+        ValueError: for an unknown or repeated one, or a value of another type.
+    """
+    known = ", ".join(map(_described, parameters.values())) or "none"
+    found = {}
+    for item in filter(None, text.split(",")):
+        key, equals, value = item.partition("=")
+        if key not in parameters:
             raise ValueError(
-                f"I do not know {override!r}; values of the config are changed with "
+                f"{recipe} has no argument {key!r}.{messages.suggest(key, parameters)} "
+                f"Arguments: {known}."
+            )
+        if not equals or key in found:
+            problem = "is given twice" if equals else "needs a value, =VALUE"
+            raise ValueError(
+                f"{recipe}: the argument {key} {problem}. Arguments: {known}."
+            )
+        choices, default = _choices(parameters[key]), parameters[key].default
+        like = "" if default is inspect.Parameter.empty else default
+        try:
+            found[key] = _read(key, value, like)
+            if choices and found[key] not in choices:
+                raise ValueError(
+                    f"{item} is not accepted.{messages.suggest(value, choices)}"
+                )
+        except ValueError as error:
+            raise ValueError(f"{recipe}: {error} Arguments: {known}.") from None
+    return found
+
+
+def _choices(parameter: inspect.Parameter) -> tuple:
+    """Returns the accepted values of a parameter that is annotated as a Literal."""
+    literal = get_origin(parameter.annotation) is Literal
+    return get_args(parameter.annotation) if literal else ()
+
+
+def _described(parameter: inspect.Parameter) -> str:
+    """Returns e.g. "data=lol_v1 (or lol_v2_real, lol_v2_syn)"."""
+    if parameter.default is inspect.Parameter.empty:
+        return f"{parameter.name} (required)"
+    default = parameter.default
+    if isinstance(default, bool):
+        default = str(default).lower()
+    others = [str(value) for value in _choices(parameter) if value != parameter.default]
+    default = default if default != "" else '""'
+    return f"{parameter.name}={default}" + (f" (or {', '.join(others)})" * bool(others))
+
+
+def _changes(overrides: Sequence[str]) -> dict[str, str]:
+    """Returns the keys and texts of overrides; the last of equal keys counts."""
+    found = {}
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        prefix, _, key = key.partition("--config.")
+        if prefix or not key or not equals:
+            raise ValueError(
+                f"unknown argument {override!r}; values of the config are changed with "
                 "--config.KEY=VALUE."
             )
-        if key not in known:
-            raise ValueError(
-                f"Unknown key config.{key}.{messages.suggest(key, known)} "
-                "llie_jax/configs/base.py explains the keys."
-            )
-    values, argv = flags.FlagValues(), ["", f"--config={path}", *overrides]
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+        found[key] = value
+    return found
+
+
+def _read(key: str, text: str, like: Any) -> Any:
+    """Returns the value that a text stands for, of the type of the present one.
+
+    Raises:
+        ValueError: if it has another type.
+    """
+    if isinstance(like, str):
+        return text
+    word = text.lower() in ("true", "false", "none")
     try:
-        values(argv)
-    except flags.Error as error:
-        raise ValueError(error) from error
-    return base.check(values.config)
+        value = ast.literal_eval(text.capitalize() if word else text)
+    except (ValueError, SyntaxError):
+        value = text
+    if like is None:
+        return value
+    try:
+        return _cast(value, like)
+    except TypeError:
+        wanted = _WORDS.get(type(like), f"a tuple such as {like!r}")
+        raise ValueError(f"{key}={text} is not {wanted}.") from None
+
+
+def _cast(value: Any, like: Any) -> Any:
+    """Returns a value as the type of another; raises TypeError if it has none."""
+    if isinstance(like, tuple):
+        if not isinstance(value, tuple | list):
+            raise TypeError
+        return tuple(_cast(item, like[0]) if like else item for item in value)
+    if isinstance(like, float) and type(value) is int:
+        return float(value)
+    if type(value) is not type(like):
+        raise TypeError
+    return value
+
+
+def _explained(error: Exception, path: pathlib.Path) -> str:
+    """Returns what went wrong in a recipe, and where."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path.absolute())]
+    where = f"line {lines[-1]}: " if lines else ""
+    text = str(error)
+    key = re.search(r'instead of "(\w+)"', text) or re.search(r"\W(\w+)['\"]", text)
+    missing = isinstance(error, AttributeError | KeyError)
+    if missing and key and "ml_collections" in frames[-1].filename:
+        from llie_jax.configs import base
+
+        keys = base.flatten(base.get_config())
+        known = {part for each in keys for part in each.split(".")}
+        return (
+            f"{where}the config has no key {key[1]!r} there."
+            f"{messages.suggest(key[1], sorted(known))}"
+        )
+    what = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    return f"{where}{what}{text}"

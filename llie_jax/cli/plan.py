@@ -9,7 +9,7 @@ from llie_jax import files
 
 HELP = "Compiles a config's training step for a TPU slice: memory, and whether it fits."
 EXAMPLES = """
-  llie-jax plan --config llie_jax/configs/darkir_demo.py --topology cpu:8
+  llie-jax plan --config darkir_demo --topology cpu:8
   llie-jax plan --config FILE --topology v5e:4x8 --config.model.dtype=bfloat16
   llie-jax plan --config FILE --topology v4:2x2x2 --max-batch --quick --json plan.json
 

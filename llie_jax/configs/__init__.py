@@ -1,1 +1,1 @@
-"""Experiments:  holds the schema, each other file is one experiment."""
+"""Experiments: `base` holds the schema, each other file is one recipe."""

@@ -1,60 +1,138 @@
 """The schema of all experiments, with defaults that train on a laptop or a pod.
 
-An experiment file starts from `get_config()`, which is locked: only known keys can be
-set. It returns `check(config)`, which looks up every named part, fills in the part's
-own defaults, and locks the whole again.
+A recipe is a file whose `get_config(**arguments)` starts from `get_config()` here,
+changes what it needs and returns the config. The config is locked, so a misspelt key
+fails in the file. A recipe does not check its config. Whoever runs it changes values
+with `override`, then calls `check`, which completes all specs and freezes the config.
 """
 
-import importlib.util
+import dataclasses
+import inspect
 import json
-import os
-import pathlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 import llie_jax.models  # noqa: F401  registers what specs name
-from llie_jax import messages, registry
-from llie_jax.data import pipeline
+from llie_jax import messages, optimizers, registry, schedules
+from llie_jax.data import catalogue, pipeline
 from llie_jax.losses import weighted
+from llie_jax.models.base import card
 
 MAPPINGS = ("shard_map", "pmap")
 NONFINITE = ("stop", "skip")
 
-OPEN_TABLES = ("config.model", "config.stages", "config.loss.terms")
-"""Tables whose keys a user chooses; their entries are checked one by one."""
+LOL = Literal["lol_v1", "lol_v2_real", "lol_v2_syn"]
+"""The data sets of most recipes."""
+
+NOT_IN_CONFIGS = ("metric",)
+"""Kinds of parts that no config names."""
+
+SHARED = {
+    "optimizer": tuple(f.name for f in dataclasses.fields(optimizers.Optimizer)),
+    "schedule": tuple(f.name for f in dataclasses.fields(schedules.Schedule)),
+}
+"""Fields that all parts of a kind have; they keep their values in `override`."""
+
+OPEN_TABLES = (
+    "config.model",
+    "config.stages",
+    "config.loss.terms",
+    "config.optimizer",
+    "config.schedule",
+)
+"""Tables whose keys a user or a part chooses; their entries are checked one by one."""
 
 
-def spec(name: str, **fields: Any) -> ConfigDict:
-    """Returns the complete spec of a model, a layer or a loss term.
+def spec(name: str, kind: str | None = None, **fields: Any) -> ConfigDict:
+    """Returns the complete spec of a part, locked.
 
     Args:
-        name: the registered name.
+        name: the registered name of a model, loss term, optimizer, schedule, or part
+            of a slot.
+        kind: only needed where parts of several kinds have that name.
         **fields: values that differ from the part's defaults. A loss term also takes
-            `on`, `weight` and `resize`, see `llie_jax.losses.weighted`.
+            `on`, `weight` and more, see `llie_jax.losses.weighted`.
 
     Raises:
-        ValueError: for an unknown name or field, naming the nearest known one.
+        ValueError: for an unknown name or field, naming the nearest known one, and for
+            a name of several kinds without `kind`.
     """
-    given = {"name": name, **fields}
-    if name in registry.names("loss"):
-        return _config(weighted.complete_term(given))
-    kind = "layer" if name in registry.names("layer") else "model"
-    return _config(registry.complete_spec(given, kind=kind))
+    if kind is None:
+        known = [each for each in registry.kinds() if each not in NOT_IN_CONFIGS]
+        found = [each for each in known if name in registry.names(each)]
+        if len(found) > 1:
+            raise ValueError(
+                f"{name!r} is the name of parts of the kinds {' and '.join(found)}; "
+                f"give one of them, such as spec({name!r}, kind={found[0]!r})."
+            )
+        if not found:
+            names = [each for kind in known for each in registry.names(kind)]
+            raise ValueError(
+                f"There is no part {name!r}.{messages.suggest(name, names)} "
+                f"Registered: {', '.join(names)}."
+            )
+        kind = found[0]
+    return _table(_complete({"name": name, **fields}, kind))
 
 
-def _config(values: Mapping[str, Any]) -> ConfigDict:
-    """Returns values as a ConfigDict that flags can override: they know no lists."""
+def sized(name: str, size: str) -> ConfigDict:
+    """Returns the complete spec of a model at one of the sizes it is registered with.
+
+    Raises:
+        ValueError: for an unknown model or size, listing the sizes.
+    """
+    sizes = card(name).sizes
+    if size not in sizes:
+        raise ValueError(
+            f"{name!r} has no size {size!r}.{messages.suggest(size, sizes)} "
+            f"Sizes: {messages.listed(sizes)}."
+        )
+    return spec(name, kind="model", **sizes[size])
+
+
+def training_pairs(data: str) -> int:
+    """Returns the published number of training pairs, for recipes that count epochs.
+
+    Raises:
+        ValueError: for an unknown set, or one of which no number is published.
+    """
+    counts = catalogue.get(data).counts
+    if "train" not in counts:
+        known = [name for name, each in catalogue.DATASETS.items() if each.counts]
+        raise ValueError(
+            f"The recipe counts epochs, and {data!r} has no published number of "
+            f"training pairs; these have: {', '.join(known)}."
+        )
+    return counts["train"]
+
+
+def _complete(values: registry.Spec, kind: str) -> dict[str, Any]:
+    """Returns a spec with every plain field."""
+    if kind == "loss":
+        return weighted.complete_term(values)
+    return registry.complete_spec(values, kind=kind)
+
+
+def _table(values: Mapping[str, Any]) -> ConfigDict:
+    """Returns values as a locked ConfigDict, with tuples for the lists of JSON.
+
+    Assignment does not lock: a table in a locked config must have been locked before.
+    """
 
     def convert(value):
+        if isinstance(value, ConfigDict):
+            value = value.to_dict()
         if isinstance(value, Mapping):
             return {key: convert(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return tuple(convert(item) for item in value)
         return value
 
-    return ConfigDict(convert(values))
+    table = ConfigDict(convert(values))
+    table.lock()
+    return table
 
 
 def get_config() -> ConfigDict:
@@ -94,39 +172,10 @@ def get_config() -> ConfigDict:
                 s0=dict(steps=1000, patch_size=128, batch_size=8, patch_width=0)
             ),
             loss=dict(terms=dict(pixel=spec("l1"))),
-            optimizer=dict(
-                name="adamw",
-                learning_rate=5e-4,
-                b1=0.9,
-                b2=0.9,
-                eps=1e-8,
-                weight_decay=1e-3,
-                # Parameters without weight decay. The rows of ADR's embeddings count by
-                # direction only; decay would shorten them until gradients explode.
-                no_decay=("*/embedding",),
-                # Parameters that are not trained, such as "backbone/*".
-                frozen=(),
-                # Parameters whose rate is multiplied by `factor`; "": none.
-                scaled=dict(parameters="", factor=1.0),
-                # Largest global norm of the gradient; 0.0 does not clip.
-                clip_norm=0.0,
-            ),
-            # "cosine": the rate falls to `final_rate` over all steps. It changes every
-            # `hold_steps` steps (papers that schedule by epoch: steps per epoch).
-            # "cosine_periods": periods of these relative lengths, each from
-            # `learning_rate` to its own rate.
-            # "steps": the rate is multiplied by `factor` at each of `boundaries`,
-            # shares of all steps: (0.25, 0.5) of 1000 are the steps 250 and 500.
-            schedule=dict(
-                name="cosine",
-                warmup_steps=0,
-                final_rate=1e-6,
-                hold_steps=1,
-                periods=(1.0,),
-                period_rates=(1e-6,),
-                boundaries=(0.5,),
-                factor=0.5,
-            ),
+            # The parts of `llie_jax.optimizers` and `llie_jax.schedules`, which explain
+            # their fields.
+            optimizer=spec("adamw", learning_rate=5e-4, b2=0.9, weight_decay=1e-3),
+            schedule=spec("cosine", kind="schedule"),
             # Decay of the averaged weights, the ones evaluated and released; 0.0: none.
             ema=dict(decay=0.0),
             parallel="shard_map",
@@ -143,23 +192,18 @@ def get_config() -> ConfigDict:
     return config
 
 
-def _replace(config: ConfigDict, key: str, value) -> None:
-    """Replaces a sub-dict of a locked config whole."""
-    with config.unlocked():
-        config[key] = _config(value)
-
-
 def add_lfpv(config: ConfigDict, *, weight: float = 1.0, **fields: Any) -> ConfigDict:
-    """Returns the config of a backbone's experiment with LFPV around the host, checked.
+    """Puts LFPV round the model of a recipe, and returns the config.
 
-    The host's loss terms, now named `backbone_TERM`, stay on what it makes without the
-    bank. The term `lfpv_pixel` is the term `pixel` on what it makes with the bank.
+    The recipe's loss terms, now named `backbone_TERM`, stay on what the model makes
+    without the bank. The term `lfpv_pixel` is the term `pixel` on what it makes
+    with the bank.
 
     Source: the paper's loss of two terms; which of them has perceptual parts is from
     the authors' code.
 
     Args:
-        config: the backbone's experiment, whose terms one is named `pixel`.
+        config: the recipe, whose terms one is named `pixel`.
         weight: lambda, how much `lfpv_pixel` counts; the authors' code has 1.
         **fields: of the model `lfpv`.
 
@@ -169,44 +213,162 @@ def add_lfpv(config: ConfigDict, *, weight: float = 1.0, **fields: Any) -> Confi
     terms = config.loss.terms.to_dict()
     if "pixel" not in terms:
         raise ValueError(
-            "LFPV takes the backbone's loss term 'pixel' for what the bank adds; the "
-            f"terms are {', '.join(terms)}."
+            "LFPV takes the loss term 'pixel' for what the bank adds; the terms are "
+            f"{', '.join(terms)}."
         )
-    pixel = terms["pixel"]
     found = {}
     for name, term in terms.items():
-        part, _, leaf = term["on"].partition(".")
-        where = {"image": "aux.backbone_image", "aux": f"aux.backbone_{leaf}"}
-        found[f"backbone_{name}"] = {**term, "on": where.get(part, term["on"])}
+        root, _, leaf = term["on"].partition(".")
+        paths = {"image": "aux.backbone_image", "aux": f"aux.backbone_{leaf}"}
+        found[f"backbone_{name}"] = {**term, "on": paths.get(root, term["on"])}
+    pixel = terms["pixel"]
     found["lfpv_pixel"] = {**pixel, "weight": weight * pixel["weight"]}
-    _replace(config, "model", spec("lfpv", backbone=config.model.to_dict(), **fields))
-    _replace(config.loss, "terms", found)
-    return check(config)
+    config.loss.terms = _table(found)
+    config.model = spec("lfpv", backbone=config.model.to_dict(), **fields)
+    return config
 
 
-def check(config: ConfigDict) -> ConfigDict:
-    """Completes all specs, checks what can be checked without data, and locks.
+def override(
+    config: ConfigDict,
+    changes: Mapping[str, Any],
+    read: Callable[[str, Any, Any], Any] = lambda key, value, like: value,
+) -> None:
+    """Changes values by their dotted keys, whatever their order.
+
+    A name replaces a part: "sgd" for the key `optimizer` or `optimizer.name`. What all
+    parts of a kind share (an optimizer's learning rate, what a loss term is on) keeps
+    its value; the new part's other fields have their defaults or what `changes` say.
+
+    Args:
+        config: an experiment that is not checked yet; it is changed.
+        changes: key -> value.
+        read: makes a value of what stands in `changes`, `(key, value, like) -> value`,
+            where `like` is the present value.
 
     Raises:
-        ValueError: naming the key, its value, and what is accepted.
+        ValueError: for an unknown key or part, naming the nearest known one.
+        TypeError: for a value of another type.
     """
-    _replace(config, "model", registry.complete_spec(config.model.to_dict()))
-    terms = {
-        name: weighted.complete_term(term)
-        for name, term in config.loss.terms.to_dict().items()
+    changes = dict(changes)
+    paths = {key: key.removesuffix(".name") for key in changes}
+    for key in sorted(changes, key=lambda key: paths[key].count(".")):
+        named = isinstance(changes.get(key), str)  # none: an outer part took it
+        if named and (kind := kind_at(config, paths[key])):
+            _replace_part(config, paths[key], kind, changes.pop(key), changes, read)
+    known = flatten(config)
+    for key, value in changes.items():
+        path, _, last = key.rpartition(".")
+        if key not in known:
+            inside = [each for each in known if each.startswith(f"{key}.")]
+            if inside:
+                raise ValueError(
+                    f"config.{key} is a table; set one of {', '.join(inside)}."
+                )
+            if kind_at(config, path):
+                table = _at(config, path)
+                fields = [each for each in table if each != "name"]
+                raise ValueError(
+                    f"config.{path} is {table.name!r}, which has no field {last!r}."
+                    f"{messages.suggest(last, fields)} Fields: {', '.join(fields)}."
+                )
+            raise ValueError(
+                f"Unknown key config.{key}.{messages.suggest(key, known)} "
+                "llie_jax/configs/base.py explains the keys."
+            )
+        table = _at(config, path)
+        table[last] = read(key, value, table[last])
+
+
+def kind_at(config: ConfigDict, path: str) -> str:
+    """Returns the kind of the part whose spec is at a dotted key, "" if none is."""
+    try:
+        table = _at(config, path)
+    except (KeyError, AttributeError, TypeError):
+        return ""
+    if not isinstance(table, ConfigDict):
+        return ""
+    match path.split("."):
+        case ["model"] | ["optimizer"] | ["schedule"]:
+            return path
+        case ["model", *above, field]:
+            above = ".".join(["model", *above])
+            part = registry.get(_at(config, above).name, kind=kind_at(config, above))
+            return registry.slot_kind(part.fields()[field])
+        case ["loss", "terms", _]:
+            return "loss"
+        case ["loss", "terms", _, "weight"]:
+            return "weight_schedule"
+    return ""
+
+
+def _replace_part(
+    config: ConfigDict,
+    path: str,
+    kind: str,
+    name: str,
+    changes: dict[str, Any],
+    read: Callable[[str, Any, Any], Any],
+) -> None:
+    """Replaces the part at a path, and takes its fields out of the changes."""
+    old = _at(config, path).to_dict()
+    if name == old["name"]:
+        return
+    own, fields = (
+        registry.get(each, kind=kind).fields() for each in (old["name"], name)
+    )
+    shared = SHARED.get(kind, ())
+    new = {
+        key: value
+        for key, value in old.items()
+        if key != "name" and (key in shared or key not in own)
     }
+    for field, default in fields.items():
+        key, required = f"{path}.{field}", default is inspect.Parameter.empty
+        # A slot and a model inside a model are tables: replaced by their own names.
+        if key in changes and (required or _is_plain(default)):
+            new[field] = read(key, changes.pop(key), None if required else default)
+    parent, _, last = path.rpartition(".")
+    _at(config, parent)[last] = _table(_complete({"name": name, **new}, kind))
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str | tuple)
+
+
+def check(config: ConfigDict) -> FrozenConfigDict:
+    """Returns the config complete and checked, as far as that needs no data.
+
+    The result cannot be changed, so a checked config is returned as it is.
+
+    Raises:
+        TypeError, ValueError: naming the key, its value, and what is accepted.
+    """
+    if isinstance(config, FrozenConfigDict):
+        return config
+    return FrozenConfigDict(_checked(config))
+
+
+def _checked(config: ConfigDict) -> ConfigDict:
+    """Returns a complete copy of a config."""
+    config = _table(config)
+    _check_keys(config, get_config())
+    for key in ("model", "optimizer", "schedule"):
+        config[key] = _table(_complete(config[key].to_dict(), key))
+    optimizers.build(config.optimizer.to_dict())  # their own checks of values
+    schedules.build(config.schedule.to_dict())
+
+    terms = config.loss.terms.to_dict()
     if not terms:
         raise ValueError("config.loss.terms is empty; give at least one loss term.")
-    _replace(config.loss, "terms", terms)
-
+    config.loss.terms = _table(
+        {name: weighted.complete_term(term) for name, term in terms.items()}
+    )
     stages = config.stages.to_dict()
-    for stage in stages.values():
-        stage.setdefault("patch_width", 0)
-    _replace(config, "stages", stages)
-
-    _check_keys(config, get_config())
-    if not config.stages:
+    if not stages:
         raise ValueError("config.stages is empty; give at least a stage s0.")
+    config.stages = _table(
+        {name: {"patch_width": 0, **stage} for name, stage in stages.items()}
+    )
     for name, stage in config.stages.items():
         _check_keys(stage, get_config().stages.s0, f"config.stages.{name}")
         for key, value in stage.items():
@@ -243,19 +405,22 @@ def check(config: ConfigDict) -> ConfigDict:
             raise ValueError(
                 f"config.{key} is {_at(config, key)}; give {low} or more, below {high}."
             )
-    if config.optimizer.learning_rate < 0:
-        raise ValueError(
-            f"config.optimizer.learning_rate is {config.optimizer.learning_rate}; give "
-            "0 or more."
-        )
     for key in ("log", "evaluate", "checkpoint"):
         if config[key].every_steps < 1:
             raise ValueError(
                 f"config.{key}.every_steps is {config[key].every_steps}; give at "
                 "least 1."
             )
-    config.lock()
     return config
+
+
+def title(model: Mapping[str, Any] | ConfigDict) -> str:
+    """Returns the name of a spec's model and of the one inside: "lfpv on snr_net"."""
+    tables = [
+        value for value in model.values() if isinstance(value, Mapping | ConfigDict)
+    ]
+    inside = [each for each in tables if each.get("name") in registry.list_models()]
+    return " on ".join([model["name"], *map(title, inside)])
 
 
 def total_steps(config: ConfigDict) -> int:
@@ -263,48 +428,25 @@ def total_steps(config: ConfigDict) -> int:
     return sum(stage.steps for stage in config.stages.values())
 
 
-def load(path: str | os.PathLike) -> ConfigDict:
-    """Returns the checked config of an experiment file.
+def from_json(text: str) -> FrozenConfigDict:
+    """Returns the checked config that `to_json` wrote.
+
+    Keys that the text lacks have their defaults: it may be older than a key.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not a Python file with a `get_config` function, or that
-            function fails; the file is named.
+        ValueError: if the text is no JSON, or of a version with other keys.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        known = sorted(
-            file.name
-            for file in pathlib.Path(__file__).parent.glob("*.py")
-            if file.stem not in ("__init__", "base")
-        )
-        raise FileNotFoundError(
-            f"There is no config file {path}.{messages.suggest(path.name, known)} "
-            f"llie_jax/configs has: {', '.join(known)}."
-        )
-    module_spec = importlib.util.spec_from_file_location("experiment_config", path)
-    if module_spec is None:
-        raise ValueError(f"{path} is not a Python file; configs are Python files.")
-    module = importlib.util.module_from_spec(module_spec)
+    values = json.loads(text)
     try:
-        module_spec.loader.exec_module(module)
-        if not hasattr(module, "get_config"):
-            raise ValueError("it has no function get_config().")
-        return check(module.get_config())
-    except Exception as error:  # the file is the user's: whatever it raises, name it
-        what = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise ValueError(f"{path}: {what}{error}") from error
-
-
-def from_json(text: str) -> ConfigDict:
-    """Returns the checked config that `to_json` wrote."""
-    config = get_config()
-    with config.unlocked():
-        # What users choose the keys of is replaced; the rest keeps its defaults where
-        # the text is older than a key.
-        config.model, config.stages, config.loss.terms = {}, {}, {}
-        config.update(_config(json.loads(text)))
-    return check(config)
+        config = get_config()
+        with config.unlocked():
+            # What users or parts choose the keys of is replaced, not merged.
+            config.model, config.stages, config.loss.terms = {}, {}, {}
+            config.optimizer, config.schedule = {}, {}
+            config.update(_table(values))
+        return check(config)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"it is from an older version of llie_jax: {error}") from error
 
 
 def to_json(config: ConfigDict) -> str:
@@ -324,7 +466,8 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
 
 
 def _at(config: ConfigDict, key: str) -> Any:
-    for part in key.split("."):
+    """Returns the value at a dotted key, the whole config for ""."""
+    for part in filter(None, key.split(".")):
         config = config[part]
     return config
 

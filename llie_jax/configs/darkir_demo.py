@@ -1,18 +1,17 @@
 """A small DarkIR on the photographs that scikit-image ships: minutes on two cores.
 
-python train.py --config llie_jax/configs/darkir_demo.py --workdir runs/demo
+llie-jax train --config darkir_demo --workdir runs/demo
 
 Held-out scene: 9.0 dB before, 21 to 22 dB after (`make demo`).
 """
 
 from llie_jax.configs import base
-from llie_jax.models import darkir
 
 
 def get_config():
     """Returns the config."""
     config = base.get_config()
-    config.model = base.spec("darkir", **darkir.SIZES["small"])
+    config.model = base.sized("darkir", "small")
     config.data.train.name = "lowlight_demo"
     config.data.validation.fraction = 0.2
     config.stages.s0.steps = 300
@@ -23,4 +22,4 @@ def get_config():
     config.log.every_steps = 10
     config.evaluate.every_steps = 100
     config.checkpoint.every_steps = 100
-    return base.check(config)
+    return config

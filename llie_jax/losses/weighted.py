@@ -25,7 +25,7 @@ from llie_jax.image.hvi import rgb_to_hvi
 from llie_jax.image.resize import area_downsample, nearest_upsample
 from llie_jax.losses.base import LossCard, NetworkLoss
 from llie_jax.losses.pixel import as_float
-from llie_jax.registry import register
+from llie_jax.registry import Card, register
 from llie_jax.types import Batch, Outputs
 
 RESIZES = ("target_area", "prediction_nearest")
@@ -46,7 +46,7 @@ def model_loss(value: jax.Array) -> jax.Array:
     return value
 
 
-@register("linear", kind="weight_schedule")
+@register("linear", Card("weight_schedule"))
 def _linear(
     *,
     init_value: float,
@@ -60,7 +60,7 @@ def _linear(
     )
 
 
-@register("cosine", kind="weight_schedule")
+@register("cosine", Card("weight_schedule"))
 def _cosine(
     *, init_value: float, decay_steps: int, alpha: float = 0.0
 ) -> optax.Schedule:
@@ -68,7 +68,7 @@ def _cosine(
     return optax.cosine_decay_schedule(init_value, decay_steps, alpha)
 
 
-@register("piecewise_constant", kind="weight_schedule")
+@register("piecewise_constant", Card("weight_schedule"))
 def _piecewise_constant(
     *, values: tuple[float, ...], boundaries: tuple[int, ...]
 ) -> optax.Schedule:

@@ -358,7 +358,7 @@ CARD = ModelCard(
     verified="official code, random weights: 1e-5",
     trained={
         "small": Trained(
-            config="darkir_lol_v1_small",
+            config="darkir_small",
             data="20 pairs of LOL-v1",
             protocol="default, eval15",
             score={"psnr": 18.30, "ssim": 0.660},

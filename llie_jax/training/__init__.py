@@ -1,1 +1,1 @@
-"""Training: state, step, devices, optimizer, checkpoints, loop."""
+"""Training: state, step, devices, checkpoints, loop."""

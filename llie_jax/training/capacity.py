@@ -22,8 +22,8 @@ from jax.sharding import Mesh, SingleDeviceSharding
 
 from llie_jax import costs, parallel
 from llie_jax.data import catalogue, pipeline, transforms
+from llie_jax.optimizers import matching
 from llie_jax.training.experiment import Experiment
-from llie_jax.training.optimizer import matching
 
 EXAMPLES = ("v5e:2x2", "v5e:16x16", "v4:2x2x2", "v5p:2x2x2", "v6e:4x4", "cpu:8")
 """Names of topologies."""
@@ -276,7 +276,7 @@ class Planner:
         Those of frozen parameters are zero, and the compiler leaves them out.
         """
         params = self._state.params
-        frozen = matching(params, self.experiment.config.optimizer.frozen)
+        frozen = matching(params, self.experiment.config.optimizer.freeze)
         return _nbytes(params) - _nbytes(
             jax.tree.map(lambda leaf, out: leaf if out else None, params, frozen)
         )

@@ -11,11 +11,10 @@ import jax
 import optax
 from flax import linen as nn
 
-from llie_jax import messages, registry
+from llie_jax import messages, optimizers, registry, schedules
 from llie_jax.configs import base
 from llie_jax.losses.weighted import WeightedLoss
 from llie_jax.models.base import variable_shapes
-from llie_jax.training import optimizer
 from llie_jax.training.state import TrainState, create_train_state
 from llie_jax.training.step import make_train_step
 
@@ -42,27 +41,31 @@ class Experiment:
     def from_config(cls, config) -> "Experiment":
         """Builds the parts; raises ValueError where the config does not fit together.
 
-        No weights are loaded and nothing is compiled.
+        The config is checked if it is not yet (`llie_jax.configs.base.check`). No
+        weights are loaded and nothing is compiled.
         """
+        config = base.check(config)
         model = registry.build(config.model.to_dict())
         for name, stage in config.stages.items():
             for key in ("patch_size", "patch_width"):
                 if stage[key] % model.multiple:
                     raise ValueError(
                         f"config.stages.{name}.{key} is {stage[key]}; "
-                        f"{config.model.name} needs multiples of {model.multiple}."
+                        f"{base.title(config.model)} needs multiples of "
+                        f"{model.multiple}."
                     )
-        if config.optimizer.frozen:
-            _check_frozen(model, config.optimizer.frozen)
-        steps = base.total_steps(config)
-        schedule = optimizer.make_schedule(
-            config.schedule, peak=config.optimizer.learning_rate, steps=steps
+        if config.optimizer.freeze:
+            _check_freeze(model, config.optimizer.freeze)
+        schedule = schedules.make_schedule(
+            config.schedule.to_dict(),
+            peak=config.optimizer.learning_rate,
+            steps=base.total_steps(config),
         )
         return cls(
             config=config,
             model=model,
             loss=WeightedLoss(config.loss.terms.to_dict()),
-            tx=optimizer.make_optimizer(config.optimizer, schedule),
+            tx=optimizers.make_optimizer(config.optimizer.to_dict(), schedule),
             schedule=schedule,
         )
 
@@ -85,19 +88,19 @@ class Experiment:
             expand=expand,
             schedule=self.schedule,
             ema_decay=self.config.ema.decay,
-            untrained=self.config.optimizer.frozen,
+            untrained=self.config.optimizer.freeze,
             axis_name=axis_name,
         )
 
 
-def _check_frozen(model: nn.Module, patterns: Sequence[str]) -> None:
+def _check_freeze(model: nn.Module, patterns: Sequence[str]) -> None:
     """Raises ValueError if a pattern names no parameter of the model."""
     params = variable_shapes(model)["params"]
     for pattern in patterns:
-        if not any(jax.tree.leaves(optimizer.matching(params, (pattern,)))):
+        if not any(jax.tree.leaves(optimizers.matching(params, (pattern,)))):
             raise ValueError(
-                f"config.optimizer.frozen has {pattern!r}, which fits no parameter of "
-                f"{type(model).__name__}. Paths begin with "
+                f"config.optimizer.freeze has {pattern!r}, which matches no "
+                f"parameter of {type(model).__name__}. Paths begin with "
                 f"{messages.listed(sorted(f'{name}/' for name in params), limit=8)}; "
                 "* stands for any text."
             )

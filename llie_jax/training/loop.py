@@ -434,7 +434,7 @@ def _initial_variables(experiment: Experiment) -> dict[str, Any] | None:
     weights.check_fit(
         variables,
         model.backbone if grafted else model,
-        f"The arrays of {path}, for {experiment.config.model.name},",
+        f"The arrays of {path}, for {base.title(experiment.config.model)},",
         missing=experiment.config.init_missing,
     )
     if grafted:

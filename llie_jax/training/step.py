@@ -14,7 +14,7 @@ import optax
 from flax import linen as nn
 
 from llie_jax.metrics import in_training
-from llie_jax.training.optimizer import matching
+from llie_jax.optimizers import matching
 from llie_jax.training.state import TrainState
 from llie_jax.types import Batch
 

@@ -144,7 +144,7 @@ def test_stages_of_one_shape_are_compiled_once(config, monkeypatch, capsys, tmp_
         (["--per-device-batch", "0"], "give 1 or more"),
         (["--json", "/dev/null/plan.json"], "choose another --json"),
         (["--wrong=1"], "wrong"),
-        (["config.seed=1"], "do not know"),
+        (["config.seed=1"], "unknown argument"),
     ],
 )
 def test_mistakes_end_with_one_line(config, monkeypatch, capsys, options, message):

@@ -775,7 +775,7 @@ def test_fields_that_do_not_fit(fields, message):
 
 @pytest.mark.parametrize("backbone", [7, ["darkir"], "darkirr"])
 def test_specs_of_backbones_that_are_none(backbone):
-    with pytest.raises(ValueError, match=r"is a model: its name|Unknown .*darkir"):
+    with pytest.raises(ValueError, match=r"is a model, by name|Unknown .*darkir"):
         llie_jax.build({"name": "lfpv", "backbone": backbone})
 
 

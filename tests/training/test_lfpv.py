@@ -22,12 +22,10 @@ def pairs(tmp_path_factory):
 def config(pairs, *, wrapped=True, **changes):
     """A config of the toy backbone, with the bank or without."""
     found = toys.config(pairs)
-    with found.unlocked():
-        found.model = base.spec("toy_backbone")
+    found.model = base.spec("toy_backbone")
     if wrapped:
         found = base.add_lfpv(found, weight=0.5, num_nodes=3, patch_size=2)
-    with found.unlocked():
-        found.update_from_flattened_dict(changes)
+    base.override(found, changes)
     return base.check(found)
 
 
@@ -69,16 +67,16 @@ def test_a_broken_run_goes_on_with_the_same_bank(pairs, unbroken, tmp_path, stop
     assert np.any(np.asarray(bank["c_v"]) != part.state.collections["lfpv"]["c_v"])
 
 
-@pytest.mark.parametrize("frozen", [(), ("backbone/*",)])
-def test_a_trained_backbone_is_grafted(pairs, backbone, tmp_path, frozen):
+@pytest.mark.parametrize("freeze", [(), ("backbone/*",)])
+def test_a_trained_backbone_is_grafted(pairs, backbone, tmp_path, freeze):
     workdir, trained = backbone
-    changes = {"init_from": str(workdir), "optimizer.frozen": frozen}
+    changes = {"init_from": str(workdir), "optimizer.freeze": freeze}
     result = loop.train(config(pairs, **changes), tmp_path, stop_at=1, progress=False)
     # The weights of a run are the averaged ones.
     before, after = trained.state.ema_params, result.state.params["backbone"]
     moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before, after)
-    assert any(jax.tree.leaves(moved)) == (not frozen)
-    if not frozen:  # one step of Adam is as long as the rate
+    assert any(jax.tree.leaves(moved)) == (not freeze)
+    if not freeze:  # one step of Adam is as long as the rate
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, atol=0.011), before, after
         )

@@ -206,13 +206,25 @@ def test_another_config_in_the_same_folder(pairs, unbroken):
         loop.train(config, workdir, progress=False)
 
 
+def test_a_folder_of_an_older_version(pairs, tmp_path):
+    config = toys.config(pairs)
+    older = json.loads(base.to_json(config))
+    older["optimizer"]["frozen"] = older["optimizer"].pop("freeze")
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    with pytest.raises(
+        ValueError, match=r"json .*older version .*'frozen'.* Use another --workdir\.$"
+    ):
+        loop.train(config, tmp_path, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
 def test_starting_from_other_weights(pairs, unbroken, tmp_path):
     workdir, _ = unbroken
     config = toys.config(pairs, init_from=str(workdir))
     config.stages.s0.steps = 1
     config.optimizer.learning_rate = 0.0
     config.optimizer.weight_decay = 0.0
-    config.schedule.name = "constant"
+    config.schedule = base.spec("constant")
     begun = loop.train(config, tmp_path / "fits", progress=False)
     _, best = weights.load(workdir)
     same(begun.state.params, best["params"])
@@ -325,7 +337,7 @@ def test_an_experiment_that_fails_is_named(tmp_path, text):
     path = tmp_path / "mine.py"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"mine\.py: "):
-        base.load(path)
+        load_config(path)
 
 
 def test_public_names():

@@ -112,7 +112,7 @@ def write_pairs(folder, count=6, size=(24, 20)):
 
 
 def config(root, **changes):
-    """A config on `write_pairs`; changes by dotted keys."""
+    """A config on `write_pairs`, not checked yet; changes by dotted keys."""
     found = base.get_config()
     found.model = base.spec("toy")
     found.data.train.name = "paired_folder"
@@ -124,5 +124,5 @@ def config(root, **changes):
     found.evaluate.every_steps = 4
     found.checkpoint.every_steps = 2
     found.ema.decay = 0.9
-    found.update_from_flattened_dict(changes)
-    return base.check(found)
+    base.override(found, changes)
+    return found

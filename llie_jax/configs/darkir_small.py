@@ -1,20 +1,19 @@
 """A narrow DarkIR on LOL-v1 for two CPU cores and twenty minutes.
 
-python train.py --config llie_jax/configs/darkir_lol_v1_small.py
-    --workdir runs/lol_small --config.data.train.root=data/lol_v1
+llie-jax train --config darkir_small --workdir runs/lol_small
+    --config.data.train.root=data/lol_v1
 
 On 20 of the 485 training pairs, two of them held out: eval15 18.30 dB PSNR, 0.660 SSIM
 (protocol default, seed 0, 3500 steps, the best by validation); 19 minutes on two cores.
 """
 
 from llie_jax.configs import base
-from llie_jax.models import darkir
 
 
 def get_config():
     """Returns the config."""
     config = base.get_config()
-    config.model = base.spec("darkir", **darkir.SIZES["small"])
+    config.model = base.sized("darkir", "small")
     config.data.train.name = "lol_v1"
     config.data.validation.fraction = 0.1
     config.data.augment.rotate = True  # few pairs: all eight symmetries of them
@@ -34,4 +33,4 @@ def get_config():
     config.log.every_steps = 50
     config.evaluate.every_steps = 500
     config.checkpoint.every_steps = 500
-    return base.check(config)
+    return config

@@ -1,0 +1,41 @@
+"""DarkIR with the authors' optimizer, schedule and losses. Not yet trained.
+
+llie-jax train --config darkir --workdir runs/darkir
+    --config.data.train.root=data/lol_v1
+
+DarkIR-l is `darkir:size=l`. The paper's perceptual loss needs the VGG19 weights of
+torchvision. It is off here, so that a run needs nothing but the data;
+--config.loss.terms.perceptual.weight=0.01 turns it on, and says which file to get if it
+is missing. `lfpv=true` puts LFPV round the model, see docs/recipes.md.
+"""
+
+from typing import Literal
+
+from llie_jax.configs import base
+
+
+def get_config(
+    data: base.LOL = "lol_v1", size: Literal["m", "l"] = "m", lfpv: bool = False
+):
+    """Returns the config."""
+    config = base.get_config()
+    config.model = base.sized("darkir", size)
+    config.data.train.name = data
+    config.data.validation.fraction = 0.05
+    # 500 epochs of the pairs that are left to train on, 461 of LOL-v1.
+    pairs = base.training_pairs(data)
+    epoch = (pairs - round(0.05 * pairs)) // 8
+    config.stages.s0.steps = 500 * epoch
+    config.stages.s0.patch_size = 256
+    config.stages.s0.batch_size = 8
+    config.loss.terms = dict(
+        pixel=base.spec("l1"),
+        edge=base.spec("edge", weight=50.0),
+        guide=base.spec("l1", on="aux.guide", resize="target_area"),
+        perceptual=base.spec("vgg19", weight=0.0),
+    )
+    config.schedule.hold_steps = epoch
+    config.log.every_steps = 50
+    config.evaluate.every_steps = 1000
+    config.checkpoint.every_steps = 1000
+    return base.add_lfpv(config) if lfpv else config

@@ -1,0 +1,99 @@
+"""SNR-Net with the authors' recipe, on its seven data sets. Not yet trained.
+
+llie-jax train --config snr_net --workdir runs/snr_net
+    --config.data.train.root=data/lol_v1
+llie-jax train --config snr_net:data=smid,lfpv=true --workdir runs/snr_net_lfpv
+    --config.data.train.root=data/smid
+
+LOL: the rate halves after 50, 100, 200 and 300 of the 600 thousand steps; with fewer,
+--config.stages.s0.steps, at the same shares. LOL-v2's real pairs are whole images of
+400 x 608, flipped and not rotated.
+
+SID, SMID, SDSD: the root holds pairs exported as images of equal names, in low/ and
+high/. Training resizes them to 512 x 960 and takes them whole (SID) or cuts crops,
+flipped and not rotated. Held-out pairs keep their size, so images are best exported at
+that size. Frames of a video that share their reference are held out together. Of SDSD
+none are held out: each frame has a reference of its own, and what is held out would be
+almost equal to its neighbours in training.
+
+The loss is a sum over the pixels of an image. The authors sum over the batch too, where
+this is the mean; Adam takes the same steps for both, but for its eps. The perceptual
+term of LOL-v2 and SID needs the VGG19 weights of torchvision and is off here, so that a
+run needs nothing but the data; --config.loss.terms.perceptual.weight=0.1, the authors'
+value (0.02 for LOL-v2's synthetic pairs), turns it on, and says which file to get if it
+is missing.
+
+`lfpv=true` puts LFPV round the model, see docs/recipes.md. Its authors released
+`data=smid,lfpv=true`, with a perceptual term on what the model makes without the bank:
+--config.loss.terms.backbone_perceptual.weight=0.1 turns that on.
+"""
+
+from typing import Literal, NamedTuple
+
+from llie_jax.configs import base
+
+
+class Setting(NamedTuple):
+    """What differs between the data sets.
+
+    Attributes:
+        size: training images are resized to this height and width; (0, 0) keeps theirs.
+        patch: height and width of the crops.
+        batch_size: pairs per step.
+        learning_rate: the peak.
+        perceptual: whether the loss has a perceptual term.
+    """
+
+    size: tuple[int, int]
+    patch: tuple[int, int]
+    batch_size: int
+    learning_rate: float
+    perceptual: bool = False
+
+
+LOL = {
+    "lol_v1": Setting((0, 0), (128, 128), 32, 4e-4),
+    "lol_v2_real": Setting((400, 608), (400, 608), 4, 4e-4, perceptual=True),
+    "lol_v2_syn": Setting((0, 0), (128, 128), 32, 4e-4, perceptual=True),
+}
+EXPORTED = {
+    "sid": Setting((512, 960), (512, 960), 2, 1e-4, perceptual=True),
+    "smid": Setting((512, 960), (256, 256), 12, 4e-4),
+    "sdsd_in": Setting((512, 960), (256, 256), 12, 4e-4),
+    "sdsd_out": Setting((512, 960), (128, 128), 4, 1e-4),
+}
+
+
+def get_config(
+    data: Literal[
+        "lol_v1", "lol_v2_real", "lol_v2_syn", "sid", "smid", "sdsd_in", "sdsd_out"
+    ] = "lol_v1",
+    lfpv: bool = False,
+):
+    """Returns the config."""
+    setting = (LOL | EXPORTED)[data]
+    (height, width), square = setting.patch, setting.patch[0] == setting.patch[1]
+    config = base.get_config()
+    config.model = base.spec("snr_net")
+    config.data.train.name = data if data in LOL else "paired_folder"
+    config.data.train.size = setting.size
+    config.data.validation.fraction = 0.0 if data.startswith("sdsd") else 0.05
+    config.data.augment.rotate = data in ("lol_v1", "lol_v2_syn")
+    config.stages.s0.patch_size = height
+    config.stages.s0.patch_width = 0 if square else width
+    config.stages.s0.batch_size = setting.batch_size
+    config.loss.terms = dict(pixel=base.spec("charbonnier", reduce="sum"))
+    if setting.perceptual or (lfpv and data == "smid"):
+        config.loss.terms.perceptual = base.spec("vgg19", reduce="sum", weight=0.0)
+    config.optimizer = base.spec("adam", learning_rate=setting.learning_rate, b2=0.99)
+    if data in LOL:
+        config.stages.s0.steps = 600_000
+        shares = (1 / 12, 1 / 6, 1 / 3, 1 / 2)
+        config.schedule = base.spec("steps", boundaries=shares, factor=0.5)
+    else:
+        config.stages.s0.steps = 200_000
+        config.schedule = base.spec("cosine", kind="schedule", final_rate=1e-7)
+    config.log.every_steps = 100
+    config.evaluate.every_steps = 1000
+    config.checkpoint.every_steps = 1000
+    return base.add_lfpv(config) if lfpv else config

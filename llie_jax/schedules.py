@@ -1,0 +1,209 @@
+"""Learning rates as functions of the step: the parts that `config.schedule` names.
+
+A schedule starts at the optimizer's learning rate, the peak, and its fields are shares
+of the run or counts of steps, so that a shorter run keeps the shape. The weights of
+loss terms have schedules of their own (`llie_jax.losses.weighted`): those hold absolute
+values, and know neither a peak nor the length of the run.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from llie_jax import registry
+from llie_jax.registry import Card, register
+
+Curve = Callable[[jax.Array], jax.Array]
+"""From a step to the rate at that step, without warm-up."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Schedule(abc.ABC):
+    """What all schedules share.
+
+    Attributes:
+        warmup_steps: the rate rises linearly to the peak in these steps.
+        hold_steps: the rate changes only every so many steps; papers that schedule by
+            epoch have the steps of an epoch here.
+    """
+
+    warmup_steps: int = 0
+    hold_steps: int = 1
+
+    @abc.abstractmethod
+    def curve(self, peak: float, steps: int) -> Curve:
+        """Returns the rate by the step, once the warm-up is over."""
+
+    def rates(self, peak: float, steps: int) -> optax.Schedule:
+        """Returns the learning rate as a function of the step.
+
+        Args:
+            peak: the optimizer's learning rate.
+            steps: length of the run.
+
+        Raises:
+            ValueError: if `hold_steps` is below 1 or the warm-up as long as the run.
+        """
+        if self.hold_steps < 1 or not 0 <= self.warmup_steps < max(steps, 1):
+            raise ValueError(
+                f"schedule.hold_steps={self.hold_steps} must be at least 1, and "
+                f"schedule.warmup_steps={self.warmup_steps} below the {steps} steps."
+            )
+        curve = self.curve(peak, steps)
+        hold, warmup = self.hold_steps, self.warmup_steps
+
+        def rate(step):
+            value = curve((step // hold) * hold)
+            if warmup:
+                value = jnp.where(step < warmup, peak * (step + 1) / warmup, value)
+            return value
+
+        return rate
+
+
+@register("constant", Card("schedule"))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Constant(Schedule):
+    """The peak throughout."""
+
+    def curve(self, peak: float, steps: int) -> Curve:
+        """Returns the peak for every step."""
+        return lambda step: jnp.asarray(peak)
+
+
+@register("cosine", Card("schedule"))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cosine(Schedule):
+    """Half a cosine from the peak to `final_rate` over the whole run.
+
+    Attributes:
+        final_rate: the rate at the end.
+    """
+
+    final_rate: float = 1e-6
+
+    def curve(self, peak: float, steps: int) -> Curve:
+        """Returns the falling rate by the step."""
+        return _half_cosines(peak, (1.0,), (self.final_rate,), self.warmup_steps, steps)
+
+
+@register("cosine_periods", Card("schedule"))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CosinePeriods(Schedule):
+    """Periods that each begin at the peak and end at a rate of their own.
+
+    Within a period the rate follows half a cosine, upwards where the period's rate is
+    above the peak.
+
+    Source: the schedule of Retinexformer's code.
+
+    Attributes:
+        periods: their relative lengths.
+        period_rates: the rate at the end of each period.
+    """
+
+    periods: tuple[float, ...] = (1.0,)
+    period_rates: tuple[float, ...] = (1e-6,)
+
+    def __post_init__(self):
+        lengths, rates = tuple(self.periods), tuple(self.period_rates)
+        if not lengths or len(lengths) != len(rates) or min(lengths) <= 0:
+            raise ValueError(
+                f"schedule.periods={lengths} and schedule.period_rates={rates} need "
+                "one entry per period, and lengths above 0."
+            )
+
+    def curve(self, peak: float, steps: int) -> Curve:
+        """Returns the rate by the step."""
+        return _half_cosines(
+            peak, self.periods, self.period_rates, self.warmup_steps, steps
+        )
+
+
+@register("steps", Card("schedule"))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Steps(Schedule):
+    """The rate is multiplied by a factor at fixed shares of the run.
+
+    Source: the schedule of SNR-Net's code, which states steps of its full run.
+
+    Attributes:
+        boundaries: shares of the steps behind the warm-up, rising: (0.25, 0.5) of 1000
+            steps are the steps 250 and 500.
+        factor: multiplies the rate at each of them.
+    """
+
+    boundaries: tuple[float, ...] = (0.5,)
+    factor: float = 0.5
+
+    def __post_init__(self):
+        rising = np.all(np.diff([0.0, *self.boundaries, 1.0]) > 0)
+        if not (rising and self.factor > 0):
+            raise ValueError(
+                f"schedule.boundaries={tuple(self.boundaries)} must rise, between 0 "
+                f"and 1 (shares of all steps), and schedule.factor={self.factor} be "
+                "above 0."
+            )
+
+    def curve(self, peak: float, steps: int) -> Curve:
+        """Returns the stepwise rate by the step."""
+        start = self.warmup_steps
+        shares = np.asarray(self.boundaries, float)
+        # Whole steps: a share of two float32 numbers may be a step early or late.
+        boundaries = start + np.round(shares * (steps - start)).astype(int)
+        return lambda step: peak * self.factor ** jnp.sum(step >= boundaries)
+
+
+def make_schedule(spec: registry.Spec, *, peak: float, steps: int) -> optax.Schedule:
+    """Returns the learning rate of a run as a function of the step.
+
+    Args:
+        spec: the schedule.
+        peak: the optimizer's learning rate.
+        steps: length of the run.
+
+    Raises:
+        ValueError: for an unknown name or field, or an impossible number.
+    """
+    return build(spec).rates(peak, steps)
+
+
+def build(spec: registry.Spec) -> Schedule:
+    """Returns the schedule that a spec names, its own numbers checked."""
+    part, fields = registry.split_spec(spec, kind="schedule")
+    return part.make(**fields)
+
+
+def _half_cosines(
+    peak: float,
+    lengths: Sequence[float],
+    rates: Sequence[float],
+    start: int,
+    steps: int,
+) -> Curve:
+    """Returns half a cosine per period, from `peak` to the period's rate.
+
+    Args:
+        peak: the rate at the beginning of each period.
+        lengths: relative lengths of the periods.
+        rates: the rate at the end of each.
+        start: step at which the first one begins.
+        steps: step at which the last one ends.
+    """
+    ends = np.cumsum(lengths) / np.sum(lengths)
+    starts = ends - np.asarray(lengths) / np.sum(lengths)
+    rates = jnp.asarray(rates, jnp.float32)
+
+    def curve(step):
+        done = jnp.clip((step - start) / max(steps - start, 1), 0.0, 1.0)
+        period = jnp.searchsorted(jnp.asarray(ends[:-1]), done, side="right")
+        first, last = jnp.asarray(starts)[period], jnp.asarray(ends)[period]
+        cosine = 0.5 * (1.0 + jnp.cos(jnp.pi * (done - first) / (last - first)))
+        return rates[period] + (peak - rates[period]) * cosine
+
+    return curve
