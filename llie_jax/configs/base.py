@@ -220,7 +220,10 @@ def add_lfpv(config: ConfigDict, *, weight: float = 1.0, **fields: Any) -> Confi
     for name, term in terms.items():
         root, _, leaf = term["on"].partition(".")
         paths = {"image": "aux.backbone_image", "aux": f"aux.backbone_{leaf}"}
-        found[f"backbone_{name}"] = {**term, "on": paths.get(root, term["on"])}
+        moved = {"on": paths.get(root, term["on"])}
+        if term["against"].startswith("aux."):
+            moved["against"] = term["against"].replace("aux.", "aux.backbone_", 1)
+        found[f"backbone_{name}"] = {**term, **moved}
     pixel = terms["pixel"]
     found["lfpv_pixel"] = {**pixel, "weight": weight * pixel["weight"]}
     config.loss.terms = _table(found)

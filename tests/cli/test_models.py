@@ -5,6 +5,7 @@ import pytest
 
 from llie_jax import costs, registry, weights
 from llie_jax.cli import main, models
+from llie_jax.models.base import Trained
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +59,8 @@ def test_what_was_trained(monkeypatch, capsys):
     }
     trained = {"l": record}
     part = registry.get("darkir")
-    changed = dataclasses.replace(part, facts={**part.facts, "trained": trained})
+    card = dataclasses.replace(part.card, trained={"l": Trained(**record)})
+    changed = dataclasses.replace(part, card=card)
     monkeypatch.setattr(registry, "get", lambda name: changed)
     monkeypatch.setattr(costs, "count", lambda spec: costs.Costs((8, 8), 1, 1, 1, 1))
     assert models.list_models("darkir")["models"]["darkir"]["trained"] == trained
