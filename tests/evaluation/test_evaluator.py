@@ -231,12 +231,11 @@ def test_other_definitions_without_references(level, monkeypatch):
     source = toys.MemorySource(SIZES, paired=False)
     scores = evaluate(source=source, protocol="level", all_protocols=True)
     assert scores.other["protocols"]["level"] == pytest.approx(scores.mean)
-    for kind, needs_target in (
-        ("protocols", {name: p.needs_target for name, p in PROTOCOLS.items()}),
-        ("metrics", {n: metrics.card(n).needs_target for n in registry.names("metric")}),
-    ):
-        without = {name for name, needed in needs_target.items() if not needed}
-        assert set(scores.other[kind]) == without
+    without = {name for name, each in PROTOCOLS.items() if not each.needs_target}
+    assert set(scores.other["protocols"]) == without
+    names = registry.names("metric")
+    without = {name for name in names if not metrics.card(name).needs_target}
+    assert set(scores.other["metrics"]) == without
     assert "toy_level" in scores.other["metrics"]
     # With references, metrics of both kinds.
     other = evaluate(all_protocols=True).other
