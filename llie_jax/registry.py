@@ -378,7 +378,13 @@ def _to_field(key: str, value: Any, kind: str = "") -> Any:
             return build(value)
         part, given = split_spec(value, kind=kind)
         complete_spec(value, kind=kind)
-        fields = _to_fields(part, given)
+        # Without defaults, so that models of equal meaning are equal.
+        defaults = part.fields()
+        fields = {
+            name: item
+            for name, item in _to_fields(part, given).items()
+            if item != defaults[name]
+        }
         return (
             Factory(part.make, tuple(sorted(fields.items()))) if fields else part.make
         )
