@@ -6,8 +6,8 @@ FFTs and for loops.
 """
 
 import dataclasses
-import functools
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -72,25 +72,20 @@ def count(spec: registry.Spec, size: Sequence[int] = (256, 256)) -> Costs:
     model = registry.build(spec)
     height, width = (-(-side // model.multiple) * model.multiple for side in size)
     variables = variable_shapes(model)
-    image = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
-
-    apply = functools.partial(model.apply, mutable=["cache"])
-    cached = jax.eval_shape(apply, variables, image)[1]  # as inference has it
     learned = {name: variables.pop(name) for name in _LEARNED if name in variables}
-
-    # `learned` comes first among the inputs of the traced function.
-    def enhance(learned, rest, image):
-        return model.apply({**rest, **learned}, image).image
-
+    image = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
     fvcore = _FvcoreRules()
+
+    def enhance(learned, rest, image):
+        outputs, made = model.apply({**rest, **learned}, image, mutable=["cache"])
+        return outputs.image, made
+
     with nn.intercept_methods(fvcore):
-        frozen = jax.make_jaxpr(enhance)(learned, {**variables, **cached}, image).jaxpr
-    macs = sum(map(_macs, _needed(frozen)[0]))
+        jaxpr = jax.make_jaxpr(enhance)(learned, variables, image).jaxpr
+    image, *cache = jaxpr.outvars
+    needed, _ = _needed(jaxpr.eqns, [image], given=cache)  # as inference has the cache
     # What is cached was made of parameters too.
-    jaxpr = (
-        jax.make_jaxpr(enhance)(learned, variables, image).jaxpr if cached else frozen
-    )
-    used = _needed(jaxpr)[1]
+    _, used = _needed(jaxpr.eqns, [image])
     sizes = [leaf.size for leaf in jax.tree.leaves(learned)]
     return Costs(
         size=(height, width),
@@ -98,45 +93,53 @@ def count(spec: registry.Spec, size: Sequence[int] = (256, 256)) -> Costs:
         inference_params=sum(
             size
             for size, variable in zip(sizes, jaxpr.invars, strict=False)
-            if variable in used
+            if variable in used  # `learned` comes first among the inputs
         ),
-        macs=macs,
-        macs_fvcore=macs + fvcore.difference,
+        macs=sum(map(_macs, needed)),
+        macs_fvcore=fvcore.macs(needed),
     )
 
 
 class _FvcoreRules:
-    """Collects what fvcore counts in another way than from the traced products.
+    """Counts as fvcore does, by rules of the Modules that it counts in its own way.
 
-    A Module says so with a method `fvcore_macs`, which takes the arguments of
-    `__call__` and returns fvcore's count for the whole module.
-
-    Attributes:
-        difference: sum over such modules of fvcore's count minus the traced one.
+    Such a Module has a method `fvcore_macs`, which takes the arguments of `__call__`
+    and returns fvcore's count for the whole module. Each call of one is traced in a
+    scope of its own, by which its equations are found again.
     """
 
+    _SCOPE = re.compile(r"fvcore_rule_(\d+)_")
+
     def __init__(self):
-        self.difference = 0
+        self._counts = []
         self._inside = False
 
     def __call__(self, call, args, kwargs, context):
         """Interceptor of `flax.linen.intercept_methods`."""
-        module = context.module
-        rule = getattr(module, "fvcore_macs", None)
+        rule = getattr(context.module, "fvcore_macs", None)
         if self._inside or rule is None or context.method_name != "__call__":
             return call(*args, **kwargs)
+        scope = f"fvcore_rule_{len(self._counts)}_"
+        self._counts.append(rule(*args, **kwargs))
         self._inside = True  # the rule covers the modules inside
         try:
-            alone = module.clone(parent=None)
-            own = count_macs(
-                lambda variables, args: alone.apply(variables, *args, **kwargs),
-                module.variables,
-                args,
-            )
-            self.difference += rule(*args, **kwargs) - own
-            return call(*args, **kwargs)
+            with jax.named_scope(scope):
+                return call(*args, **kwargs)
         finally:
             self._inside = False
+
+    def macs(self, equations: Sequence[core.JaxprEqn]) -> int:
+        """Returns the count of the rules that apply, and of the other equations."""
+        applied = set()
+
+        def covered(equation):
+            rule = self._SCOPE.search(str(equation.source_info.name_stack))
+            if rule:
+                applied.add(int(rule[1]))
+            return bool(rule)
+
+        others = sum(_macs(equation, covered) for equation in equations)
+        return others + sum(self._counts[rule] for rule in applied)
 
 
 def count_macs(function: Callable, *args: Any) -> int:
@@ -151,24 +154,32 @@ def count_macs(function: Callable, *args: Any) -> int:
         ValueError: if there are some in a loop of unknown length.
     """
     jaxpr = jax.make_jaxpr(function)(*args).jaxpr
-    return sum(_macs(equation) for equation in _needed(jaxpr)[0])
+    return sum(map(_macs, _needed(jaxpr.eqns, jaxpr.outvars)[0]))
 
 
-def _needed(jaxpr: core.Jaxpr) -> tuple[list, set]:
-    """Returns the equations that the outputs depend on, and the variables used."""
-    used = {v for v in jaxpr.outvars if isinstance(v, core.Var)}
+def _needed(equations: Sequence, outputs: Sequence, given: Sequence = ()):
+    """Returns the equations that `outputs` depend on, and the variables used.
+
+    Args:
+        equations: those of a jaxpr.
+        outputs: variables, or literals, that are wanted.
+        given: variables whose values are known: what they are made of is not needed.
+    """
+    given = {v for v in given if isinstance(v, core.Var)}
+    used = {v for v in outputs if isinstance(v, core.Var)}
     needed = []
-    for equation in reversed(jaxpr.eqns):
-        if equation.effects or not used.isdisjoint(equation.outvars):
+    for equation in reversed(equations):
+        made = used.intersection(equation.outvars) - given
+        if equation.effects or made:
             needed.append(equation)
             used.update(v for v in equation.invars if isinstance(v, core.Var))
     return needed, used
 
 
-def _macs(equation: core.JaxprEqn) -> int:
-    """Returns the MACs of one equation and of what it calls."""
+def _macs(equation: core.JaxprEqn, skip: Callable = lambda equation: False) -> int:
+    """Returns the MACs of one equation and of what it calls, `skip` leaves some out."""
     name, parameters = equation.primitive.name, equation.params
-    if parameters.get("name") in _RESIZES:
+    if skip(equation) or parameters.get("name") in _RESIZES:
         return 0
     if name == "conv_general_dilated":
         return _convolution_macs(equation)
@@ -178,7 +189,7 @@ def _macs(equation: core.JaxprEqn) -> int:
         return equation.outvars[0].aval.size * math.prod(left[i] for i in contracted)
 
     inner = [
-        sum(_macs(inner) for inner in _needed(jaxpr)[0])
+        sum(_macs(inner, skip) for inner in _needed(jaxpr.eqns, jaxpr.outvars)[0])
         for value in parameters.values()
         for jaxpr in _jaxprs(value)
     ]
