@@ -19,6 +19,7 @@ from jax.extend import core
 from llie_jax import registry
 from llie_jax.models import lfpv
 from llie_jax.models.shapes import variable_shapes
+from llie_jax.nn import conv_kernels
 
 _LEARNED = ("params", lfpv.STATE)
 """The collections whose values count as parameters."""
@@ -71,9 +72,14 @@ def count(spec: registry.Spec, size: Sequence[int] = (256, 256)) -> Costs:
         raise ValueError(f"size is {tuple(size)}; give (height, width) in pixels.")
     model = registry.build(spec)
     height, width = (-(-side // model.multiple) * model.multiple for side in size)
-    variables = variable_shapes(model)
+    with conv_kernels.use_implementation("lax"):  # which is the fastest to trace
+        return _count(model, (height, width))
+
+
+def _count(model: nn.Module, size: tuple[int, int]) -> Costs:
+    variables = variable_shapes(model, size)
     learned = {name: variables.pop(name) for name in _LEARNED if name in variables}
-    image = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
     fvcore = _FvcoreRules()
 
     def enhance(learned, rest, image):
@@ -88,7 +94,7 @@ def count(spec: registry.Spec, size: Sequence[int] = (256, 256)) -> Costs:
     _, used = _needed(jaxpr.eqns, [image])
     sizes = [leaf.size for leaf in jax.tree.leaves(learned)]
     return Costs(
-        size=(height, width),
+        size=size,
         params=sum(sizes),
         inference_params=sum(
             size

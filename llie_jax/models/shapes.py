@@ -7,16 +7,24 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 
-def variable_shapes(model: nn.Module) -> dict[str, Any]:
+def variable_shapes(
+    model: nn.Module, size: tuple[int, int] | None = None
+) -> dict[str, Any]:
     """Returns what `model.init` would make, with shapes and dtypes in place of arrays.
 
     Takes a moment even for large models, since nothing is compiled.
 
+    Args:
+        model: the model.
+        size: (height, width) of the image it is traced with, the smallest by default.
+            JAX keeps the traces of what is inside: another trace of the same size is
+            faster.
+
     Returns:
         `{collection: tree of jax.ShapeDtypeStruct}`, the first collection is `params`.
     """
-    side = model.multiple
-    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    size = size or (model.multiple, model.multiple)
+    image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
     return jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
 
 

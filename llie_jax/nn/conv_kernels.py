@@ -3,6 +3,8 @@
 `_by_backend` chooses between the forms for all convolutions when a program is lowered.
 """
 
+import contextlib
+import contextvars
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +16,29 @@ import numpy as np
 from jax import lax
 
 IMPLEMENTATIONS = ("lax", "shifts")
+
+_implementation = contextvars.ContextVar("implementation", default=None)
+
+
+@contextlib.contextmanager
+def use_implementation(name: str | None) -> Iterator[None]:
+    """Sets the implementation of all convolutions that are traced inside.
+
+    Args:
+        name: "lax" for XLA's own convolutions only, None to choose by backend. A
+            function that `jax.jit` has traced before keeps the one that it has.
+
+    Raises:
+        ValueError: if the name is another.
+    """
+    if name not in (None, "lax"):
+        raise ValueError(f"implementation={name!r} is unknown; use None or 'lax'.")
+    token = _implementation.set(name)
+    try:
+        yield
+    finally:
+        _implementation.reset(token)
+
 
 Kernels = tuple[jax.Array, ...]
 
@@ -93,7 +118,8 @@ def grouped_conv(
         kernel: [kh, kw, C / groups, features], kh and kw odd.
         groups: number of groups; `groups == C == features` is a depthwise convolution.
         dilation: distance of the kernel's taps in pixels.
-        implementation: None chooses by backend; "lax" or "shifts" forces one.
+        implementation: None chooses by backend, or as `use_implementation` says;
+            "lax" or "shifts" forces one.
 
     Returns:
         Features [B, H, W, features] in the dtype of `x`.
@@ -102,6 +128,7 @@ def grouped_conv(
         ValueError: if the shapes do not fit, or the implementation is unknown or does
             not cover them.
     """
+    implementation = implementation or _implementation.get()
     return _summed_conv(x, (kernel,), groups, (dilation,), implementation)
 
 
@@ -121,7 +148,8 @@ def summed_depthwise(
         x: features [B, H, W, C].
         kernels: [kh, kw, 1, C] for each branch, kh and kw odd.
         dilations: distance of the taps of each kernel in pixels.
-        implementation: None chooses by backend; "lax" or "shifts" forces one.
+        implementation: None chooses by backend, or as `use_implementation` says;
+            "lax" or "shifts" forces one.
 
     Returns:
         Features [B, H, W, C] in the dtype of `x`.
@@ -134,6 +162,7 @@ def summed_depthwise(
             f"{len(kernels)} kernels for dilations {tuple(dilations)}; give one kernel "
             "for each."
         )
+    implementation = implementation or _implementation.get()
     return _summed_conv(
         x, tuple(kernels), x.shape[-1], tuple(dilations), implementation
     )
@@ -359,9 +388,13 @@ def _shifted_kernel_gradient(g, x, kernels, *, dilations):
     )
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3))
 def dense_conv(x, kernel, strides, padding):
     """Convolution [B, H, W, C] x [kh, kw, C, features] of a single group."""
+    return _dense_conv(x, kernel, strides, padding, _implementation.get())
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _dense_conv(x, kernel, strides, padding, implementation):
     kh, kw, channels, features = kernel.shape
     _, height, width, _ = x.shape
     padded = any(map(any, padding))
@@ -384,7 +417,7 @@ def dense_conv(x, kernel, strides, padding):
         and kh % 2 == kw % 2 == 1
     ):
         cpu = plain._replace(kernel_gradient=_few_features_kernel_gradient)
-    if cpu is plain:
+    if cpu is plain or implementation == "lax":
         return conv(x, (kernel,))
     return _by_backend(x, (kernel,), cpu, plain)
 
