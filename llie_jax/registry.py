@@ -6,9 +6,12 @@ and any of the part's fields. Fields that are left out have the part's own defau
     build("darkir")
     build({"name": "darkir", "width": 64, "dilations": [1]})
     build({"name": "lfpv", "host": {"name": "darkir"}})
+
+Parts of the package are registered when a lookup first asks for their kind.
 """
 
 import dataclasses
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
@@ -21,6 +24,15 @@ from llie_jax import messages
 Spec = str | Mapping[str, Any]
 
 _PARTS: dict[str, dict[str, "Part"]] = {}
+_HOMES = {
+    "model": "llie_jax.models",
+    "layer": "llie_jax.models",
+    "loss": "llie_jax.losses",
+    "weight_schedule": "llie_jax.losses",
+    "metric": "llie_jax.metrics",
+}
+"""The packages whose import registers the parts of a kind."""
+
 _MODULE_INTERNALS = ("parent", "name")
 _DTYPE_FIELDS = ("dtype", "param_dtype")
 _LIST = list | tuple
@@ -126,9 +138,16 @@ def register(name: str, *, kind: str = "model", **facts: Any) -> Callable:
     return add
 
 
+def _table(kind: str) -> Mapping[str, "Part"]:
+    """Returns the parts of one kind; imports what registers them."""
+    if kind in _HOMES:
+        importlib.import_module(_HOMES[kind])
+    return _PARTS.get(kind, {})
+
+
 def names(kind: str = "model") -> list[str]:
     """Returns the registered names of one kind, sorted."""
-    return sorted(_PARTS.get(kind, {}))
+    return sorted(_table(kind))
 
 
 def list_models() -> list[str]:
@@ -142,7 +161,7 @@ def get(name: str, *, kind: str = "model") -> Part:
     Raises:
         ValueError: if there is none of that name; the message lists what there is.
     """
-    table = _PARTS.get(kind, {})
+    table = _table(kind)
     if name not in table:
         raise ValueError(
             f"Unknown {kind} {name!r}.{messages.suggest(name, table)} "
@@ -269,10 +288,10 @@ def _to_plain(key: str, value: Any) -> tuple[bool, Any]:
         return True, [_to_plain("", item)[1] for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return True, value
-    for part in _PARTS.get("layer", {}).values():
+    for part in _table("layer").values():
         if part.make is value:
             return True, complete_spec(part.name, kind="layer")
-    for part in _PARTS.get("model", {}).values():
+    for part in _table("model").values():
         if part.make is type(value):
             fields = {field: getattr(value, field) for field in part.fields()}
             return True, complete_spec({"name": part.name, **fields})
@@ -301,7 +320,7 @@ def _to_field(key: str, value: Any) -> Any:
 def _kind_of(name: str) -> str:
     """Returns the kind of a part inside a model's spec."""
     for kind in ("model", "layer"):
-        if name in _PARTS.get(kind, {}):
+        if name in _table(kind):
             return kind
     known = names("model") + names("layer")
     raise ValueError(

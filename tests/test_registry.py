@@ -5,6 +5,7 @@ import json
 import pytest
 from flax import linen as nn
 
+import llie_jax.models  # registers its parts here and not in a test's own table
 from llie_jax import messages, registry
 from llie_jax.types import ModuleFactory
 
