@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.extend import core
 
-from llie_jax import registry
+from llie_jax import jaxprs, registry
 from llie_jax.models import lfpv
 from llie_jax.models.shapes import variable_shapes
 from llie_jax.nn import conv_kernels
@@ -89,9 +89,10 @@ def _count(model: nn.Module, size: tuple[int, int]) -> Costs:
     with nn.intercept_methods(fvcore):
         jaxpr = jax.make_jaxpr(enhance)(learned, variables, image).jaxpr
     image, *cache = jaxpr.outvars
-    needed, _ = _needed(jaxpr.eqns, [image], given=cache)  # as inference has the cache
+    # As inference has the cache:
+    needed, _ = jaxprs.needed(jaxpr.eqns, [image], given=cache)
     # What is cached was made of parameters too.
-    _, used = _needed(jaxpr.eqns, [image])
+    _, used = jaxprs.needed(jaxpr.eqns, [image])
     sizes = [leaf.size for leaf in jax.tree.leaves(learned)]
     return Costs(
         size=size,
@@ -160,26 +161,7 @@ def count_macs(function: Callable, *args: Any) -> int:
         ValueError: if there are some in a loop of unknown length.
     """
     jaxpr = jax.make_jaxpr(function)(*args).jaxpr
-    return sum(map(_macs, _needed(jaxpr.eqns, jaxpr.outvars)[0]))
-
-
-def _needed(equations: Sequence, outputs: Sequence, given: Sequence = ()):
-    """Returns the equations that `outputs` depend on, and the variables used.
-
-    Args:
-        equations: those of a jaxpr.
-        outputs: variables, or literals, that are wanted.
-        given: variables whose values are known: what they are made of is not needed.
-    """
-    given = {v for v in given if isinstance(v, core.Var)}
-    used = {v for v in outputs if isinstance(v, core.Var)}
-    needed = []
-    for equation in reversed(equations):
-        made = used.intersection(equation.outvars) - given
-        if equation.effects or made:
-            needed.append(equation)
-            used.update(v for v in equation.invars if isinstance(v, core.Var))
-    return needed, used
+    return sum(map(_macs, jaxprs.needed(jaxpr.eqns, jaxpr.outvars)[0]))
 
 
 def _macs(equation: core.JaxprEqn, skip: Callable = lambda equation: False) -> int:
@@ -195,7 +177,7 @@ def _macs(equation: core.JaxprEqn, skip: Callable = lambda equation: False) -> i
         return equation.outvars[0].aval.size * math.prod(left[i] for i in contracted)
 
     inner = [
-        sum(_macs(inner, skip) for inner in _needed(jaxpr.eqns, jaxpr.outvars)[0])
+        sum(_macs(inner, skip) for inner in jaxprs.needed(jaxpr.eqns, jaxpr.outvars)[0])
         for value in parameters.values()
         for jaxpr in _jaxprs(value)
     ]

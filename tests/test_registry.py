@@ -5,7 +5,6 @@ import json
 import pytest
 from flax import linen as nn
 
-import llie_jax.models  # registers its parts here and not in a test's own table
 from llie_jax import messages, registry
 from llie_jax.types import ModuleFactory
 
@@ -64,6 +63,7 @@ class Host(nn.Module):
 
 @pytest.fixture
 def parts(monkeypatch):
+    registry.names()  # registers the package's parts before they are put away
     monkeypatch.setattr(registry, "_PARTS", {})
     registry.register("plain", kind="layer")(Plain)
     registry.register("wide", kind="layer")(Wide)

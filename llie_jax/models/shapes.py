@@ -6,6 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from llie_jax import jaxprs
+from llie_jax.nn import conv_kernels
+
 
 def variable_shapes(
     model: nn.Module, size: tuple[int, int] | None = None
@@ -25,7 +28,22 @@ def variable_shapes(
     """
     size = size or (model.multiple, model.multiple)
     image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
-    return jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
+    with conv_kernels.use_implementation("lax"):  # the fastest to trace
+        return jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
+
+
+def initial_variables(
+    model: nn.Module, rng: jax.Array, size: tuple[int, int]
+) -> dict[str, Any]:
+    """Returns what `model.init` makes, compiled in a fraction of the time.
+
+    Args:
+        model: the model.
+        rng: random key of the parameters.
+        size: (height, width) of the image it is traced with.
+    """
+    with conv_kernels.use_implementation("lax"):  # what is traced is never run
+        return jaxprs.batched(model.init)(rng, jnp.zeros((1, *size, 3)))
 
 
 def check_image(model: nn.Module, image: jax.Array) -> None:

@@ -19,14 +19,26 @@ from llie_jax.nn.conv_kernels import dense_conv, grouped_conv, summed_depthwise
 from llie_jax.types import Dtype
 
 
-def _uniform(shape: tuple[int, int, int, int]):
-    """Returns PyTorch's initialiser for a kernel: uniform in +-1 / sqrt(fan_in)."""
-    bound = 1 / math.sqrt(math.prod(shape[:3]))
+def uniform(bound: float) -> Callable[..., jax.Array]:
+    """Returns an initialiser: uniform from -bound to bound.
+
+    The values are those of `jax.random.uniform` for the whole shape: value i depends on
+    the key and on i only. XLA takes four times as long to compile a draw in four
+    dimensions, and `jaxprs.batched` makes one of all draws of the same length.
+    """
 
     def init(rng, shape, dtype):
-        return jax.random.uniform(rng, shape, dtype, -bound, bound)
+        size = math.prod(shape)
+        length = 1 << (size - 1).bit_length()  # the next power of two
+        values = jax.random.uniform(rng, (length,), dtype, -bound, bound)
+        return values[:size].reshape(shape)
 
     return init
+
+
+def _uniform(shape: tuple[int, int, int, int]):
+    """Returns PyTorch's initialiser for a kernel: uniform in +-1 / sqrt(fan_in)."""
+    return uniform(1 / math.sqrt(math.prod(shape[:3])))
 
 
 def _kernel_and_bias(module: nn.Module, shape: tuple[int, int, int, int]):
