@@ -4,11 +4,10 @@ A jaxpr is a list of equations, see https://docs.jax.dev/en/latest/jaxpr.html.
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
@@ -39,94 +38,121 @@ def needed(
 def batched(function: Callable) -> Callable:
     """Returns a function of the same values that compiles faster.
 
-    What the result does not need is left out, and equal equations on different values
-    become one equation on all of them. Of a model's `init`, only the initialisers are
-    left: one for each shape of a parameter, not one for each parameter.
+    Each array of the result is made by a recipe, the equations that it needs. Recipes
+    that differ only in the numbers that they begin with run in one loop over these
+    numbers, and what no array needs is left out. Of a model's `init`, only the
+    initialisers are left: one for each kind of parameter and not one for each
+    parameter.
     """
 
     @functools.wraps(function)
     def run(*args: Any) -> Any:
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
         jaxpr = closed.jaxpr
-        values = dict(zip(jaxpr.constvars, closed.consts, strict=True))
-        values.update(zip(jaxpr.invars, jax.tree.leaves(args), strict=True))
+        given = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+        given.update(zip(jaxpr.invars, jax.tree.leaves(args), strict=True))
+        makers = {v: equation for equation in jaxpr.eqns for v in equation.outvars}
 
-        def known(v):
-            return isinstance(v, core.Literal) or v in values
-
-        def read(v):
-            return v.val if isinstance(v, core.Literal) else values[v]
-
-        waiting, _ = needed(jaxpr.eqns, jaxpr.outvars)
-        while waiting:
-            groups, later = {}, []
-            for equation in waiting:
-                if all(map(known, equation.invars)):
-                    groups.setdefault(_kind(equation), []).append(equation)
-                else:
-                    later.append(equation)
-            for group in groups.values():
-                inputs = [[read(v) for v in equation.invars] for equation in group]
-                results = _apply(group[0], inputs)
-                for equation, outputs in zip(group, results, strict=True):
-                    values.update(zip(equation.outvars, outputs, strict=True))
-            waiting = later
-        leaves = [_value(read(v)) for v in jaxpr.outvars]
+        groups = {}
+        for position, variable in enumerate(jaxpr.outvars):
+            recipe = _Recipe(variable, makers)
+            groups.setdefault(recipe.kind, []).append((position, recipe))
+        leaves = [None] * len(jaxpr.outvars)
+        for group in groups.values():
+            positions, recipes = zip(*group, strict=True)
+            for position, value in zip(positions, _make(recipes, given), strict=True):
+                leaves[position] = value
         return jax.tree.unflatten(jax.tree.structure(shape), leaves)
 
     return run
 
 
-class _Row(NamedTuple):
-    """One row of an array of results; cut out only where it is needed alone."""
+class _Recipe:
+    """How one variable of a jaxpr is made.
 
-    rows: jax.Array
-    index: int
+    Attributes:
+        equations: what it needs, in an order in which they can be computed.
+        numbers: the literals that may differ between recipes of the same kind.
+        kind: equal for recipes that differ in `numbers` only.
+    """
+
+    def __init__(self, variable, makers: Mapping[core.Var, core.JaxprEqn]):
+        self.equations, self.numbers, self._variable = [], [], variable
+        kind, places = [], {}
+
+        def describe(v, open_=False):
+            if isinstance(v, core.Var):
+                return places.get(v, v)
+            if open_:
+                self.numbers.append(v.val)
+            return str(v.aval) if open_ else str(v)
+
+        def collect(v):
+            if not isinstance(v, core.Var) or v in places or v not in makers:
+                return
+            equation = makers[v]
+            for needed_ in equation.invars:
+                collect(needed_)
+            open_ = _takes_numbers(equation)
+            inputs = tuple(describe(needed_, open_) for needed_ in equation.invars)
+            kind.append((_operation(equation), inputs))
+            self.equations.append(equation)
+            for made in equation.outvars:
+                places[made] = len(places)
+
+        collect(variable)
+        self.kind = (*kind, describe(variable))
+
+    def __call__(self, numbers: Sequence, given: Mapping[core.Var, Any]) -> jax.Array:
+        """Returns the variable's value.
+
+        Args:
+            numbers: in place of those of the recipe.
+            given: values of the jaxpr's own inputs.
+        """
+        values, numbers = dict(given), iter(numbers)
+
+        def read(v, open_=False):
+            if isinstance(v, core.Var):
+                return values[v]
+            return next(numbers) if open_ else v.val
+
+        for equation in self.equations:
+            open_ = _takes_numbers(equation)
+            inputs = [read(v, open_) for v in equation.invars]
+            results = equation.primitive.bind(*inputs, **equation.params)
+            if not equation.primitive.multiple_results:
+                results = [results]
+            values.update(zip(equation.outvars, results, strict=True))
+        return read(self._variable)
 
 
-def _value(value: Any) -> Any:
-    return value.rows[value.index] if isinstance(value, _Row) else value
+def _takes_numbers(equation: core.JaxprEqn) -> bool:
+    """Returns whether literals of an equation may be numbers of its recipe.
+
+    The others stay constants, which XLA folds: a loop over them would round otherwise.
+    """
+    return equation.primitive.name in ("jit", "random_fold_in")
 
 
-def _stack(values: Sequence) -> Any:
-    """Returns the values, or rows, as the rows of one array."""
-    first = values[0]
-    if isinstance(first, _Row) and all(
-        isinstance(value, _Row) and value.rows is first.rows for value in values
-    ):
-        return first.rows[np.array([value.index for value in values])]
-    if all(
-        isinstance(value, np.generic | np.ndarray | float | int) for value in values
-    ):
-        return np.stack(values)
-    return jnp.stack(list(map(_value, values)))
-
-
-def _kind(equation: core.JaxprEqn) -> tuple:
-    """Returns what is equal for equations that differ only in values of inputs."""
-    parameters = tuple(
+def _operation(equation: core.JaxprEqn) -> tuple:
+    """Returns what an equation computes, whatever its inputs are."""
+    parameters = (
         # JAX keeps the jaxpr of a function that it has traced: equal ones are the same.
         (name, id(value) if isinstance(value, core.ClosedJaxpr) else str(value))
         for name, value in sorted(equation.params.items())
     )
-    return (
-        equation.primitive,
-        parameters,
-        tuple(v.aval.str_short() for v in equation.invars),
-        id(equation) if equation.effects else None,
+    shapes = (str(v.aval) for v in equation.invars)
+    return equation.primitive, *parameters, *shapes
+
+
+def _make(recipes: Sequence[_Recipe], given: Mapping[core.Var, Any]) -> Sequence:
+    """Returns the values of recipes of the same kind."""
+    first = recipes[0]
+    if len(recipes) == 1 or not first.numbers:
+        return [first(first.numbers, given)] * len(recipes)
+    columns = zip(*(recipe.numbers for recipe in recipes), strict=True)
+    # Not vectorised: XLA would compute each row again where it is cut out.
+    return jax.lax.map(
+        lambda numbers: first(numbers, given), [np.stack(column) for column in columns]
     )
-
-
-def _apply(equation: core.JaxprEqn, inputs: list[list]) -> list[list]:
-    """Returns the results of an equation for each of several lists of inputs."""
-
-    def apply(*inputs):
-        results = equation.primitive.bind(*inputs, **equation.params)
-        return results if equation.primitive.multiple_results else [results]
-
-    if len(inputs) == 1 or not inputs[0]:
-        return [apply(*map(_value, each)) for each in inputs]
-    stacked = [_stack(column) for column in zip(*inputs, strict=True)]
-    # In a loop: of what is vectorised, XLA computes each row again where it is cut out.
-    results = jax.lax.map(lambda row: apply(*row), stacked)
-    return [[_Row(result, i) for result in results] for i in range(len(inputs))]
