@@ -1,7 +1,7 @@
 """Parameters and multiply-accumulates (MACs) of a model, counted from shapes.
 
 The model is traced, never run or compiled, so that any size is counted in about a
-second. XLA's own estimate is no substitute: it is wrong for padded convolutions, for
+second, twice: for the shapes of its variables and for all counts. XLA's own estimate is no substitute: it is wrong for padded convolutions, for
 FFTs and for loops.
 """
 
@@ -17,11 +17,10 @@ from flax import linen as nn
 from jax.extend import core
 
 from llie_jax import jaxprs, registry
-from llie_jax.models import lfpv
 from llie_jax.models.shapes import variable_shapes
 from llie_jax.nn import conv_kernels
 
-_LEARNED = ("params", lfpv.STATE)
+_LEARNED = ("params", "lfpv")
 """The collections whose values count as parameters."""
 
 _RESIZES = ("resize_aligned", "resize_bilinear")

@@ -43,7 +43,7 @@ def test_batched_has_the_same_values_with_fewer_equations():
         first, *rngs = jax.random.split(rng, 6)
         values = [scale * jax.random.normal(rng, (5, 3)) for rng in rngs]
         other = jax.random.uniform(first, (2,))
-        jnp.linalg.inv(jnp.ones((3, 3)))
+        jnp.sinh(scale)
         return {"values": values, "other": other, "constant": 3, "scale": scale}
 
     arguments = jax.random.key(0), jnp.float32(0.3)
@@ -51,8 +51,8 @@ def test_batched_has_the_same_values_with_fewer_equations():
     found = jax.jit(jaxprs.batched(draws))(*arguments)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
-    assert "lu[" in str(jax.make_jaxpr(draws)(*arguments))
-    assert "lu[" not in str(jax.make_jaxpr(jaxprs.batched(draws))(*arguments))
+    assert "sinh" in str(jax.make_jaxpr(draws)(*arguments))
+    assert "sinh" not in str(jax.make_jaxpr(jaxprs.batched(draws))(*arguments))
 
 
 def test_batched_draws_parameters_of_one_kind_in_one_loop():
