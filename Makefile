@@ -27,8 +27,8 @@ install: .venv/.installed ## builds .venv from the lock file
 
 demo: install ## trains and evaluates a small model on embedded photographs
 	$(BIN)/llie-jax data prepare lowlight_demo
-	$(BIN)/llie-jax train --config llie_jax/configs/darkir_demo.py --workdir $(DEMO)
-	$(BIN)/llie-jax eval --weights $(DEMO) --data lowlight_demo --split test \
+	$(BIN)/python train.py --config llie_jax/configs/darkir_demo.py --workdir $(DEMO)
+	$(BIN)/python eval.py --weights $(DEMO) --data lowlight_demo --split test \
 		--out $(DEMO)
 	@echo "Open $(DEMO)/report.html in a browser."
 

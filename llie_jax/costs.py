@@ -1,7 +1,7 @@
 """Parameters and multiply-accumulates (MACs) of a model, counted from shapes.
 
 The model is traced, never run or compiled, so that any size is counted in about a
-second, twice: for the shapes of its variables and for all counts. XLA's own estimate is no substitute: it is wrong for padded convolutions, for
+second. XLA's own estimate is no substitute: it is wrong for padded convolutions, for
 FFTs and for loops.
 """
 
