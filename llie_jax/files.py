@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -58,3 +59,27 @@ def atomic(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def inside(folder: str | os.PathLike, name: str, *, suffix: str = "") -> pathlib.Path:
+    """Returns the path of a file in a folder, for a name that comes from data.
+
+    Args:
+        folder: the folder that the file must stay in.
+        name: the name, such as "photo" or "scene/photo"; as it comes, so not trusted.
+        suffix: the file's ending, appended to the name.
+
+    Raises:
+        ValueError: if the name is empty, absolute or leaves the folder.
+    """
+    parts = re.split(r"[/\\]", name)  # either separator, whatever machine reads it
+    if (
+        not {"", ".", ".."}.isdisjoint(parts)
+        or "\0" in name
+        or (len(parts) > 1 and re.fullmatch("[A-Za-z]:", parts[0]))
+    ):
+        raise ValueError(
+            f"The name {name!r} does not stay inside {folder}: a file is named by a "
+            "relative path without '.', '..' or empty parts. Rename the pair or image."
+        )
+    return pathlib.Path(folder).joinpath(*parts[:-1], parts[-1] + suffix)
