@@ -1,12 +1,18 @@
-"""Files and folders: written completely or not at all, and tried before long work."""
+"""Files and folders: written completely or not at all, and tried before long work.
+
+JSON has no NaN and no infinity: in every file of ours they are the strings "nan", "inf"
+and "-inf", which `plain` writes and `number` reads.
+"""
 
 import contextlib
+import math
 import os
 import pathlib
 import re
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 
 def writable_folder(
@@ -83,3 +89,23 @@ def inside(folder: str | os.PathLike, name: str, *, suffix: str = "") -> pathlib
             "relative path without '.', '..' or empty parts. Rename the pair or image."
         )
     return pathlib.Path(folder).joinpath(*parts[:-1], parts[-1] + suffix)
+
+
+def plain(value: Any) -> Any:
+    """Returns a value as JSON can hold it: "inf", "-inf" and "nan" are strings.
+
+    Args:
+        value: numbers, strings, None, and lists and mappings of these.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(float(value))
+    return value
+
+
+def number(value: Any) -> Any:
+    """Returns what `plain` made of a number as that number, and all else as it is."""
+    return float(value) if value in ("nan", "inf", "-inf") else value

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from llie_jax import files, registry
+from llie_jax.files import plain as plain
 from llie_jax.metrics.protocol import Protocol, metric_name
 
 _ROWS_ON_SCREEN = 40
@@ -90,21 +91,6 @@ class Scores:
         if self.other:
             content["other"] = self.other
         return plain(content)
-
-
-def plain(value: Any) -> Any:
-    """Returns a value as JSON can hold it: "inf", "-inf" and "nan" are strings.
-
-    Args:
-        value: numbers, strings, None, and lists and mappings of these.
-    """
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(float(value))
-    return value
 
 
 def mean_columns(rows) -> dict[str, float]:

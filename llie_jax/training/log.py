@@ -12,9 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from tensorboardX import SummaryWriter
 
 from llie_jax import files
-from llie_jax.evaluation.report import read_log
-from llie_jax.evaluation.scores import plain
 from llie_jax.image import io
+from llie_jax.weights.run import read_log
 
 
 class RunLog:
@@ -31,7 +30,7 @@ class RunLog:
         if self.path.exists():
             kept = [line for line in read_log(self.path) if line["step"] <= step]
             with files.atomic(self.path) as path:
-                path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+                path.write_text("".join(map(_text, kept)))
         self._file = self.path.open("a")
         self._events = SummaryWriter(
             str(workdir / "events"), purge_step=step + 1, flush_secs=30
@@ -41,7 +40,7 @@ class RunLog:
         """Writes one line; numbers also go to TensorBoard."""
         line = {"step": step, **values, "time": round(time.time(), 3)}
         try:
-            self._file.write(json.dumps(plain(line), allow_nan=False) + "\n")
+            self._file.write(_text(line))
             self._file.flush()
         except OSError as error:
             raise OSError(f"Cannot write {self.path}: {error.strerror}.") from error
@@ -59,6 +58,10 @@ class RunLog:
         with contextlib.suppress(OSError):
             self._file.close()
             self._events.close()
+
+
+def _text(line: Mapping[str, float | str]) -> str:
+    return json.dumps(files.plain(line), allow_nan=False) + "\n"
 
 
 def write_strip(path: pathlib.Path, rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:

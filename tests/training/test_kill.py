@@ -12,8 +12,8 @@ import pytest
 from flax import traverse_util
 
 from llie_jax import weights
-from llie_jax.evaluation.report import read_log
 from llie_jax.training.checkpoint import Checkpoints
+from llie_jax.weights.run import read_log
 from tests.conftest import ROOT
 from tests.training import toys
 

@@ -18,9 +18,9 @@ import llie_jax
 from llie_jax import weights
 from llie_jax.cli.experiment import load_config
 from llie_jax.configs import base
-from llie_jax.evaluation.report import read_log
 from llie_jax.training import loop
 from llie_jax.training.checkpoint import Checkpoints
+from llie_jax.weights.run import read_log
 from tests.conftest import ROOT
 from tests.training import toys
 
@@ -103,6 +103,28 @@ def test_resumed_runs_equal_unbroken_ones(pairs, unbroken, tmp_path, residence):
     same(last.state, unbroken[1].state)
     steps = [line["step"] for line in read_log(tmp_path / "log.jsonl")]
     assert steps == sorted(steps)
+
+
+def test_a_damaged_log_stops_neither_resuming_nor_the_report(pairs, tmp_path):
+    config = toys.config(pairs)
+    loop.train(config, tmp_path, stop_at=4, progress=False)
+    log = tmp_path / "log.jsonl"
+    damage = [
+        b'{"step": 2, "loss": "nan", "psnr": "inf"}',
+        b'{"loss": 1.0}',
+        b"[1, 2]",
+        b'{"step": "two"}',
+        b"\xff\xfe{}",
+        b'{"step": 4, "lo',
+    ]
+    log.write_bytes(log.read_bytes() + b"\n".join(damage))
+    with pytest.warns(UserWarning, match="5 lines are left out of .*log.jsonl"):
+        result = loop.train(config, tmp_path, progress=False)
+    assert result.finished
+    assert "<svg" in (tmp_path / "report.html").read_text()
+    losses = [line["loss"] for line in read_log(log) if "loss" in line]
+    assert [loss for loss in losses if not np.isfinite(loss)] != []
+    assert "NaN" not in log.read_text()
 
 
 def test_a_finished_run_has_nothing_left_to_do(pairs, unbroken):
