@@ -5,10 +5,13 @@ and "-inf", which `plain` writes and `number` reads.
 """
 
 import contextlib
+import errno
+import json
 import math
 import os
 import pathlib
 import re
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -65,6 +68,64 @@ def atomic(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def lock(path: str | os.PathLike, *, hint: str) -> Iterator[str | None]:
+    """Holds the lock of a folder, so that only one process at a time writes there.
+
+    It is a lock of the operating system on a file, which ends with the process however
+    it ends; the file itself stays, and names the last holder.
+
+    Args:
+        path: the file, made if it is missing.
+        hint: what an error tells the user to do.
+
+    Yields:
+        None, or why there is no lock: not every machine and file system has them.
+
+    Raises:
+        OSError: if another process holds it; folder, machine and process are named.
+    """
+    path = pathlib.Path(path)
+    try:
+        import fcntl
+    except ImportError:
+        yield "this operating system has no file locks"
+        return
+    with contextlib.ExitStack() as stack:
+        missing = None
+        try:
+            # Not truncated before it is held: the holder's name is in it.
+            file = stack.enter_context(path.open("a+", errors="replace"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise OSError(
+                f"{path.parent} is in use by {_holder(file.read())}; wait for it, or "
+                f"{hint}."
+            ) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            missing = f"{path.parent} has no file locks ({error.strerror})"
+        else:
+            file.truncate(0)
+            json.dump({"pid": os.getpid(), "machine": socket.gethostname()}, file)
+            file.flush()
+        yield missing
+
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+def _holder(text: str) -> str:
+    """Returns who holds a lock, from what its file says."""
+    try:
+        found = json.loads(text)
+        return f"process {found['pid']} on {found['machine']}"
+    except (ValueError, TypeError, KeyError):
+        return "another process"  # which has not written its name yet
 
 
 def inside(folder: str | os.PathLike, name: str, *, suffix: str = "") -> pathlib.Path:

@@ -1,7 +1,13 @@
 """Tests of atomic writing, folders and names that come from data."""
 
+import errno
+import fcntl
+import os
 import pathlib
 import re
+import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -53,3 +59,62 @@ def test_names_inside_a_folder(name):
 def test_names_that_leave_a_folder_are_refused(name):
     with pytest.raises(ValueError, match=re.escape(f"The name {name!r} does not")):
         files.inside("out", name, suffix=".png")
+
+
+HOLDER = """
+import sys, time
+from llie_jax import files
+with files.lock(sys.argv[1], hint="-"):
+    print("locked", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_lock_ends_with_its_process(tmp_path):
+    path = tmp_path / "lock"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "locked\n"
+        expected = (
+            f"{tmp_path} is in use by process {holder.pid} on {socket.gethostname()}; "
+            "wait for it, or go away."
+        )
+        with (
+            pytest.raises(OSError, match=f"^{re.escape(expected)}$"),
+            files.lock(path, hint="go away"),
+        ):
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    for _ in range(2):
+        with files.lock(path, hint="-") as missing:
+            assert missing is None
+            assert f'"pid": {os.getpid()}' in path.read_text()
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"pid": 1', "\0\0"])
+def test_a_holder_without_a_name(tmp_path, content):
+    path = tmp_path / "lock"
+    path.write_text(content)
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with (
+            pytest.raises(OSError, match="in use by another process"),
+            files.lock(path, hint="-"),
+        ):
+            pass
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def flock(file, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with files.lock(tmp_path / "lock", hint="-") as missing:
+        assert missing == f"{tmp_path} has no file locks (No locks available)"
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with files.lock(tmp_path / "lock", hint="-") as missing:
+        assert missing == "this operating system has no file locks"

@@ -36,6 +36,9 @@ MAY_CHANGE = (
 )
 """Keys that may differ when a run is resumed, since they do not change its numbers."""
 
+LOCK = ".lock"
+"""The file in a run's folder that whoever trains there has locked."""
+
 _IN_FLIGHT = 2
 """Steps that may be under way at once: enough to hide the host, few enough to stop."""
 
@@ -111,7 +114,7 @@ def train(
         ValueError: if the config, the data and the folder do not fit together, before
             anything is compiled.
         FileNotFoundError: if data or weights are missing.
-        OSError: if the folder cannot be written.
+        OSError: if the folder cannot be written, or another run is writing there.
         NonFiniteError: if the loss is not finite (`config.nonfinite`).
     """
     config = base.check(config)
@@ -128,32 +131,52 @@ def train(
     frozen = {"loss": experiment.loss.load_frozen(), "data": pipeline.resident}
     initial = _initial_variables(experiment)
     files.writable_folder(workdir, hint=HINT)
-    if jax.process_index() == 0:
-        _write_config(workdir, config)
-
-    checkpoints = Checkpoints(workdir / weights.CHECKPOINTS)
-    try:
-        state, step, notes = _begin(experiment, checkpoints, mesh, initial)
+    with contextlib.ExitStack() as stack:
+        notes = _lock(workdir, stack)
+        if jax.process_index() == 0:
+            _write_config(workdir, config)
+        checkpoints = stack.enter_context(
+            contextlib.closing(Checkpoints(workdir / weights.CHECKPOINTS))
+        )
+        state, step, found = _begin(experiment, checkpoints, mesh, initial)
+        notes += found
         if held_out is None:
             notes.append("no validation: the newest weights count as the best ones")
-        with Signals() as signals:
-            return _run(
-                experiment,
-                workdir=workdir,
-                mesh=mesh,
-                state=state,
-                step=step,
-                frozen=parallel.replicate(frozen, mesh),
-                pipeline=pipeline,
-                held_out=held_out,
-                checkpoints=checkpoints,
-                signals=signals,
-                stop_at=stop_at,
-                progress=progress,
-                notes=notes,
-            )
-    finally:
-        checkpoints.close()
+        signals = stack.enter_context(Signals())
+        return _run(
+            experiment,
+            workdir=workdir,
+            mesh=mesh,
+            state=state,
+            step=step,
+            frozen=parallel.replicate(frozen, mesh),
+            pipeline=pipeline,
+            held_out=held_out,
+            checkpoints=checkpoints,
+            signals=signals,
+            stop_at=stop_at,
+            progress=progress,
+            notes=notes,
+        )
+
+
+def _lock(workdir: pathlib.Path, stack: contextlib.ExitStack) -> list[str]:
+    """Locks the folder until the stack is left; returns what the user should know.
+
+    The first process takes the lock for all, and all fail together if it cannot.
+
+    Raises:
+        OSError: if another run holds it.
+    """
+    refused = missing = None
+    if jax.process_index() == 0:
+        try:
+            missing = stack.enter_context(files.lock(workdir / LOCK, hint=HINT))
+        except OSError as error:
+            refused = error
+    if parallel.any_process(refused is not None):
+        raise refused or OSError(f"{workdir} is in use; process 0 says by whom.")
+    return [f"{missing}: do not start a second run there"] if missing else []
 
 
 def _run(

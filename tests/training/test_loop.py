@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 import llie_jax
-from llie_jax import weights
+from llie_jax import files, weights
 from llie_jax.cli.experiment import load_config
 from llie_jax.configs import base
 from llie_jax.training import loop
@@ -292,26 +293,36 @@ def get_config():
 """
 
 
-def command(pairs, tmp_path, *more):
+def start(pairs, tmp_path, *more, **environment):
     path = tmp_path / "experiment.py"
     path.write_text(EXPERIMENT.format(root=str(pairs)))
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "train.py", "--config", path, *more],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
+
+
+def finish(process):
+    """Returns the exit status and what the process said on standard error."""
+    _, err = process.communicate(timeout=300)
+    return process.returncode, err
+
+
+def command(pairs, tmp_path, *more):
+    return finish(start(pairs, tmp_path, *more))
 
 
 def test_the_command_trains_and_says_so(pairs, tmp_path):
     workdir = tmp_path / "run"
-    done = command(
+    status, err = command(
         pairs, tmp_path, f"--workdir={workdir}", "--config.stages.s0.steps=2"
     )
-    assert done.returncode == 0, done.stderr
-    assert "step 2/2" in done.stderr
+    assert status == 0, err
+    assert "step 2/2" in err
     assert (
         json.loads((workdir / "config.json").read_text())["stages"]["s0"]["steps"] == 2
     )
@@ -326,11 +337,64 @@ def test_the_command_trains_and_says_so(pairs, tmp_path):
     ],
 )
 def test_the_command_names_mistakes(pairs, tmp_path, flags, message):
-    done = command(pairs, tmp_path, *flags)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    status, err = command(pairs, tmp_path, *flags)
+    assert status == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_second_run_in_the_same_folder_is_refused(pairs, tmp_path):
+    workdir = tmp_path / "run"
+    flags = f"--workdir={workdir}", "--config.stages.s0.steps=1000000"
+    first = start(pairs, tmp_path, *flags)
+    try:
+        while not read_log(workdir / "log.jsonl"):
+            assert first.poll() is None, first.stderr.read()
+            time.sleep(0.05)
+        status, err = command(pairs, tmp_path, *flags)
+        assert status == 2
+        assert f"error: {workdir} is in use by process {first.pid} on " in err
+        assert "choose another --workdir" in err
+        assert len(err.strip().splitlines()) == 1
+        assert first.poll() is None
+        steps = [line["step"] for line in read_log(workdir / "log.jsonl")]
+        assert steps[0] == 2  # the first one's log is whole
+    finally:
+        first.kill()
+        first.communicate()
+    config = base.from_json((workdir / "config.json").read_text())
+    saved = [int(p.name) for p in workdir.glob("checkpoints/*") if p.name.isdecimal()]
+    result = loop.train(config, workdir, stop_at=max(saved) + 1, progress=False)
+    assert result.step == max(saved) + 1  # a killed run leaves no lock behind
+
+
+@pytest.mark.slow
+def test_all_processes_of_a_refused_run_leave(pairs, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    with files.lock(workdir / loop.LOCK, hint="-"):
+        processes = [
+            start(
+                pairs,
+                tmp_path,
+                f"--workdir={workdir}",
+                JAX_PLATFORMS="cpu",
+                JAX_COORDINATOR_ADDRESS=address,
+                JAX_NUM_PROCESSES="2",
+                JAX_PROCESS_ID=str(i),
+            )
+            for i in range(2)
+        ]
+        for process, reason in zip(
+            processes, (f"process {os.getpid()}", "process 0 says by whom"), strict=True
+        ):
+            status, err = finish(process)
+            assert status == 2, err
+            assert reason in err
 
 
 def test_tuples_can_be_changed_on_the_command_line(tmp_path):
