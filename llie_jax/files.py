@@ -18,6 +18,25 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
+def path(name: str | os.PathLike) -> pathlib.Path:
+    """Returns a path of this machine, or one in a bucket (`gs://...`).
+
+    Every function of this file takes its paths through it: `pathlib` would make a local
+    folder named `gs:`.
+    """
+    if "://" not in os.fspath(name):
+        return pathlib.Path(name)
+    from etils import epath  # takes 0.2 s, which local paths need not wait for
+
+    return epath.Path(name)
+
+
+def absolute(name: str | os.PathLike) -> pathlib.Path:
+    """Returns a path that means the same from every working directory."""
+    found = path(name)
+    return found.resolve() if isinstance(found, pathlib.Path) else found
+
+
 def writable_folder(
     folder: str | os.PathLike,
     *,

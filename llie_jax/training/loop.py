@@ -16,10 +16,10 @@ from llie_jax import data, evaluation, files, parallel, weights
 from llie_jax.configs import base
 from llie_jax.evaluation import report
 from llie_jax.training import log as logs
-from llie_jax.training.checkpoint import HINT, Checkpoints
 from llie_jax.training.experiment import Experiment
 from llie_jax.training.state import TrainState
 from llie_jax.training.validation import Validation
+from llie_jax.weights.store import Store
 
 MAY_CHANGE = (
     "data.train.root",
@@ -35,6 +35,8 @@ MAY_CHANGE = (
     "checkpoint.every_steps",
 )
 """Keys that may differ when a run is resumed, since they do not change its numbers."""
+
+HINT = "choose another --workdir"
 
 LOCK = ".lock"
 """The file in a run's folder that whoever trains there has locked."""
@@ -136,7 +138,7 @@ def train(
         if jax.process_index() == 0:
             _write_config(workdir, config)
         checkpoints = stack.enter_context(
-            contextlib.closing(Checkpoints(workdir / weights.CHECKPOINTS))
+            Store(workdir / weights.CHECKPOINTS, writing=True, hint=HINT)
         )
         state, step, found = _begin(experiment, checkpoints, mesh, initial)
         notes += found
@@ -189,7 +191,7 @@ def _run(
     frozen,
     pipeline,
     held_out,
-    checkpoints: Checkpoints,
+    checkpoints: Store,
     signals: Signals,
     stop_at: int | None,
     progress: bool,
@@ -412,7 +414,7 @@ def open_pipeline(config, source):
     )
 
 
-def _begin(experiment: Experiment, checkpoints: Checkpoints, mesh, initial):
+def _begin(experiment: Experiment, checkpoints: Store, mesh, initial):
     """Returns the state to go on from, its step, and what the user should know."""
     sharding = parallel.replicated(mesh)
     # The initial values come as an argument: as constants they would be compiled in.
@@ -425,8 +427,8 @@ def _begin(experiment: Experiment, checkpoints: Checkpoints, mesh, initial):
     restored = checkpoints.restore(template)
     if restored is None:
         return init(initial), 0, []
-    state, step, notes = restored
-    return state, step, [*(f"warning: {n}" for n in notes), f"resuming at step {step}"]
+    state, step = restored
+    return state, step, [f"resuming at step {step}"]
 
 
 def _initial_variables(experiment: Experiment) -> dict[str, Any] | None:

@@ -6,22 +6,18 @@ A release file is a `.safetensors` file with flat names `params/...` and
 
 import contextlib
 import dataclasses
-import fnmatch
 import hashlib
 import json
-import math
 import os
 import pathlib
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
-from absl import logging
 from flax import linen as nn
 from flax import traverse_util
 
@@ -29,6 +25,7 @@ from llie_jax import files, messages, registry
 from llie_jax.messages import listed
 from llie_jax.models.shapes import variable_shapes
 from llie_jax.types import Pretrained
+from llie_jax.weights.fit import check_fit, check_names, flat, shapes
 
 FOLDER_VARIABLE = "LLIE_JAX_WEIGHTS"
 _PICKLED = (".pth", ".pt", ".ckpt", ".pkl")
@@ -36,8 +33,6 @@ _PICKLED = (".pth", ".pt", ".ckpt", ".pkl")
 # The layout of a run's folder, which `llie_jax.training` writes.
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
-STATE = "state"  # the item of a checkpoint that holds the train state
-METRIC = "psnr"  # the validation score that chooses the best checkpoint
 
 
 def load(
@@ -60,7 +55,7 @@ def load(
     """
     source = _find(weights, step)
     model = registry.build(source.spec)
-    tensors = source.tensors(_flat(variable_shapes(model)))
+    tensors = source.tensors(flat(variable_shapes(model)))
     tensors = {name: jnp.asarray(value) for name, value in tensors.items()}
     return model, traverse_util.unflatten_dict(tensors, sep="/")
 
@@ -124,7 +119,7 @@ def save(
     check_fit(variables, registry.build(spec), "The variables")
     if release := registry.get(spec["name"]).facts.get("release"):
         spec, variables = release(spec, variables)
-    tensors = {name: np.asarray(value) for name, value in _flat(variables).items()}
+    tensors = {name: np.asarray(value) for name, value in flat(variables).items()}
     facts = {
         "spec": spec,
         "llie_jax_version": __version__,
@@ -135,29 +130,6 @@ def save(
         **metadata,
     }
     write_safetensors(path, tensors, facts)
-
-
-def check_fit(
-    variables: Mapping[str, Any], model: nn.Module, where: str, *, missing: str = ""
-) -> None:
-    """Checks that variables are those of a model.
-
-    Args:
-        variables: `{collection: tree of arrays}`.
-        model: the model.
-        where: what the variables are, to begin the message with.
-        missing: pattern of names that may be missing, such as `*/reallocate/*`.
-
-    Raises:
-        ValueError: listing all names and shapes that differ.
-    """
-    found = _shapes(_flat(variables))
-    expected = {
-        name: shape
-        for name, shape in _shapes(_flat(variable_shapes(model))).items()
-        if name in found or not fnmatch.fnmatchcase(name, missing)
-    }
-    _check(found, expected, where)
 
 
 def write_safetensors(
@@ -256,7 +228,7 @@ class _ReleaseFile:
                 name: tuple(file.get_slice(name).get_shape())
                 for name in file.keys()  # noqa: SIM118 - not a dict, not iterable
             }
-            _check(found, _shapes(expected), f"The arrays of {self.path}")
+            check_names(found, shapes(expected), f"The arrays of {self.path}")
             return {name: file.get_tensor(name) for name in expected}
 
     def describe(self) -> dict[str, Any]:
@@ -273,12 +245,7 @@ class _ReleaseFile:
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """One checkpoint of a run.
-
-    The layout is that of `llie_jax.training.checkpoint`: `config.json` with the spec
-    under `model`, and below `checkpoints` the steps of an Orbax `CheckpointManager`
-    with the train state as the item `state` and the validation scores as its metrics.
-    """
+    """One checkpoint of a run."""
 
     config: pathlib.Path
     folder: pathlib.Path
@@ -293,125 +260,28 @@ class _Run:
                 f"{self.config} is no configuration of a run: no spec under `model`."
             ) from None
 
+    def _read(self, expected: Mapping[str, Any]):
+        # Imported here: it takes seconds, which release files need not wait for.
+        from llie_jax.weights.store import Store
+
+        with Store(self.folder) as store:
+            return store.read(expected, step=self.step)
+
     def tensors(self, expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        return self._restore(expected)["tensors"]
+        return self._read(expected).tensors
 
     def describe(self) -> dict[str, Any]:
         spec = self.spec
-        restored = self._restore(_flat(variable_shapes(registry.build(spec))))
+        found = self._read(flat(variable_shapes(registry.build(spec))))
         return {
             "source": "run",
-            "path": str(self.folder / str(restored["step"])),
+            "path": str(self.folder / str(found.step)),
             "spec": spec,
-            "weights_sha256": _digest(restored.pop("tensors")),
-            **restored,
+            "weights_sha256": _digest(found.tensors),
+            "step": found.step,
+            "averaged": found.averaged,
+            "metadata": found.metrics,
         }
-
-    def _restore(self, expected: Mapping[str, Any]) -> dict[str, Any]:
-        """Reads the weights alone: neither the optimizer nor what EMA replaces."""
-        # Imported here: it takes seconds, which release files need not wait for.
-        import orbax.checkpoint as ocp
-
-        # By default Orbax waits for all processes; this one may be reading alone.
-        alone = ocp.options.MultiprocessingOptions(
-            primary_host=jax.process_index(), active_processes={jax.process_index()}
-        )
-        handlers = {
-            STATE: ocp.PyTreeCheckpointHandler(multiprocessing_options=alone),
-            "metrics": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
-        }
-        with _quiet():
-            options = ocp.CheckpointManagerOptions(
-                read_only=True, multiprocessing_options=alone
-            )
-            manager = ocp.CheckpointManager(
-                self.folder.absolute(), options=options, item_handlers=handlers
-            )
-        with contextlib.closing(manager):
-            steps = sorted(manager.all_steps())
-            metrics = {step: manager.metrics(step) or {} for step in steps}
-            step = self._choose(metrics)
-            with self._readable(step, steps):
-                saved = manager.item_metadata(step)[STATE].tree
-            params = "ema_params" if saved.get("ema_params") else "params"
-            places = {
-                name: (params, *name.split("/")[1:])
-                if name.startswith("params/")
-                else ("collections", *name.split("/"))
-                for name in expected
-            }
-            found = {"params": saved[params], **(saved.get("collections") or {})}
-            _check(
-                _shapes(_flat(found)),
-                _shapes(expected),
-                f"The arrays of {self.folder / str(step)}",
-            )
-            wanted = {place: expected[name] for name, place in places.items()}
-            as_numpy = dict.fromkeys(wanted, ocp.RestoreArgs(restore_type=np.ndarray))
-            with self._readable(step, steps):
-                state = manager.restore(
-                    step,
-                    args=ocp.args.Composite(
-                        **{
-                            STATE: ocp.args.PyTreeRestore(
-                                traverse_util.unflatten_dict(wanted),
-                                restore_args=traverse_util.unflatten_dict(as_numpy),
-                                partial_restore=True,
-                            )
-                        }
-                    ),
-                )[STATE]
-        state = traverse_util.flatten_dict(state)
-        return {
-            "tensors": {name: state[place] for name, place in places.items()},
-            "step": step,
-            "averaged": params == "ema_params",
-            "metadata": metrics[step],
-        }
-
-    def _choose(self, metrics: Mapping[int, Mapping[str, float]]) -> int:
-        """Returns the step to read, given the metrics of those that exist."""
-        if not metrics:
-            raise FileNotFoundError(f"{self.folder} holds no checkpoint yet.")
-        scored = {
-            step: values[METRIC]
-            for step, values in metrics.items()
-            if not math.isnan(values.get(METRIC, math.nan))
-        }
-        if self.step == "best" and scored:
-            return max(scored, key=scored.get)
-        if self.step in ("best", "latest"):
-            return max(metrics)
-        if self.step not in metrics:
-            raise ValueError(
-                f"{self.folder} has no checkpoint of step {self.step!r}. Steps: "
-                f"{listed(list(metrics))}; or 'best', 'latest'."
-            )
-        return self.step
-
-    @contextlib.contextmanager
-    def _readable(self, step: int, steps: list[int]) -> Iterator[None]:
-        """Turns whatever Orbax raises for a damaged checkpoint into one clear line."""
-        try:
-            yield
-        except Exception as error:
-            others = [other for other in steps if other != step]
-            reason = str(error).partition(" [tensorstore_spec")[0]
-            raise ValueError(
-                f"The checkpoint {self.folder / str(step)} cannot be read "
-                f"({type(error).__name__}: {reason}). Other steps: {listed(others)}."
-            ) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps Orbax from warning that what is opened for reading is read-only."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def _find(weights: str | os.PathLike, step: int | str) -> _ReleaseFile | _Run:
@@ -492,32 +362,6 @@ def _folders() -> list[pathlib.Path]:
     if folder := os.environ.get(FOLDER_VARIABLE):
         folders.insert(0, pathlib.Path(folder).expanduser())
     return folders
-
-
-def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
-    return traverse_util.flatten_dict(tree, sep="/")
-
-
-def _shapes(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(value.shape) for name, value in tensors.items()}
-
-
-def _check(
-    found: Mapping[str, tuple], expected: Mapping[str, tuple], where: str
-) -> None:
-    """Raises ValueError with all differences in names and shapes, if there are any."""
-    missing = sorted(expected.keys() - found.keys())
-    unknown = sorted(found.keys() - expected.keys())
-    differing = [
-        f"{name} {found[name]} instead of {expected[name]}"
-        for name in sorted(expected.keys() & found.keys())
-        if found[name] != expected[name]
-    ]
-    if missing or unknown or differing:
-        raise ValueError(
-            f"{where} do not fit the model. Unknown names: {listed(unknown)}. Missing "
-            f"names: {listed(missing)}. Other shapes: {listed(differing)}."
-        )
 
 
 def _digest(tensors: Mapping[str, np.ndarray]) -> str:
