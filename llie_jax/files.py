@@ -34,7 +34,7 @@ def path(name: str | os.PathLike) -> pathlib.Path:
 def absolute(name: str | os.PathLike) -> pathlib.Path:
     """Returns a path that means the same from every working directory."""
     found = path(name)
-    return found.resolve() if isinstance(found, pathlib.Path) else found
+    return found.absolute() if isinstance(found, pathlib.Path) else found
 
 
 def writable_folder(
@@ -56,13 +56,12 @@ def writable_folder(
     Raises:
         OSError: if nothing can be written there.
     """
-    folder = pathlib.Path(folder)
+    folder = path(folder)
     try:
         if create:
             folder.mkdir(parents=True, exist_ok=True)
-        there = next(path for path in (folder, *folder.parents) if path.exists())
-        with tempfile.TemporaryFile(dir=there):
-            pass
+        there = next(each for each in (folder, *folder.parents) if each.exists())
+        _try_to_write(there)
     except OSError as error:
         raise OSError(
             f"Cannot write to {folder} ({error.strerror}); {hint}."
@@ -70,34 +69,57 @@ def writable_folder(
     return folder
 
 
-@contextlib.contextmanager
-def atomic(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Gives a temporary name beside `path`, and renames it to `path` on success.
+def _try_to_write(folder: pathlib.Path) -> None:
+    if isinstance(folder, pathlib.Path):
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    trial = _temporary(folder / "trial")
+    trial.touch()
+    trial.unlink()
 
-    So `path` is complete or as it was before, whatever interrupts the writing.
+
+@contextlib.contextmanager
+def atomic(target: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Gives a temporary name beside a file, and renames it to the file on success.
+
+    So the file is complete or as it was before, whatever interrupts the writing.
     """
-    path = pathlib.Path(path)
-    # Not tempfile: its files are private, a result has the rights of any new file.
-    temporary = path.with_name(
-        f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp"
-    )
+    target = path(target)
+    temporary = _temporary(target)
     try:
         temporary.touch()
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def _temporary(target: pathlib.Path) -> pathlib.Path:
+    # Not tempfile: its files are private, a result has the rights of any new file.
+    return target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+
+
+def append(target: str | os.PathLike, text: str) -> None:
+    """Appends to a text file; an object in a bucket is written anew."""
+    target = path(target)
+    if isinstance(target, pathlib.Path):
+        with target.open("a", encoding="utf-8") as file:
+            file.write(text)
+    else:
+        old = target.read_text() if target.exists() else ""
+        with atomic(target) as temporary:
+            temporary.write_text(old + text)
+
+
 @contextlib.contextmanager
-def lock(path: str | os.PathLike, *, hint: str) -> Iterator[str | None]:
+def lock(target: str | os.PathLike, *, hint: str) -> Iterator[str | None]:
     """Holds the lock of a folder, so that only one process at a time writes there.
 
     It is a lock of the operating system on a file, which ends with the process however
     it ends; the file itself stays, and names the last holder.
 
     Args:
-        path: the file, made if it is missing.
+        target: the file, made if it is missing.
         hint: what an error tells the user to do.
 
     Yields:
@@ -106,7 +128,10 @@ def lock(path: str | os.PathLike, *, hint: str) -> Iterator[str | None]:
     Raises:
         OSError: if another process holds it; folder, machine and process are named.
     """
-    path = pathlib.Path(path)
+    target = path(target)
+    if not isinstance(target, pathlib.Path):
+        yield f"{target.parent} has no file locks (a bucket)"
+        return
     try:
         import fcntl
     except ImportError:
@@ -116,18 +141,18 @@ def lock(path: str | os.PathLike, *, hint: str) -> Iterator[str | None]:
         missing = None
         try:
             # Not truncated before it is held: the holder's name is in it.
-            file = stack.enter_context(path.open("a+", errors="replace"))
+            file = stack.enter_context(target.open("a+", errors="replace"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             raise OSError(
-                f"{path.parent} is in use by {_holder(file.read())}; wait for it, or "
+                f"{target.parent} is in use by {_holder(file.read())}; wait for it, or "
                 f"{hint}."
             ) from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-            missing = f"{path.parent} has no file locks ({error.strerror})"
+            missing = f"{target.parent} has no file locks ({error.strerror})"
         else:
             file.truncate(0)
             json.dump({"pid": os.getpid(), "machine": socket.gethostname()}, file)
@@ -168,7 +193,7 @@ def inside(folder: str | os.PathLike, name: str, *, suffix: str = "") -> pathlib
             f"The name {name!r} does not stay inside {folder}: a file is named by a "
             "relative path without '.', '..' or empty parts. Rename the pair or image."
         )
-    return pathlib.Path(folder).joinpath(*parts[:-1], parts[-1] + suffix)
+    return path(folder).joinpath(*parts[:-1], parts[-1] + suffix)
 
 
 def plain(value: Any) -> Any:

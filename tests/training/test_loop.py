@@ -21,7 +21,7 @@ from llie_jax import files, weights
 from llie_jax.cli.experiment import load_config
 from llie_jax.configs import base
 from llie_jax.training import loop
-from llie_jax.weights.run import read_log
+from llie_jax.weights.run import RunFolder, read_log
 from llie_jax.weights.store import Store
 from tests.conftest import ROOT
 from tests.training import toys
@@ -385,7 +385,7 @@ def test_all_processes_of_a_refused_run_leave(pairs, tmp_path):
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     workdir = tmp_path / "run"
     workdir.mkdir()
-    with files.lock(workdir / loop.LOCK, hint="-"):
+    with files.lock(RunFolder(workdir).lock, hint="-"):
         processes = [
             start(
                 pairs,

@@ -17,7 +17,7 @@ import llie_jax
 from llie_jax import registry, weights
 from llie_jax.training.state import create_train_state
 from llie_jax.types import Pretrained
-from llie_jax.weights import load
+from llie_jax.weights import release
 from llie_jax.weights.store import Store
 from tests.conftest import ROOT
 
@@ -200,7 +200,7 @@ class TestRun:
             "JAX_COORDINATOR_ADDRESS": address,
             "JAX_NUM_PROCESSES": "2",
         }
-        command = (sys.executable, "-m", "tests.lone_reader", workdir, tmp_path)
+        command = (sys.executable, "-m", "tests.weights.lone_reader", workdir, tmp_path)
         processes = [
             subprocess.Popen(
                 command,
@@ -277,7 +277,7 @@ class TestPublished:
     @pytest.fixture
     def folder(self, monkeypatch, tmp_path):
         record = self.RECORD
-        monkeypatch.setattr(load, "published", lambda: {"darkir.test": record})
+        monkeypatch.setattr(release, "published", lambda: {"darkir.test": record})
         monkeypatch.setenv(weights.FOLDER_VARIABLE, str(tmp_path))
         return tmp_path
 
