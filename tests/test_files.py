@@ -9,9 +9,12 @@ import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from llie_jax import files
+from llie_jax.image import io
+from llie_jax.weights.run import RunFolder, read_log
 
 
 def test_interrupted_writing_keeps_the_old_file(tmp_path):
@@ -118,3 +121,66 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with files.lock(tmp_path / "lock", hint="-") as missing:
         assert missing == "this operating system has no file locks"
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """A bucket `gs://bucket`, kept in a folder; the working directory is another."""
+    from etils.epath import backend
+    from fsspec.implementations.local import LocalFileSystem
+
+    class Bucket(LocalFileSystem):
+        cachable = False
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            text = os.fspath(path)
+            assert not text.startswith("gs:/b"), "pathlib took the bucket for a folder"
+            return text.replace("gs:/", str(tmp_path / "cloud"))
+
+    (tmp_path / "cloud" / "bucket").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(backend.fsspec_backend, "fs", lambda path: Bucket())
+    yield tmp_path / "cloud" / "bucket"
+    assert not list((tmp_path / "here").iterdir())  # no folder named "gs:"
+
+
+def test_paths_of_a_bucket(bucket):
+    folder = files.writable_folder("gs://bucket/runs/a")
+    assert os.fspath(folder) == "gs://bucket/runs/a"
+    assert os.fspath(files.absolute(folder)) == "gs://bucket/runs/a"
+    with files.atomic("gs://bucket/runs/a/x.txt") as temporary:
+        temporary.write_text("whole")
+    with pytest.raises(KeyboardInterrupt), files.atomic(folder / "x.txt") as temporary:
+        raise KeyboardInterrupt
+    assert [p.name for p in (bucket / "runs" / "a").iterdir()] == ["x.txt"]
+    assert (bucket / "runs" / "a" / "x.txt").read_text() == "whole"
+    files.append("gs://bucket/log", "a\n")
+    files.append("gs://bucket/log", "b\n")
+    assert (bucket / "log").read_text() == "a\nb\n"
+    with files.lock(folder / "lock", hint="-") as missing:
+        assert missing == "gs://bucket/runs/a has no file locks (a bucket)"
+    inner = files.inside("gs://bucket/out", "scene/photo", suffix=".png")
+    assert os.fspath(inner) == "gs://bucket/out/scene/photo.png"
+
+
+def test_a_run_in_a_bucket(bucket):
+    run = RunFolder.at("gs://bucket/run")
+    files.writable_folder(run.path)
+    files.append(run.log, '{"step": 1, "loss": "nan"}\n')
+    assert [line["step"] for line in read_log(run.log)] == [1]
+    image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    run.sample(3).parent.mkdir(parents=True)
+    io.write_image(run.sample(3), image)
+    assert (bucket / "run" / "samples" / "step_0000003.png").is_file()
+    np.testing.assert_array_equal(io.read_rgb(run.sample(3)), image)
+
+
+def test_local_paths_wait_for_no_library():
+    code = (
+        "import runpy, sys; files = runpy.run_path(sys.argv[1]);"
+        "files['writable_folder']('.');"
+        "assert not {'etils', 'numpy', 'jax'} & {m.split('.')[0] for m in sys.modules}"
+    )
+    subprocess.run([sys.executable, "-c", code, files.__file__], check=True)

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import json
 import math
 import os
@@ -129,14 +130,14 @@ def write_csv(path: str | os.PathLike, scores: Scores) -> None:
     """Writes one line for each image, with the scores of its input beside them."""
     columns = list(scores.protocol.metrics)
     beside = [f"input_{column}" for column in columns] if scores.inputs else []
-    with files.atomic(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["name", *columns, *beside])
-        for name, row in scores.images.items():
-            floor = scores.inputs.get(name, {})
-            writer.writerow(
-                [name, *(row[c] for c in columns), *(floor[c] for c in floor)]
-            )
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["name", *columns, *beside])
+    for name, row in scores.images.items():
+        floor = scores.inputs.get(name, {})
+        writer.writerow([name, *(row[c] for c in columns), *(floor[c] for c in floor)])
+    with files.atomic(path) as temporary:
+        temporary.write_bytes(text.getvalue().encode())
 
 
 def show(scores: Scores, console: Console) -> None:

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from llie_jax import files
+from llie_jax import files, weights
 from llie_jax.weights import run
 
 
@@ -47,6 +47,31 @@ def test_damaged_lines_are_left_out_and_counted_once(tmp_path, damaged):
     with pytest.warns(UserWarning, match=rf"^2 lines are left out of {path}") as seen:
         assert run.read_log(path) == 2 * [{"step": 1, "loss": 0.5}]
     assert len(seen) == 1
+
+
+@pytest.fixture
+def folder(tmp_path):
+    found = run.RunFolder.at(tmp_path)
+    found.checkpoints.mkdir()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "no spec under `model`"),
+        ({"model": {"width": 4}}, "no spec under `model`"),
+        ({"model": {"name": "darkir", "wide": 4}}, "is of an older version.*wide"),
+        ({"model": {"name": "darkr"}}, "is of an older version.*Did you mean 'darkir'"),
+        ([], "is no configuration of a run"),
+        ("{", "is no configuration of a run"),
+    ],
+)
+def test_configs_of_other_versions(folder, config, message):
+    text = config if isinstance(config, str) else json.dumps(config)
+    folder.config.write_text(text)
+    with pytest.raises(ValueError, match=rf"{folder.config} .*{message}"):
+        weights.load(folder.path)
 
 
 def test_no_log(tmp_path):
