@@ -267,10 +267,10 @@ def _check_config(run: RunFolder, config) -> None:
         return
     try:
         old = base.flatten(base.from_json(path.read_text()))
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
-            f"{path} cannot be read as a config of this version ({error}). Use another "
-            "--workdir."
+            f"{path} is of an older version, or damaged: this one cannot read it as a "
+            f"config ({error}). Use another --workdir."
         ) from error
     new = base.flatten(config)
     differing = [

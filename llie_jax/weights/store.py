@@ -14,6 +14,7 @@ import hashlib
 import math
 import os
 import shutil
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -35,6 +36,19 @@ METRIC = "psnr"
 """The validation score that chooses the best checkpoint."""
 
 _LATEST = 2  # a damaged one has another behind it, also without validation
+
+
+_before = sys.unraisablehook
+
+
+def _hook(unraisable) -> None:
+    # When one array of a checkpoint cannot be read, Orbax closes its event loop, and
+    # every other read that is under way prints a traceback beside our one clear line.
+    if str(unraisable.exc_value) != "Event loop is closed":
+        _before(unraisable)
+
+
+sys.unraisablehook = _hook
 
 
 @dataclasses.dataclass(frozen=True)

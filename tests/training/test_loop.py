@@ -238,6 +238,23 @@ def test_another_config_in_the_same_folder(pairs, unbroken):
         loop.train(config, workdir, progress=False)
 
 
+@pytest.mark.parametrize("change", ["unknown", "no_name", "renamed", "cut", "list"])
+def test_a_folder_of_an_older_version(pairs, unbroken, tmp_path, change):
+    text = (unbroken[0] / "config.json").read_text()
+    old = json.loads(text)
+    if change == "unknown":
+        old["model"]["host"] = {"name": "toy"}
+    elif change == "no_name":
+        del old["model"]["name"]
+    else:
+        old["frozen"] = old.pop("ema")
+    text = {"cut": text[:99], "list": "[]"}.get(change, json.dumps(old))
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"json is of an older version, or damaged"):
+        loop.train(toys.config(pairs), tmp_path, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
 def test_starting_from_other_weights(pairs, unbroken, tmp_path):
     workdir, _ = unbroken
     config = toys.config(pairs, init_from=str(workdir))
@@ -353,6 +370,25 @@ def test_the_command_names_mistakes(pairs, tmp_path, flags, message):
     assert len(err.strip().splitlines()) == 1
 
 
+def test_a_locked_folder_is_left_alone(pairs, tmp_path):
+    loop.train(toys.config(pairs), tmp_path, stop_at=2, progress=False)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.js*")}
+    with (
+        files.lock(tmp_path / ".lock", hint="-"),
+        pytest.raises(OSError, match=rf"in use by process {os.getpid()} .* --workdir"),
+    ):
+        loop.train(toys.config(pairs), tmp_path, progress=False)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.js*")}
+
+
+def test_training_where_there_are_no_locks(pairs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    result = loop.train(toys.config(pairs), tmp_path, stop_at=2)
+    assert result.step == 2
+    assert "no file locks: do not start a second run there" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_a_second_run_in_the_same_folder_is_refused(pairs, tmp_path):
     workdir = tmp_path / "run"
     flags = f"--workdir={workdir}", "--config.stages.s0.steps=1000000"

@@ -1,8 +1,11 @@
 """Tests of the checkpoints of a run: no damage is read without a word."""
 
 import json
+import os
 import random
 import shutil
+import subprocess
+import sys
 import warnings
 
 import jax
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 
 from llie_jax.weights.store import Store, Weights, digests
+from tests.conftest import ROOT
 
 EXPECTED = {
     "params/last/bias": np.zeros(3, np.float32),
@@ -101,6 +105,36 @@ def test_a_flipped_bit_is_found_out(copy, seed):
             state, step = store.restore(TEMPLATE)
     assert equal(state, make(step))
     assert (step == 1) == any("Checkpoint 2 is left" in str(w.message) for w in seen)
+
+
+READER = """
+import sys
+from llie_jax.weights.store import Store
+import jax
+with Store(sys.argv[1]) as store:
+    shapes = {"params/last/bias": jax.ShapeDtypeStruct((3,), "float32")}
+    shapes["params/first/kernel"] = jax.ShapeDtypeStruct((256, 512), "float32")
+    shapes["batch_stats/mean"] = jax.ShapeDtypeStruct((16,), "float32")
+    try:
+        store.read(shapes)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+"""
+
+
+def test_damage_is_one_line_and_no_traceback(copy):
+    for file in copy.rglob("d/*"):
+        file.write_bytes(file.read_bytes()[:20])
+    done = subprocess.run(
+        [sys.executable, "-c", READER, copy],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"error: The checkpoint {copy / '2'} cannot be read")
 
 
 def test_the_damaged_array_is_named(copy):
