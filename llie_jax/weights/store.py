@@ -387,6 +387,7 @@ class Store:
         if jax.process_index() == 0 and source.is_dir():
             target.rmtree(missing_ok=True)
             source.replace(target)
+        parallel.any_process(False)  # nobody lists the folder before it is moved
         self._manager.reload()
         return target
 

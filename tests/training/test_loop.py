@@ -414,32 +414,54 @@ def test_a_second_run_in_the_same_folder_is_refused(pairs, tmp_path):
     assert result.step == max(saved) + 1  # a killed run leaves no lock behind
 
 
-@pytest.mark.slow
-def test_all_processes_of_a_refused_run_leave(pairs, tmp_path):
+def start_two(pairs, tmp_path, *flags):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
+    return [
+        start(
+            pairs,
+            tmp_path,
+            *flags,
+            JAX_PLATFORMS="cpu",
+            JAX_COORDINATOR_ADDRESS=address,
+            JAX_NUM_PROCESSES="2",
+            JAX_PROCESS_ID=str(i),
+        )
+        for i in range(2)
+    ]
+
+
+@pytest.mark.slow
+def test_all_processes_of_a_refused_run_leave(pairs, tmp_path):
     workdir = tmp_path / "run"
     workdir.mkdir()
     with files.lock(RunFolder(workdir).lock, hint="-"):
-        processes = [
-            start(
-                pairs,
-                tmp_path,
-                f"--workdir={workdir}",
-                JAX_PLATFORMS="cpu",
-                JAX_COORDINATOR_ADDRESS=address,
-                JAX_NUM_PROCESSES="2",
-                JAX_PROCESS_ID=str(i),
-            )
-            for i in range(2)
-        ]
+        processes = start_two(pairs, tmp_path, f"--workdir={workdir}")
         for process, reason in zip(
             processes, (f"process {os.getpid()}", "process 0 says by whom"), strict=True
         ):
             status, err = finish(process)
             assert status == 2, err
             assert reason in err
+
+
+@pytest.mark.slow
+def test_two_processes_pass_over_a_damaged_checkpoint(pairs, unbroken, tmp_path):
+    workdir = tmp_path / "run"
+    flags = [f"--workdir={workdir}"]
+    for process in start_two(pairs, tmp_path, *flags, "--stop-at=4"):
+        status, err = finish(process)
+        assert status == 0, err
+    for file in (workdir / "checkpoints" / "4" / "state").rglob("d/*"):
+        file.write_bytes(file.read_bytes()[:100])
+    for process in start_two(pairs, tmp_path, *flags):
+        status, err = finish(process)
+        assert status == 0, err
+        assert "Checkpoint 4 is left out" in err
+    _, variables = weights.load(workdir, step="latest")
+    expected = unbroken[1].state.ema_params
+    chex.assert_trees_all_close(variables["params"], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_tuples_can_be_changed_on_the_command_line(tmp_path):
