@@ -175,7 +175,9 @@ def _run(
 ) -> Result:
     config, total = experiment.config, base.total_steps(experiment.config)
     first_process = jax.process_index() == 0
-    validation = held_out and Validation(experiment.model, held_out, mesh)
+    validation = held_out and Validation(
+        experiment.model, held_out, mesh, mapping=config.parallel
+    )
     log = logs.RunLog(workdir, step=step) if first_process else None
     line = logs.ProgressLine(first=step, total=total, shown=progress and first_process)
     for note in notes:
@@ -466,6 +468,7 @@ def _write_report(config, workdir: pathlib.Path, held_out) -> None:
             variables,
             held_out,
             weights=weights.describe(workdir),
+            mesh=parallel.make_mesh(jax.local_devices()),  # the first process alone
             progress=False,
         )
     report.write(

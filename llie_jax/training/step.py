@@ -159,27 +159,19 @@ def make_train_step(
     return train_step
 
 
-def make_eval_step(model: nn.Module, *, size: tuple[int, int]) -> Callable:
-    """Returns `eval_step(variables, batch) -> {"psnr", "ssim": [B], "image"}`.
+def eval_step(batch: Batch) -> Terms:
+    """Returns the scores of a model's images: `psnr` and `ssim` [B], and `image`.
 
-    The scores are one per image: means are taken on the host, so that padding and an
-    uneven last batch cannot bias them. `image` is the 8-bit output, cropped to `size`.
+    The scores are one per image: means are taken on the host, so that an uneven last
+    batch cannot bias them. `image` is the 8-bit output.
 
     Args:
-        model: the model.
-        size: height and width of the targets; `batch["image"]` is padded to the model's
-            multiple at the bottom and on the right.
+        batch: `output`, as the model gives it, and `target`, both [B, H, W, 3].
     """
-    height, width = size
-
-    def eval_step(variables, batch) -> Terms:
-        batch = as_images(batch)
-        output = model.apply(variables, batch["image"]).image[:, :height, :width]
-        output = jnp.clip(output, 0.0, 1.0)
-        return {
-            "psnr": in_training.psnr(output, batch["target"]),
-            "ssim": in_training.ssim(output, batch["target"]),
-            "image": jnp.round(255.0 * output).astype(jnp.uint8),
-        }
-
-    return eval_step
+    batch = as_images(batch)
+    output = jnp.clip(batch["output"], 0.0, 1.0)
+    return {
+        "psnr": in_training.psnr(output, batch["target"]),
+        "ssim": in_training.ssim(output, batch["target"]),
+        "image": jnp.round(255.0 * output).astype(jnp.uint8),
+    }
