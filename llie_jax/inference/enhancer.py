@@ -115,13 +115,13 @@ class Enhancer:
         Raises:
             ValueError: if names, shapes or dtypes are not those of the present ones.
         """
-        other = copy.copy(self)
-        other._put(variables)
-        if other._structure != self._structure:
+        if _learned(variables) != _learned(self._local):
             raise ValueError(
                 "The variables have other names, shapes or dtypes than those of this "
                 "enhancer; make an Enhancer for them."
             )
+        other = copy.copy(self)
+        other._put(variables)
         return other
 
     @property
@@ -370,6 +370,11 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
     scaled = np.multiply(image, 255, dtype=np.float32)
     np.clip(scaled, 0, 255, out=scaled)
     return np.rint(scaled, out=scaled).astype(np.uint8)
+
+
+def _learned(variables: Mapping[str, Any]) -> programs.Structure:
+    """Returns the structure of variables without what is computed from them."""
+    return programs.structure({k: v for k, v in variables.items() if k != "cache"})
 
 
 def _forward(

@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +10,6 @@ from llie_jax.evaluation import scores as results
 from llie_jax.image import io
 from llie_jax.image.resize import resize_bilinear
 from llie_jax.metrics.protocol import PROTOCOLS, Protocol
-from tests.conftest import ROOT
 from tests.evaluation import toys
 
 SIZES = [(16, 20), (13, 17), (16, 20), (24, 24), (15, 18)]
@@ -62,30 +58,6 @@ def test_one_compilation_for_each_padded_size():
 
 def test_batch_size_changes_nothing():
     assert evaluate(batch_size=3).images == evaluate().images
-
-
-def test_several_devices_change_nothing():
-    """In a process of its own, since the number of devices is fixed at the start."""
-    command = (
-        "import json, jax; from tests.evaluation import test_evaluator as t;"
-        "s = t.evaluate(batch_size=2); print(json.dumps([jax.device_count(), s.images,"
-        "s.facts['options']['batch_size']]))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", command],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=3",
-        },
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    count, images, batch_size = json.loads(done.stdout.splitlines()[-1])
-    assert (count, batch_size) == (3, 3)
-    assert images == evaluate().images
 
 
 def test_tiles():
