@@ -298,30 +298,27 @@ def map_eval_step(
         mapping: one of `MAPPINGS`.
 
     Returns:
-        The compiled function of the same arguments, with a method `lower`. It takes a
-        batch as `shard_batch` makes it, and `own_rows` reads what it gives, both with
-        the same mapping.
+        The compiled function `(variables, batch=batch)`, with a method `lower`. It
+        takes a batch as `shard_batch` makes it, and `own_rows` reads what it gives,
+        both with the same mapping.
 
     Raises:
         ValueError: for an unknown mapping, or pmap with several processes.
     """
     _check_mapping(mapping)
     if mapping == "pmap":
+        # The batch is a keyword argument, which pmap always maps: of a positional one it
+        # confuses the axes where the variables are empty (jax 0.10.2).
         return jax.pmap(
-            step,
+            lambda variables, *, batch: step(variables, batch),
             axis_name=AXIS,
-            in_axes=(None, 0),
+            in_axes=(None,),
             devices=list(mesh.devices.flat),
         )
-    return jax.jit(
-        jax.shard_map(
-            step,
-            mesh=mesh,
-            in_specs=(P(), P(AXIS)),
-            out_specs=P(AXIS),
-            check_vma=False,
-        )
+    mapped = jax.shard_map(
+        step, mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS), check_vma=False
     )
+    return jax.jit(lambda variables, *, batch: mapped(variables, batch))
 
 
 def _unfold(batch: Any, mesh: Mesh) -> Any:

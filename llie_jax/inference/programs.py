@@ -90,11 +90,11 @@ class Program:
     ):
         self._mesh, self._mapping = mesh, mapping
         mapped = parallel.map_eval_step(step, mesh, mapping=mapping)
-        self._compiled = mapped.lower(constants, self._placed(batch)).compile()
+        self._compiled = mapped.lower(constants, batch=self._placed(batch)).compile()
 
     def __call__(self, constants: Any, batch: Any) -> Any:
         """Returns the rows of this process's part of a batch, as NumPy arrays."""
-        result = self._compiled(constants, self._placed(batch))
+        result = self._compiled(constants, batch=self._placed(batch))
         return parallel.own_rows(result, mapping=self._mapping)
 
     @property

@@ -69,9 +69,8 @@ class Validation:
                 "output": enhancer.batch(images, raw=True, numbers=mine),
                 "target": self._targets[mine],
             }
-            result = self._step(
-                {}, parallel.shard_batch(batch, self._mesh, mapping=self._mapping)
-            )
+            batch = parallel.shard_batch(batch, self._mesh, mapping=self._mapping)
+            result = self._step({}, batch=batch)
             result = parallel.gather(
                 parallel.own_rows(result, mapping=self._mapping), self._mesh
             )
