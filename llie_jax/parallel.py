@@ -307,8 +307,8 @@ def map_eval_step(
     """
     _check_mapping(mapping)
     if mapping == "pmap":
-        # The batch is a keyword argument, which pmap always maps: of a positional one it
-        # confuses the axes where the variables are empty (jax 0.10.2).
+        # The batch is a keyword argument, which pmap always maps: the axes of a
+        # positional one are confused where the variables are empty (jax 0.10.2).
         return jax.pmap(
             lambda variables, *, batch: step(variables, batch),
             axis_name=AXIS,

@@ -309,23 +309,32 @@ class Enhancer:
 
     def _run(self, batch, variables, structure, mesh, mapping) -> np.ndarray:
         """Returns the model's images of a batch, float32 [B, H, W, 3]."""
-        step = (self.model, self._size)
-        key = (*step, structure, mesh, mapping, programs.structure(batch))
-        constants = (variables, self._rng)
-        program = programs.PROGRAMS.get(
-            key,
+        program = self._program(batch, variables, structure, mesh, mapping)
+        return program((variables, self._rng), batch)
+
+    def _program(self, batch, variables, structure, mesh, mapping) -> programs.Program:
+        """Returns the program for batches of this shape, compiled if it is not kept."""
+        step = functools.partial(_forward, self.model, self._size)
+        return programs.PROGRAMS.get(
+            (
+                self.model,
+                self._size,
+                structure,
+                mesh,
+                mapping,
+                programs.structure(batch),
+            ),
             lambda: programs.Program(
-                functools.partial(_forward, *step), mesh, mapping, constants, batch
+                step, mesh, mapping, (variables, self._rng), batch
             ),
         )
-        return program(constants, batch)
 
     def _memory(self, tile: tuple[int, int]) -> int:
         """Returns the bytes that one tile needs on a device."""
         batch = self._batch([np.zeros((*tile, 3), np.uint8)], [{}], [(0, 0, 0)])
-        constants = (self._local, self._rng)
-        step = functools.partial(_forward, self.model, self._size)
-        return programs.Program(step, self._one, "shard_map", constants, batch).memory
+        return self._program(
+            batch, self._local, self._structure, self._one, "shard_map"
+        ).memory
 
 
 @dataclasses.dataclass(frozen=True)

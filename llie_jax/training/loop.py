@@ -469,6 +469,7 @@ def _write_report(config, workdir: pathlib.Path, held_out) -> None:
             held_out,
             weights=weights.describe(workdir),
             mesh=parallel.make_mesh(jax.local_devices()),  # the first process alone
+            mapping=config.parallel,
             progress=False,
         )
     report.write(

@@ -275,10 +275,10 @@ def test_a_model_that_must_not_be_padded():
 
 def test_what_is_not_finite_is_named():
     check_finite(np.zeros(3))
-    with pytest.raises(ValueError, match="a.png: the model's output is not finite"):
+    with pytest.raises(ValueError, match=r"a\.png: the model's output is not finite"):
         check_finite(np.array([0, np.inf]), "a.png")
     enhancer = Enhancer(toys.Gain(gain=float("inf")), {})
     image = np.full((8, 8, 3), 1, np.uint8)
     assert np.isinf(enhancer(image, raw=True)).all()
-    with pytest.raises(ValueError, match="^The model's output is not finite"):
+    with pytest.raises(ValueError, match=r"^The model's output is not finite"):
         enhancer.batch([image])
