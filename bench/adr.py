@@ -24,7 +24,7 @@ import optax
 
 import llie_jax
 from llie_jax.files import atomic
-from llie_jax.inference.freeze import freeze
+from llie_jax.inference.prepare import prepare
 from llie_jax.models.base import variable_shapes
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "adr.json"
@@ -53,7 +53,7 @@ def dark_images(size, batch):
 
 def forward(model, size, batch):
     """Returns a compiled function without arguments."""
-    variables = freeze(model, parameters(model))
+    variables = prepare(model, parameters(model))
     image = dark_images(size, batch)
     run = jax.jit(lambda v, x: model.apply(v, x).image)
     return lambda: run(variables, image)

@@ -23,7 +23,7 @@ import optax
 import llie_jax
 from bench.adr import CLOCKS, dark_images, measure
 from llie_jax.files import atomic
-from llie_jax.inference.freeze import freeze
+from llie_jax.inference.prepare import prepare
 from llie_jax.models.base import variable_shapes
 from llie_jax.models.lfpv import UPDATE_RULES
 
@@ -41,7 +41,7 @@ def random_variables(model):
 
 def forward(model, size):
     """Returns a compiled function without arguments."""
-    variables = freeze(model, random_variables(model))
+    variables = prepare(model, random_variables(model))
     image = dark_images(size, 1)
     run = jax.jit(lambda v, x: model.apply(v, x).image)
     return lambda: run(variables, image)

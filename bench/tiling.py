@@ -21,7 +21,8 @@ from PIL import Image
 
 import llie_jax.weights
 from llie_jax.files import atomic
-from llie_jax.inference import enhance, photo, tiling
+from llie_jax.inference import photo, tiling
+from llie_jax.inference.enhancer import TILE, Enhancer
 
 
 def make_photo(path: str | None, megapixels: float) -> np.ndarray:
@@ -56,20 +57,21 @@ def main():
     parser.add_argument("--weights", required=True)
     parser.add_argument("--photo", help="instead of scikit-image's astronaut, darkened")
     parser.add_argument("--megapixels", type=float, default=24)
-    parser.add_argument("--tile", type=int, default=enhance.TILE)
+    parser.add_argument("--tile", type=int, default=TILE)
     parser.add_argument("--overlap", type=int)
     parser.add_argument("--out", help="write the JSON here too")
     parser.add_argument("--skip-large", action="store_true")
     args = parser.parse_args()
     model, variables = llie_jax.weights.load(args.weights)
     options = {"tile": args.tile, "overlap": args.overlap}
+    enhancer = Enhancer(model, variables, **options)
     figures = {"weights": args.weights, **options}
 
     if not args.skip_large:
         image = make_photo(args.photo, args.megapixels)
-        grid = enhance.plan(model, image.shape[:2], **options)
+        grid = enhancer.plan(image.shape[:2]).grid
         start = time.perf_counter()
-        result = enhance.enhance(model, variables, image, **options)
+        result = enhancer(image)
         figures["large"] = {
             "size": image.shape[:2],
             "tiles": len(grid),
@@ -80,9 +82,9 @@ def main():
         del image, result
 
     image = make_photo(args.photo, 2)
-    grid = enhance.plan(model, image.shape[:2], **options)
+    grid = enhancer.plan(image.shape[:2]).grid
     floats = image / np.float32(255)
-    whole = enhance.enhance(model, variables, floats, limit=float("inf"))
+    whole = llie_jax.enhance(model, variables, floats, limit=float("inf"))
     figures["two_megapixels"] = {
         "size": image.shape[:2],
         "tiles": len(grid),
@@ -91,7 +93,7 @@ def main():
     }
     # Other models than those with ADR give the same twice.
     for name, shared in (("shared_kernels", True), ("kernels_per_tile", False)):
-        tiled = enhance.enhance(
+        tiled = llie_jax.enhance(
             model, variables, floats, shared_kernels=shared, **options
         )
         difference = np.abs(tiled - whole) * 255

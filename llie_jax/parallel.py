@@ -1,12 +1,14 @@
 """The only file that knows about devices and processes.
 
 A step is written for one device, with collectives over the named axis "data".
-`map_step` maps it over all devices of all processes: the batch is split, everything
-else is the same on every device and keeps its plain shape.
+`map_step` and `map_eval_step` map it over all devices of all processes: the batch is
+split, everything else is the same on every device and keeps its plain shape.
 """
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+import pickle
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +18,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 AXIS = "data"
+
+MAPPINGS = ("shard_map", "pmap")
+"""What maps a step over devices; `pmap` is for one process only."""
 
 
 def start() -> None:
@@ -129,6 +134,55 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     return Mesh(np.asarray(devices or jax.devices()).reshape(-1), (AXIS,))
 
 
+def one_device(mesh: Mesh | None = None) -> Mesh:
+    """Returns the mesh of one device of this process, the first (of a mesh)."""
+    return make_mesh((jax.local_devices() if mesh is None else mesh.local_devices)[:1])
+
+
+def local_mesh() -> Mesh:
+    """Returns the mesh of this process's devices, for work that it does alone."""
+    return make_mesh(jax.local_devices())
+
+
+def process_index() -> int:
+    """Returns the number of this process, from 0."""
+    return jax.process_index()
+
+
+def process_count() -> int:
+    """Returns the number of processes."""
+    return jax.process_count()
+
+
+def is_first() -> bool:
+    """Returns whether this is the process that writes files."""
+    return jax.process_index() == 0
+
+
+def device_kind() -> str:
+    """Returns what the devices of this process call themselves."""
+    return jax.local_devices()[0].device_kind
+
+
+def share(mesh: Mesh) -> tuple[int, int]:
+    """Returns which of how many processes this is, of those that own the devices.
+
+    A process whose mesh has only devices of its own works alone: (0, 1).
+
+    Raises:
+        ValueError: if the mesh spans some of several processes.
+    """
+    owners = {device.process_index for device in mesh.devices.flat}
+    if owners == {jax.process_index()}:
+        return 0, 1
+    if len(owners) < jax.process_count():
+        raise ValueError(
+            f"The mesh has devices of {len(owners)} of {jax.process_count()} "
+            "processes; use those of one process, or of all."
+        )
+    return jax.process_index(), jax.process_count()
+
+
 def check_batch_size(batch_size: int, mesh: Mesh, key: str) -> None:
     """Raises ValueError if a global batch cannot be split evenly over the devices."""
     if batch_size % mesh.size:
@@ -149,12 +203,25 @@ def split(mesh: Mesh) -> NamedSharding:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Puts host values on every device; all processes must pass equal values."""
+    """Puts values on every device; all processes must pass equal values.
+
+    Args:
+        tree: NumPy or JAX arrays; what lies there already is not copied.
+        mesh: the devices.
+    """
     sharding = replicated(mesh)
-    return jax.tree.map(
-        lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)),
-        tree,
-    )
+
+    def put(leaf):
+        if isinstance(leaf, jax.Array):
+            if leaf.sharding == sharding:
+                return leaf
+            if mesh.size == 1 and leaf.is_fully_replicated:
+                for shard in leaf.addressable_shards:
+                    if shard.device == mesh.devices.flat[0]:
+                        return jax.device_put(shard.data, sharding)
+        return jax.make_array_from_process_local_data(sharding, np.asarray(leaf))
+
+    return jax.tree.map(put, tree)
 
 
 def replicate_key(rng: jax.Array, mesh: Mesh) -> jax.Array:
@@ -170,25 +237,113 @@ def any_process(flag: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
 
 
-def own_part(values: np.ndarray) -> np.ndarray:
-    """Returns the part of a global batch that this process loads."""
-    share = len(values) // jax.process_count()
-    return values[jax.process_index() * share :][:share]
+def own_part(values: np.ndarray, mesh: Mesh | None = None) -> np.ndarray:
+    """Returns the part of a global batch that this process loads.
+
+    Args:
+        values: the whole batch, the same in all processes.
+        mesh: the devices that share it; by default those of all processes.
+    """
+    if mesh is None:
+        number, count = jax.process_index(), jax.process_count()
+    else:
+        number, count = share(mesh)
+    size = len(values) // count
+    return values[number * size :][:size]
 
 
-def shard_batch(batch: Any, mesh: Mesh) -> Any:
-    """Makes a global batch of the part that this process loaded."""
+def shard_batch(batch: Any, mesh: Mesh, *, mapping: str = "shard_map") -> Any:
+    """Makes a global batch of the part that this process loaded.
+
+    Args:
+        batch: arrays [B, ...].
+        mesh: the devices.
+        mapping: what maps the step that gets the batch.
+    """
     sharding = split(mesh)
+    if mapping == "pmap":
+        batch = _unfold(batch, mesh)
     return jax.tree.map(
         lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), batch
     )
 
 
-def gather(tree: Any) -> Any:
-    """Returns values split over the batch as whole NumPy arrays, in every process."""
-    if jax.process_count() == 1:
-        return jax.device_get(tree)
+def own_rows(tree: Any, *, mapping: str = "shard_map") -> Any:
+    """Returns this process's part of what a mapped step gave, as NumPy arrays.
+
+    Args:
+        tree: results [B, ...] of a step mapped by `map_eval_step`.
+        mapping: what mapped it.
+    """
+
+    def rows(leaf):
+        if leaf.is_fully_addressable:
+            whole = np.asarray(leaf)
+        else:
+            parts = sorted(
+                leaf.addressable_shards, key=lambda part: part.index[0].start
+            )
+            whole = np.concatenate([np.asarray(part.data) for part in parts])
+        return whole.reshape(-1, *whole.shape[2:]) if mapping == "pmap" else whole
+
+    return jax.tree.map(rows, tree)
+
+
+def gather(tree: Any, mesh: Mesh) -> Any:
+    """Returns the rows of all processes, in their order, in every process.
+
+    Args:
+        tree: NumPy arrays [b, ...], this process's rows; of one shape everywhere.
+        mesh: the devices of the processes that take part.
+    """
+    if share(mesh)[1] == 1:
+        return tree
     return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def gather_objects(value: Any, mesh: Mesh) -> list[Any]:
+    """Returns the value of each process, in their order, in every process.
+
+    Args:
+        value: anything that can be pickled. It is not rounded: arrays keep float64.
+        mesh: the devices of the processes that take part.
+    """
+    if share(mesh)[1] == 1:
+        return [value]
+    data = np.frombuffer(pickle.dumps(value), np.uint8)
+    sizes = multihost_utils.process_allgather(np.asarray(len(data), np.int32))
+    padded = np.zeros(sizes.max(), np.uint8)
+    padded[: len(data)] = data
+    rows = np.asarray(multihost_utils.process_allgather(padded))
+    return [
+        pickle.loads(row[:size].tobytes())
+        for row, size in zip(rows, sizes, strict=True)
+    ]
+
+
+@contextlib.contextmanager
+def together(mesh: Mesh) -> Iterator[None]:
+    """Raises in every process what is raised inside by one; a barrier between them.
+
+    Without it, the others would wait for the failed one for minutes.
+
+    Args:
+        mesh: the devices of the processes that take part.
+    """
+    if share(mesh)[1] == 1:
+        yield
+        return
+    failure = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    if any_process(failure is not None):
+        reasons = gather_objects(failure and str(failure), mesh)
+        if failure is not None:
+            raise failure
+        number, reason = next((n, r) for n, r in enumerate(reasons) if r is not None)
+        raise ValueError(f"Process {number} of {len(reasons)} failed: {reason}")
 
 
 def map_step(
@@ -213,6 +368,7 @@ def map_step(
     Raises:
         ValueError: for an unknown mapping, or pmap with several processes.
     """
+    _check_mapping(mapping)
     step = build(AXIS)
     if mapping == "shard_map":
         # check_vma=True with pmean of the gradients would make them mesh.size times
@@ -225,10 +381,6 @@ def map_step(
             check_vma=False,
         )
         return jax.jit(mapped, donate_argnums=0)
-    if mapping != "pmap":
-        raise ValueError(f"Unknown mapping {mapping!r}; use 'shard_map' or 'pmap'.")
-    if jax.process_count() > 1:
-        raise ValueError("pmap is for one process; use config.parallel='shard_map'.")
     mapped = jax.pmap(
         step,
         axis_name=AXIS,
@@ -236,24 +388,55 @@ def map_step(
         out_axes=None,
         devices=list(mesh.devices.flat),
     )
-
-    def run(state, constants, batch, rng):
-        batch = jax.tree.map(
-            lambda leaf: leaf.reshape(mesh.size, -1, *leaf.shape[1:]), batch
-        )
-        return mapped(state, constants, batch, rng)
-
-    return run
-
-
-def map_eval_step(step: Callable, mesh: Mesh) -> Callable:
-    """Maps `step(variables, batch)`, which gives values [B], over a mesh."""
-    return jax.jit(
-        jax.shard_map(
-            step,
-            mesh=mesh,
-            in_specs=(P(), P(AXIS)),
-            out_specs=P(AXIS),
-            check_vma=False,
-        )
+    return lambda state, constants, batch, rng: mapped(
+        state, constants, _unfold(batch, mesh), rng
     )
+
+
+def map_eval_step(
+    step: Callable[[Any, Any], Any], mesh: Mesh, *, mapping: str = "shard_map"
+) -> Callable:
+    """Maps an evaluation step over the devices of a mesh.
+
+    Args:
+        step: `step(variables, batch)` for one device; gives values [B, ...], one for
+            each row of the batch.
+        mesh: from `make_mesh`.
+        mapping: one of `MAPPINGS`.
+
+    Returns:
+        The compiled function `(variables, batch=batch)`, with a method `lower`. It
+        takes a batch as `shard_batch` makes it, and `own_rows` reads what it gives,
+        both with the same mapping.
+
+    Raises:
+        ValueError: for an unknown mapping, or pmap with several processes.
+    """
+    _check_mapping(mapping)
+    if mapping == "pmap":
+        # The batch is a keyword argument, which pmap always maps: the axes of a
+        # positional one are confused where the variables are empty (jax 0.10.2).
+        return jax.pmap(
+            lambda variables, *, batch: step(variables, batch),
+            axis_name=AXIS,
+            in_axes=(None,),
+            devices=list(mesh.devices.flat),
+        )
+    mapped = jax.shard_map(
+        step, mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS), check_vma=False
+    )
+    return jax.jit(lambda variables, *, batch: mapped(variables, batch))
+
+
+def _unfold(batch: Any, mesh: Mesh) -> Any:
+    """Returns arrays [B, ...] as [devices, B / devices, ...], as pmap takes them."""
+    return jax.tree.map(
+        lambda leaf: leaf.reshape(mesh.size, -1, *leaf.shape[1:]), batch
+    )
+
+
+def _check_mapping(mapping: str) -> None:
+    if mapping not in MAPPINGS:
+        raise ValueError(f"Unknown mapping {mapping!r}; use 'shard_map' or 'pmap'.")
+    if mapping == "pmap" and jax.process_count() > 1:
+        raise ValueError("pmap is for one process; use config.parallel='shard_map'.")

@@ -3,7 +3,7 @@
 import argparse
 import pathlib
 
-from llie_jax import files
+from llie_jax import files, parallel
 from llie_jax.cli.arguments import positive
 
 HELP = "Shows what a trained LFPV bank does: nodes, assignment, and the gain."
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> None:
         "model": described["spec"],
         "weights_sha256": described["weights_sha256"],
         "data": {"name": source.name, "split": source.split, "images": count},
-        "device": jax.devices()[0].device_kind,
+        "device": parallel.device_kind(),
         "versions": {"llie_jax": llie_jax.__version__, "jax": jax.__version__},
         **result,
     }

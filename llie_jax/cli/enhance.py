@@ -135,32 +135,33 @@ def run(args: argparse.Namespace) -> int:
         weights = _demo_weights()
         _say(console, f"No --weights given: using those of the demo, {weights}.")
     import llie_jax.weights
-    from llie_jax.inference import freeze
+    from llie_jax.inference.enhancer import Enhancer
     from llie_jax.models import base
 
-    model, variables = llie_jax.weights.load(weights)
-    model = model.with_options(base.parse_options(args.option))
-    variables = freeze.freeze(model, variables)
-    done = _enhance_all(args, console, model, variables, sizes)
+    enhancer = Enhancer(
+        *llie_jax.weights.load(weights),
+        options=base.parse_options(args.option),
+        tile=args.tile,
+        limit=None if args.limit is None else args.limit * 1e6,
+        shared_kernels=not args.kernels_per_tile,
+    )
+    done = _enhance_all(args, console, enhancer, sizes)
     if done < len(jobs):
         _say(console, f"{len(jobs) - done} of {len(jobs)} photos failed.")
     return 0 if done == len(jobs) else 1 if done else 2
 
 
-def _enhance_all(args, console, model, variables, sizes) -> int:
+def _enhance_all(args, console, enhancer, sizes) -> int:
     """Enhances the photos of `sizes`, {job: (height, width)}; returns how many."""
     import jax
     from rich import progress
 
-    from llie_jax.inference import enhance
-
-    limit = None if args.limit is None else args.limit * 1e6
-    options = {"tile": args.tile, "limit": limit}
-    options["shared_kernels"] = not args.kernels_per_tile
-    tiles = {
-        job: len(enhance.plan(model, size, tile=args.tile, limit=limit))
-        for job, size in sizes.items()
-    }
+    tiles = {}
+    for job, size in sizes.items():
+        try:
+            tiles[job] = enhancer.plan(size).tiles
+        except ValueError as error:
+            _say(console, f"error: {_named(error, job.source)}")
     if tiled := [job for job in tiles if tiles[job] > 1]:
         which = tiled[0].source if len(tiled) == 1 else f"{len(tiled)} photos"
         _say(
@@ -181,12 +182,10 @@ def _enhance_all(args, console, model, variables, sizes) -> int:
     )
     with bar:
         task = bar.add_task("", total=sum(tiles.values()))
-        for number, job in enumerate(sizes, 1):
-            bar.update(task, description=f"{number}/{len(sizes)} {job.source.name}")
+        for number, job in enumerate(tiles, 1):
+            bar.update(task, description=f"{number}/{len(tiles)} {job.source.name}")
             try:
-                lost = _enhance_one(
-                    job, model, variables, progress=lambda: bar.advance(task), **options
-                )
+                lost = _enhance_one(job, enhancer, lambda: bar.advance(task))
             except (ValueError, OSError) as error:
                 _say(console, f"error: {_named(error, job.source)}")
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
@@ -202,14 +201,14 @@ def _enhance_all(args, console, model, variables, sizes) -> int:
     return done
 
 
-def _enhance_one(job, model, variables, **options) -> tuple[str, ...]:
+def _enhance_one(job, enhancer, advance) -> tuple[str, ...]:
     """Enhances one photo; returns what of it the output format cannot hold."""
     import numpy as np
 
-    from llie_jax.inference import enhance, photo
+    from llie_jax.inference import photo
 
     source = photo.read(job.source)
-    result = enhance.enhance(model, variables, source.image, **options)
+    result = enhancer(source.image, progress=advance)
     job.target.parent.mkdir(parents=True, exist_ok=True)
     lost = photo.write(job.target, result, source)
     if job.compare:

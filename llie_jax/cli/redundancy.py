@@ -3,7 +3,7 @@
 import argparse
 import pathlib
 
-from llie_jax import files
+from llie_jax import files, parallel
 from llie_jax.cli.arguments import positive
 
 HELP = "Resets, prunes or quantises layers of a trained model and compares the images."
@@ -143,7 +143,7 @@ def run(args: argparse.Namespace) -> None:
         "weights_sha256": described["weights_sha256"],
         "data": {"name": source.name, "split": source.split, "images": count},
         "backbone_only": args.backbone_only,
-        "device": jax.devices()[0].device_kind,
+        "device": parallel.device_kind(),
         "versions": {"llie_jax": llie_jax.__version__, "jax": jax.__version__},
         **result,
     }

@@ -1,41 +1,33 @@
 """Scores a model on a source, with references or without."""
 
-import collections
-import concurrent.futures
 import contextlib
-import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from llie_jax import data, files, metrics, registry, types
+from llie_jax import data, files, metrics, parallel, registry, types
 from llie_jax.evaluation import scores as results
+from llie_jax.evaluation import sharing
 from llie_jax.evaluation.scores import Picture, Scores
 from llie_jax.image import io
-from llie_jax.image.resize import resize_bilinear
-from llie_jax.inference import freeze, padding
-from llie_jax.inference.enhance import enhance
+from llie_jax.inference.enhancer import Enhancer
 from llie_jax.metrics import protocol as protocols
+from llie_jax.models.base import Model
+from llie_jax.parallel import Mesh
 
 PICTURE_SIDE = 600
 """Longest side of the pictures that are kept for the report, in pixels."""
 
-_AHEAD = 2  # batches whose host work may be under way while the model runs on
-
 
 def evaluate(
-    model: nn.Module,
+    model: Model,
     variables: Mapping[str, Any],
     source,
     *,
@@ -46,40 +38,62 @@ def evaluate(
     save_images: str | os.PathLike | None = None,
     max_report_images: int = 12,
     weights: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
+    reference_inputs: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]
+    | None = None,
+    rng: int | jax.Array = 0,
+    mesh: Mesh | None = None,
+    mapping: str = "shard_map",
     progress: bool = True,
 ) -> Scores:
     """Scores a model on every record of a source.
 
     Images are padded, or resized where the protocol says so, grouped by their size (one
-    compilation each), and mapped over this process's devices. Metrics run on the host
-    in float64, on the full image.
+    compilation each), and mapped over the devices of all processes. Metrics run on the
+    host in float64, on the full image. All processes call this together and get the
+    same scores; the first one writes the files.
 
     Args:
         model: the model.
         variables: its variables, also replicated ones of a running training.
-        source: the records, see `llie_jax.data.open_source`.
+        source: the pairs, see `llie_jax.data.open_source`.
         protocol: how to score, by name or as it is.
         batch_size: images at a time, rounded up to fill the devices; by default one on
             each.
         tile: images of more than tile * tile pixels are enhanced in tiles of this side,
             which needs less memory and may change the scores; None never does.
         all_protocols: also score the same outputs under every metric, and under every
-            protocol that gives the model images of the same size; without references,
-            under those that need none.
+            protocol that gives the model images of the same size.
         save_images: a folder that gets the outputs as PNG files.
         max_report_images: number of pictures kept for the report, evenly spread.
         weights: what is known about the weights, see `llie_jax.weights.describe`.
+        inputs: what else the model takes: name -> function of the image, uint8
+            [H, W, 3], that gives a value without the batch axis.
+        reference_inputs: likewise, functions of the image and the target. The scores
+            then record these names as `uses_reference`: they are not comparable with
+            those of models that see the image alone.
+        rng: a seed or a random key, for models that sample.
+        mesh: the devices; by default those of all processes. With devices of its own
+            only, a process evaluates alone.
+        mapping: what maps batches over them, "shard_map" or "pmap".
         progress: shows a bar on standard error.
 
     Raises:
-        ValueError: if the source is empty or lacks the references that the protocol
-            needs, the protocol is unknown or resizes to what the model does not take,
-            a name leads out of `save_images`, or an image cannot be scored (too small,
-            not finite, too large for the device's memory).
+        ValueError: if the source is empty or lacks the references that the protocol or
+            an input needs, the protocol is unknown or resizes to what the model does
+            not take, a name leads out of `save_images`, or an image cannot be scored
+            (too small, not finite, too large for the device's memory).
         FileNotFoundError, ImportError: if a metric's constants cannot be loaded.
     """
     protocol = protocols.get(protocol)
     protocol.check_keys(source.keys, f"{source.name} {source.split}")
+    paired = "target" in source.keys
+    inputs, reference_inputs = inputs or {}, reference_inputs or {}
+    if reference_inputs and not paired:
+        raise ValueError(
+            f"{source.name} {source.split} has no references, from which "
+            f"{', '.join(reference_inputs)} would be made."
+        )
     if not len(source):
         raise ValueError(f"{source.name} {source.split} holds no images to score.")
     for name, value in (("batch_size", batch_size), ("tile", tile)):
@@ -89,56 +103,62 @@ def evaluate(
         raise ValueError(
             f"Protocol {protocol.name!r} resizes whole images; leave out tile={tile}."
         )
-    saved = save_images and [
-        files.inside(save_images, name, suffix=".png") for name in source.names
-    ]
-    device_count = jax.local_device_count()
-    batch_size = -(-(batch_size or 1) // device_count) * device_count
+    saved = save_images and {
+        name: files.inside(save_images, name, suffix=".png") for name in source.names
+    }
+    mesh = parallel.make_mesh() if mesh is None else mesh
+    batch_size = -(-(batch_size or 1) // mesh.size) * mesh.size
     multiple, pad_mode = protocol.padding(model.multiple, model.pad_mode)
     shown = _spread(len(source), max_report_images)
     pairs = source
     if protocol.pair_size:
         pairs = data.ResizedSource(source, protocol.pair_size)
-    whole, tiled = {}, []
-    for index, (height, width) in enumerate(pairs.sizes().tolist()):
-        if tile and height * width > tile**2:
-            tiled.append(index)
-        else:
-            whole[index] = (height, width)
-    groups = _group(whole, multiple)
-    run = _compiled(model, protocol.size)
-    variables = jax.tree.map(np.asarray, freeze.freeze(model, variables))
-    variables = jax.device_put(variables, NamedSharding(_mesh(), P()))
-
-    paired = "target" in source.keys
+    enhancer = Enhancer(
+        model,
+        variables,
+        multiple=multiple,
+        pad_mode=pad_mode,
+        size=protocol.size,
+        limit=float("inf"),
+        rng=rng,
+        mesh=mesh,
+        mapping=mapping,
+    )
+    tiles, tiled = None, []
+    if tile:
+        # Tiles are padded as a photo's are, whatever the protocol says.
+        tiles = Enhancer(
+            model,
+            enhancer.variables,
+            tile=tile,
+            rng=rng,
+            mesh=parallel.one_device(mesh),
+        )
+        tiled = [
+            index
+            for index, (height, width) in enumerate(pairs.sizes().tolist())
+            if height * width > tile**2
+        ]
     constants: dict[metrics.Metric, dict] = {}
     scorer = protocol.scorer(constants)
     other = _OtherScores(protocol, paired, constants) if all_protocols else None
 
-    def outputs() -> Iterator[tuple[int, types.Record, np.ndarray]]:
-        """Yields (index, record, output float32 [H, W, 3]) of every record."""
-        for group in groups:
-            for start in range(0, len(group), batch_size):
-                indices = group[start : start + batch_size]
-                records = [pairs[index] for index in indices]
-                batch = _pad_batch(records, multiple, pad_mode, batch_size)
-                images = np.asarray(run(variables, batch))
-                for index, record, image in zip(indices, records, images, strict=False):
-                    yield index, record, padding.crop(image, record["image"].shape[:2])
-        for index in tiled:
-            record = pairs[index]
-            image = record["image"].astype(np.float32) / 255
-            yield index, record, enhance(model, variables, image, tile=tile, clip=False)
+    def more(record: types.Record) -> dict[str, np.ndarray]:
+        """Returns what the model takes besides the image."""
+        image = record["image"]
+        given = {name: make(image) for name, make in inputs.items()}
+        return given | {
+            name: make(image, record["target"])
+            for name, make in reference_inputs.items()
+        }
 
-    def finish(chunk: list[tuple[int, types.Record, np.ndarray]]) -> dict[int, dict]:
+    def save(name: str, levels: np.ndarray) -> None:
+        saved[name].parent.mkdir(parents=True, exist_ok=True)
+        io.write_image(saved[name], levels)
+
+    def finish(chunk: Sequence[sharing.Job]) -> dict[int, dict]:
         """Does all host work for a few images of one size."""
         _, records, made = zip(*chunk, strict=True)
-        for record, output in zip(records, made, strict=True):
-            if not np.isfinite(output).all():
-                raise ValueError(
-                    f"{record['name']}: the model's output is not finite; are the "
-                    "weights those of a run that diverged?"
-                )
         names = [record["name"] for record in records]
         targets = [record["target"] for record in records] if paired else None
         inputs = [record["image"] for record in records]
@@ -155,12 +175,8 @@ def evaluate(
         }
 
     def show(index: int, record: types.Record, output: np.ndarray) -> dict[str, Any]:
-        """Writes an output where it is wanted, and makes its picture."""
+        """Returns the name of a record, and its picture where one is wanted."""
         found = {"name": record["name"]}
-        if saved:
-            path = saved[index]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            io.write_image(path, protocol.to_levels(output))
         if index in shown:
             found["picture"] = Picture(
                 record["name"],
@@ -170,10 +186,27 @@ def evaluate(
             )
         return found
 
-    with _memory_errors_explained(), progress_bar(len(source), progress) as advance:
-        chunks = _chunks(outputs(), scorer.batch)
-        ahead = max(1, _AHEAD * batch_size // scorer.batch)
-        rows = _in_threads(finish, chunks, ahead, advance)
+    number, count = parallel.share(mesh)
+    mine = -(-len(source) // count)
+    with (
+        _memory_errors_explained(),
+        progress_bar(mine, progress and number == 0) as advance,
+    ):
+        rows = sharing.run_all(
+            pairs,
+            sharing.Work(
+                inputs=more,
+                finish=finish,
+                chunk=scorer.batch,
+                levels=protocol.to_levels if saved else None,
+                save=save,
+                advance=advance,
+            ),
+            enhancer,
+            batch_size=batch_size,
+            tiles=tiles,
+            tiled=tiled,
+        )
     rows = [rows[index] for index in range(len(source))]
     return Scores(
         protocol=protocol,
@@ -183,6 +216,7 @@ def evaluate(
             model,
             source,
             weights,
+            mesh,
             options={
                 "pad_multiple": multiple,
                 "pad_mode": pad_mode,
@@ -191,106 +225,14 @@ def evaluate(
                 "tiled": [source.names[index] for index in tiled],
                 "self_ensemble": False,
                 "gt_mean": False,
+                "inputs": sorted(inputs),
+                "uses_reference": sorted(reference_inputs),
                 **model.options,
             },
         ),
         pictures=[row["picture"] for row in rows if "picture" in row],
         other=_mean_of_all(rows) if all_protocols else {},
     )
-
-
-def _mesh() -> Mesh:
-    # Only this process's devices: each process of a pod can evaluate by itself.
-    return Mesh(np.asarray(jax.local_devices()), ("data",))
-
-
-@functools.lru_cache(maxsize=4)
-def _compiled(model: nn.Module, size: tuple[int, int] | None) -> Callable:
-    """Returns the jitted `(variables, uint8 [B, H, W, 3]) -> float32` of a model.
-
-    Cached, so that a training which evaluates every so often compiles once.
-
-    Args:
-        model: the model.
-        size: (height, width) that it gets the images at; None is their own.
-    """
-
-    def apply(variables, image):
-        image = image.astype(jnp.float32) / 255
-        if size is None:
-            return model.apply(variables, image).image.astype(jnp.float32)
-        own_size = image.shape[1:3]
-        inputs = model.native_inputs(image)
-        image, inputs = jax.tree.map(
-            lambda x: resize_bilinear(x, size), (image, inputs)
-        )
-        output = model.apply(variables, image, **inputs).image
-        return resize_bilinear(output.astype(jnp.float32), own_size)
-
-    mapped = jax.shard_map(
-        apply,
-        mesh=_mesh(),
-        in_specs=(P(), P("data")),
-        out_specs=P("data"),
-        check_vma=False,
-    )
-    return jax.jit(mapped)
-
-
-def _group(sizes: Mapping[int, tuple[int, int]], multiple: int) -> list[list[int]]:
-    """Returns the indices of images that have one size after padding, largest last."""
-    groups = collections.defaultdict(list)
-    for index, size in sizes.items():
-        groups[tuple(side + -side % multiple for side in size)].append(index)
-    return [groups[size] for size in sorted(groups)]
-
-
-def _pad_batch(
-    records: Sequence[dict], multiple: int, pad_mode: str, batch_size: int
-) -> np.ndarray:
-    """Returns uint8 [B, H, W, 3]; a short batch is filled up with its first image."""
-    images = [
-        padding.pad_to_multiple(record["image"], multiple, pad_mode)[0]
-        for record in records
-    ]
-    return np.stack(images + images[:1] * (batch_size - len(images)))
-
-
-def _chunks(items: Iterator[tuple], size: int) -> Iterator[list[tuple]]:
-    """Yields the items in lists of at most `size`, whose images have one size."""
-    chunk: list[tuple] = []
-    for item in items:
-        if chunk and (len(chunk) == size or chunk[0][2].shape != item[2].shape):
-            yield chunk
-            chunk = []
-        chunk.append(item)
-    if chunk:
-        yield chunk
-
-
-def _in_threads(
-    function: Callable[[list], dict[int, Any]],
-    chunks: Iterator[list],
-    ahead: int,
-    advance: Callable,
-) -> dict[int, Any]:
-    """Returns all results together; at most `ahead` calls are outstanding."""
-    found, pending = {}, collections.deque()
-
-    def collect():
-        results = pending.popleft().result()
-        found.update(results)
-        for _ in results:
-            advance()
-
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for chunk in chunks:
-            pending.append(pool.submit(function, chunk))
-            if len(pending) > ahead:
-                collect()
-        while pending:
-            collect()
-    return found
 
 
 class _OtherScores:
@@ -358,11 +300,11 @@ def _thumbnail(image: np.ndarray) -> np.ndarray:
     return np.asarray(picture)
 
 
-def _facts(model, source, weights, *, options) -> dict[str, Any]:
+def _facts(model, source, weights, mesh, *, options) -> dict[str, Any]:
     """Returns what a result file records beside the scores."""
     from llie_jax import __version__
 
-    devices = jax.local_devices()
+    devices = mesh.devices.flat
     weights = dict(weights or {})
     return {
         "model": weights.pop("spec", None) or {"name": type(model).__name__},
@@ -374,7 +316,7 @@ def _facts(model, source, weights, *, options) -> dict[str, Any]:
             "fingerprint": source.fingerprint(),
             "note": source.note(),
         },
-        "device": f"{len(devices)} x {devices[0].device_kind}",
+        "device": f"{mesh.size} x {devices[0].device_kind}",
         "versions": {
             "llie_jax": __version__,
             "jax": jax.__version__,

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llie_jax import data, files, messages
+from llie_jax import data, files, messages, parallel
 from llie_jax import weights as weight_files
 from llie_jax.data import sources
 from llie_jax.evaluation import report
@@ -85,6 +85,8 @@ def run(
         weights=described,
         progress=progress,
     )
+    if not parallel.is_first():
+        return scores
     if json:
         results.write_json(json, scores)
     if out:

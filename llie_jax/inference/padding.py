@@ -70,6 +70,15 @@ def crop(image: Array, size: tuple[int, int]) -> Array:
     return image[..., :height, :width, :]
 
 
+def is_map(values: Array, size: tuple[int, int]) -> bool:
+    """Returns whether an input of a model is a map of an image: [H, W, C] of its size.
+
+    Maps are padded, resized and cut into tiles with their image; other inputs, such as
+    a brightness ratio, are the same for all of it.
+    """
+    return values.ndim == 3 and tuple(values.shape[:2]) == tuple(size)
+
+
 def _reflected(size: int, amount: int) -> np.ndarray:
     """Returns the source index of each of `size + amount` mirrored positions."""
     if size == 1:

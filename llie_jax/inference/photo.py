@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from llie_jax.files import atomic
 from llie_jax.image.io import IMAGE_SUFFIXES
-from llie_jax.inference.enhance import to_uint8
+from llie_jax.inference.enhancer import to_uint8
 
 SUFFIXES = (*IMAGE_SUFFIXES, ".tif", ".tiff")
 """Endings of photos that can be read and written, compared in lower case."""

@@ -107,7 +107,7 @@ def weights(starts: tuple[int, ...], tile: int) -> np.ndarray:
 
 
 def apply(
-    function: Callable[[np.ndarray], np.ndarray],
+    function: Callable[[np.ndarray, tuple[slice, slice]], np.ndarray],
     image: np.ndarray,
     grid: Grid,
     *,
@@ -116,7 +116,8 @@ def apply(
     """Applies `function` to each tile and blends the results.
 
     Args:
-        function: [h, w, C] to [h, w, C]; called with tiles of one shape only.
+        function: gets a tile [h, w, C], all of one shape, and its window, the slices
+            of rows and columns; gives [h, w, C].
         image: [H, W, C], the size of the grid.
         grid: from `plan`.
         progress: called after each tile.
@@ -133,13 +134,18 @@ def apply(
             f"the grid is for {grid.size[0]} x {grid.size[1]}."
         )
     height, width = grid.tile
+    if len(grid) == 1:
+        result = np.asarray(function(image, np.s_[:height, :width]), np.float32)
+        if progress is not None:
+            progress()
+        return result
     vertical, horizontal = weights(grid.rows, height), weights(grid.columns, width)
     result = np.zeros(image.shape, np.float32)
     for row, down in zip(grid.rows, vertical, strict=True):
         for column, across in zip(grid.columns, horizontal, strict=True):
             window = np.s_[row : row + height, column : column + width]
             weight = down[:, None, None] * across[:, None]
-            result[window] += weight * np.asarray(function(image[window]))
+            result[window] += weight * np.asarray(function(image[window], window))
             if progress is not None:
                 progress()
     return result

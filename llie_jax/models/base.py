@@ -29,12 +29,15 @@ class Model(nn.Module):
     Attributes:
         test_options: fields that change enhanced images only after training, such as
             CIDNet's `saturation`.
+        test_streams: random streams that the model draws from outside of training, such
+            as the noise of a sampler. Each image has a key of its own.
         shared_streams: random streams whose draws must be equal on all devices, since
             they become state. `dropout` and `noise` differ between devices.
         learned: collections whose values training learns; they count as parameters.
     """
 
     test_options: ClassVar[tuple[str, ...]] = ()
+    test_streams: ClassVar[tuple[str, ...]] = ()
     shared_streams: ClassVar[tuple[str, ...]] = ()
     learned: ClassVar[tuple[str, ...]] = ("params",)
 
@@ -231,6 +234,11 @@ class Wrapper(Model):
         """That of the backbone."""
         return self.backbone.pad_mode
 
+    @property
+    def test_streams(self) -> tuple[str, ...]:
+        """Those of the backbone."""
+        return self.backbone.test_streams
+
     @nn.nowrap
     def native_inputs(self, image: jax.Array) -> dict[str, jax.Array]:
         """Returns what the backbone makes of an image at its own size."""
@@ -246,10 +254,11 @@ class Wrapper(Model):
 
     @nn.nowrap
     def card(self) -> "ModelCard":
-        """Returns the wrapper's card, with the layers of the backbone."""
+        """Returns the wrapper's card, with the layers and padding of the backbone."""
         inner = self.backbone.card()
         return dataclasses.replace(
             super().card(),
+            padding=inner.padding,
             **{
                 field: tuple(f"backbone/{path}" for path in getattr(inner, field))
                 for field in _LAYERS
@@ -299,6 +308,8 @@ class ModelCard(registry.Card):
     Attributes:
         sizes: published or shipped sizes, name -> fields.
         tiny: fields of the smallest useful model, for tests and trials.
+        padding: whether images may be padded to the model's `multiple`; if not, it is
+            only given images that need no padding.
         torch: how official checkpoints are read; None if there are none.
         weights: published checkpoints.
         verified: what was compared with what, and how closely; "" for nothing.
@@ -313,6 +324,7 @@ class ModelCard(registry.Card):
     kind: str = dataclasses.field(default="model", init=False)
     sizes: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     tiny: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    padding: bool = True
     torch: TorchKeys | None = None
     weights: Mapping[str, Pretrained] = dataclasses.field(default_factory=dict)
     verified: str = ""

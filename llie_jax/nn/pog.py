@@ -175,7 +175,7 @@ class OrthogonalConv(Layer):
     input channel, row, column; `mix_in`, `mix_out`, which turn the mean features into
     the weights of the basis vectors; `decode_in`, `decode_out`, which turn a weighted
     sum of them into a value. For inference the collection `cache` holds what does not
-    depend on the image, see `llie_jax.inference.freeze`.
+    depend on the image, see `llie_jax.inference.prepare`.
 
     Source: Eqs. (4) to (7).
     Differs: the closed form at the top of this file; the values are equal.

@@ -3,11 +3,11 @@
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from llie_jax import parallel, weights
 from llie_jax.configs import base
 from llie_jax.models.base import Wrapper
+from llie_jax.parallel import Mesh
 from llie_jax.training.experiment import Experiment
 from llie_jax.training.state import TrainState
 from llie_jax.weights.store import Store

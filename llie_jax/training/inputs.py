@@ -1,8 +1,6 @@
 """What feeds a run: its data, the held-out part, and the pipeline."""
 
-import jax
-
-from llie_jax import data
+from llie_jax import data, parallel
 
 
 def open_data(config):
@@ -33,7 +31,7 @@ def open_pipeline(config, source):
         augment=data.Augment(**config.data.augment.to_dict()),
         residence=config.data.residence,
         device_limit_bytes=config.data.device_limit_mb * 2**20,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        process_index=parallel.process_index(),
+        process_count=parallel.process_count(),
         workers=config.data.workers,
     )

@@ -106,7 +106,7 @@ def train(
     files.writable_folder(run.path, hint=_HINT)
     with contextlib.ExitStack() as stack:
         notes = _lock(run, stack)
-        if jax.process_index() == 0:
+        if parallel.is_first():
             _write_config(run, config)
         checkpoints = stack.enter_context(
             Store(run.checkpoints, writing=True, hint=_HINT)
@@ -148,7 +148,7 @@ def _lock(run: RunFolder, stack: contextlib.ExitStack) -> list[str]:
         OSError: if another run holds it.
     """
     refused = missing = None
-    if jax.process_index() == 0:
+    if parallel.is_first():
         try:
             missing = stack.enter_context(files.lock(run.lock, hint=_HINT))
         except OSError as error:
@@ -175,8 +175,10 @@ def _run(
     notes: list[str],
 ) -> Result:
     config, total = experiment.config, base.total_steps(experiment.config)
-    first_process = jax.process_index() == 0
-    validation = held_out and Validation(experiment.model, held_out, mesh)
+    first_process = parallel.is_first()
+    validation = held_out and Validation(
+        experiment.model, held_out, mesh, mapping=config.parallel
+    )
     log = logs.RunLog(run, step=step) if first_process else None
     line = logs.ProgressLine(first=step, total=total, shown=progress and first_process)
     for note in notes:
@@ -227,7 +229,7 @@ def _run(
             at_end = step == total
             logs_now = step % config.log.every_steps == 0
             stopped = step == stop_at
-            if jax.process_count() == 1 or logs_now:
+            if parallel.process_count() == 1 or logs_now:
                 stopped |= parallel.any_process(signals.received is not None)
             validates = validation and (
                 at_end or (step % config.evaluate.every_steps == 0 and not stopped)
@@ -307,6 +309,8 @@ def _write_report(config, run: RunFolder, held_out) -> None:
             variables,
             held_out,
             weights=weights.describe(run.path),
+            mesh=parallel.local_mesh(),  # the first process alone
+            mapping=config.parallel,
             progress=False,
         )
     report.write(

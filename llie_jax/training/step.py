@@ -164,28 +164,19 @@ def make_train_step(
     return train_step
 
 
-def make_eval_step(model: nn.Module, *, size: tuple[int, int]) -> Callable:
-    """Returns `eval_step(variables, batch) -> {"image", "psnr", "ssim": [B]}`.
+def eval_step(batch: Batch) -> Terms:
+    """Returns the 8-bit `image` [B, H, W, 3] of a model's output, and its scores.
 
-    `image` is the 8-bit output, cropped to `size`. The scores are there if the batch
-    has a `target`, one per image: means are taken on the host, so that padding and an
-    uneven last batch cannot bias them.
+    The scores `psnr` and `ssim` [B] are there if the batch has a `target`, one per
+    image: means are taken on the host, so that an uneven last batch cannot bias them.
 
     Args:
-        model: the model.
-        size: height and width of the records' images; `batch["image"]` is padded to the
-            model's multiple at the bottom and on the right.
+        batch: `output`, as the model gives it, and perhaps `target`, [B, H, W, 3].
     """
-    height, width = size
-
-    def eval_step(variables, batch) -> Terms:
-        batch = as_images(batch)
-        output = model.apply(variables, batch["image"]).image[:, :height, :width]
-        output = jnp.clip(output, 0.0, 1.0)
-        result = {"image": jnp.round(255.0 * output).astype(jnp.uint8)}
-        if "target" in batch:
-            result["psnr"] = in_training.psnr(output, batch["target"])
-            result["ssim"] = in_training.ssim(output, batch["target"])
-        return result
-
-    return eval_step
+    batch = as_images(batch)
+    output = jnp.clip(batch["output"], 0.0, 1.0)
+    result = {"image": jnp.round(255.0 * output).astype(jnp.uint8)}
+    if "target" in batch:
+        result["psnr"] = in_training.psnr(output, batch["target"])
+        result["ssim"] = in_training.ssim(output, batch["target"])
+    return result

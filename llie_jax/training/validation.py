@@ -1,50 +1,52 @@
 """Scores of the held-out records during training, and pictures of some of them."""
 
 import numpy as np
-from flax import linen as nn
-from jax.sharding import Mesh
 
 from llie_jax import parallel
-from llie_jax.inference import padding
+from llie_jax.inference.enhancer import Enhancer
 from llie_jax.metrics import in_training
-from llie_jax.training.step import make_eval_step
+from llie_jax.models.base import Model
+from llie_jax.parallel import Mesh
+from llie_jax.training.step import eval_step
 
 
 class Validation:
     """Validation on the held-out records, kept decoded in memory.
 
     Images of different sizes are cut to their common size around the centre, so that
-    one compiled step serves all. Whole images are what `eval.py` scores. Without
+    one compiled step serves all. Whole images are what `llie-jax eval` scores. Without
     references there are no scores, only pictures.
 
     Args:
         model: the model.
         source: the held-out records.
         mesh: the devices; each takes one image at a time.
+        mapping: what maps batches over them, one of `parallel.MAPPINGS`.
 
     Raises:
         ValueError: if images with references are smaller than the window of the SSIM.
     """
 
-    def __init__(self, model: nn.Module, source, mesh: Mesh):
+    def __init__(self, model: Model, source, mesh: Mesh, *, mapping: str = "shard_map"):
         records = [source[i] for i in range(len(source))]
         size = tuple(min(r["image"].shape[axis] for r in records) for axis in (0, 1))
-        self._keys = [key for key in ("image", "target") if key in source.keys]
-        if "target" in self._keys and min(size) < in_training.WINDOW:
+        keys = [key for key in ("image", "target") if key in source.keys]
+        self._paired = "target" in keys
+        if self._paired and min(size) < in_training.WINDOW:
             raise ValueError(
                 f"The validation images have a common size of {size[0]} x {size[1]}; "
                 f"at least {in_training.WINDOW} x {in_training.WINDOW} is needed. Set "
                 "config.data.validation.fraction=0.0 to train without validation."
             )
-        self.size, self.count, self._mesh = size, len(records), mesh
+        self.size, self.count = size, len(records)
+        self._model, self._mesh, self._mapping = model, mesh, mapping
         self._images = {
             key: np.stack([_centre(record[key], size) for record in records])
-            for key in self._keys
+            for key in keys
         }
-        self._pad = lambda images: padding.pad_to_multiple(
-            images, model.multiple, model.pad_mode
-        )[0]
-        self._step = parallel.map_eval_step(make_eval_step(model, size=size), mesh)
+        self._step = parallel.map_eval_step(
+            lambda _, batch: eval_step(batch), mesh, mapping=mapping
+        )
 
     def scores(
         self, variables, *, pictures: int = 0
@@ -57,17 +59,23 @@ class Validation:
             variables: what the model is applied with, on every device.
             pictures: number of rows, of the first images.
         """
-        values = {"psnr": [], "ssim": []} if "target" in self._keys else {}
+        enhancer = Enhancer(
+            self._model, variables, mesh=self._mesh, mapping=self._mapping
+        )
+        values = {"psnr": [], "ssim": []} if self._paired else {}
         rows = []
         for start in range(0, self.count, self._mesh.size):
             numbers = np.arange(start, start + self._mesh.size)
             real = min(self._mesh.size, self.count - start)
             # The last batch is filled up with repetitions, which are not counted.
-            mine = parallel.own_part(np.minimum(numbers, self.count - 1))
+            mine = parallel.own_part(np.minimum(numbers, self.count - 1), self._mesh)
             batch = {key: images[mine] for key, images in self._images.items()}
-            batch["image"] = self._pad(batch["image"])
+            image = batch.pop("image")
+            batch["output"] = enhancer.batch(image, raw=True, numbers=mine)
+            batch = parallel.shard_batch(batch, self._mesh, mapping=self._mapping)
+            result = self._step({}, batch=batch)
             result = parallel.gather(
-                self._step(variables, parallel.shard_batch(batch, self._mesh))
+                parallel.own_rows(result, mapping=self._mapping), self._mesh
             )
             for key, found in values.items():
                 found += [float(value) for value in result[key][:real]]

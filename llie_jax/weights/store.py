@@ -130,7 +130,8 @@ class Store:
     def _reader(self) -> ocp.CheckpointManager:
         # By default Orbax waits for all processes; this one may be reading alone.
         alone = ocp.options.MultiprocessingOptions(
-            primary_host=jax.process_index(), active_processes={jax.process_index()}
+            primary_host=parallel.process_index(),
+            active_processes={parallel.process_index()},
         )
         return _Manager(
             self.folder,
@@ -172,7 +173,7 @@ class Store:
         """
         metrics = {} if psnr is None else {METRIC: float(psnr)}
         # Orbax writes the JSON of the first process only.
-        arrays = digests(state) if jax.process_index() == 0 else {}
+        arrays = digests(state) if parallel.is_first() else {}
         try:
             self._manager.save(
                 step,
@@ -384,7 +385,7 @@ class Store:
     def _set_aside(self, step: int) -> os.PathLike:
         source = epath.Path(self.folder / str(step))
         target = epath.Path(self.folder.parent / f"{step}.damaged")
-        if jax.process_index() == 0 and source.is_dir():
+        if parallel.is_first() and source.is_dir():
             target.rmtree(missing_ok=True)
             source.replace(target)
         parallel.any_process(False)  # nobody lists the folder before it is moved

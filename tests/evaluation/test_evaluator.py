@@ -1,20 +1,19 @@
 import json
-import os
 import re
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from llie_jax import data, evaluation, metrics, registry
 from llie_jax.evaluation import scores as results
 from llie_jax.image import io
 from llie_jax.image.resize import resize_bilinear
 from llie_jax.metrics.protocol import PROTOCOLS, Protocol
-from tests.conftest import ROOT
+from llie_jax.models.base import ModelCard
+from llie_jax.registry import register
 from tests.evaluation import toys
 from tests.metrics import toys as metric_toys
 
@@ -66,30 +65,6 @@ def test_batch_size_changes_nothing():
     assert evaluate(batch_size=3).images == evaluate().images
 
 
-def test_several_devices_change_nothing():
-    """In a process of its own, since the number of devices is fixed at the start."""
-    command = (
-        "import json, jax; from tests.evaluation import test_evaluator as t;"
-        "s = t.evaluate(batch_size=2); print(json.dumps([jax.device_count(), s.images,"
-        "s.facts['options']['batch_size']]))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", command],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=3",
-        },
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    count, images, batch_size = json.loads(done.stdout.splitlines()[-1])
-    assert (count, batch_size) == (3, 3)
-    assert images == evaluate().images
-
-
 def test_tiles():
     # A gain is the same for every pixel, so tiles change nothing but rounding.
     scores = evaluate(tile=18)
@@ -134,6 +109,60 @@ def test_all_protocols():
     # The metrics see the output as it is, whatever the chosen protocol rounds.
     default = scores.other["protocols"]["default"]
     assert scores.other["metrics"]["rgb_uint8"] == pytest.approx(default["psnr"])
+
+
+class Brightened(toys.Gain):
+    """Adds the levels that it is given."""
+
+    @nn.compact
+    def __call__(self, image, *, target=None, train=False, level=0.0, offset=0.0):
+        outputs = super().__call__(image)
+        shift = jnp.reshape(level, (-1, 1, 1, 1)) + jnp.reshape(offset, (-1, 1, 1, 1))
+        return outputs.replace(image=outputs.image + shift)
+
+
+@pytest.mark.parametrize("tile", [None, 18])
+def test_inputs_made_from_the_reference_mark_the_scores(tile):
+    source = toys.MemorySource(SIZES)
+    scores = evaluate(
+        Brightened(),
+        source,
+        protocol=Protocol("own", "", {"psnr": "rgb_float"}, output="raw"),
+        batch_size=2,
+        tile=tile,
+        inputs={"offset": lambda image: np.float32(image.mean() / 2550)},
+        reference_inputs={
+            "level": lambda image, target: np.float32(
+                (target.mean() - GAIN * image.mean()) / 255
+            )
+        },
+    )
+    options = scores.to_dict()["options"]
+    assert options["uses_reference"] == ["level"]
+    assert options["inputs"] == ["offset"]
+    for record in (source[index] for index in range(len(source))):
+        image, target = (record[key] / np.float32(255) for key in ("image", "target"))
+        shift = target.mean() - GAIN * image.mean() + image.mean() / 10
+        assert scores.images[record["name"]]["psnr"] == pytest.approx(
+            metrics.compute(
+                {"name": "rgb_float", "clip": True}, GAIN * image + shift, target
+            ),
+            abs=1e-3,
+        )
+    plain = evaluate().to_dict()["options"]
+    assert plain["uses_reference"] == plain["inputs"] == []
+
+
+def test_images_that_must_not_be_padded_are_named():
+    source = toys.MemorySource([(16, 20), (24, 24)])
+    assert evaluate(Unpadded(), source).count == 2
+    with pytest.raises(ValueError, match=r"^1: The image is 13 x 17; Unpadded"):
+        evaluate(Unpadded(), toys.MemorySource(SIZES))
+
+
+@register("toy_gain_unpadded", ModelCard(padding=False))
+class Unpadded(toys.Gain):
+    """Must not be given padded images."""
 
 
 def resizing(**sizes):

@@ -7,7 +7,13 @@ import pytest
 from flax import linen as nn
 
 from llie_jax.inference import enhance, tiling
+from llie_jax.inference.enhancer import Enhancer
+from llie_jax.models.base import Model
 from tests.inference import toys
+
+
+def plan(model, size, **options):
+    return Enhancer(model, {}, **options).plan(size).grid
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 17), (8, 8), (13, 30)])
@@ -45,7 +51,7 @@ def test_tiles_of_a_local_model_differ_only_at_their_edges():
     options = dict(tile=32, overlap=8)
     whole = enhance.enhance(toys.Blur(), {}, image)
     tiled = enhance.enhance(toys.Blur(), {}, image, **options)
-    grid = enhance.plan(toys.Blur(), (48, 80), **options)
+    grid = plan(toys.Blur(), (48, 80), **options)
     edge = np.zeros((48, 80), bool)
     for starts, lines in ((grid.rows, edge), (grid.columns, edge.T)):
         for start, following in itertools.pairwise(starts):
@@ -62,18 +68,18 @@ def test_no_seam_where_tiles_disagree():
     tiled = enhance.enhance(toys.Normalize(), {}, image, **options)
     whole = enhance.enhance(toys.Normalize(), {}, image)
     assert np.abs(tiled - whole).max() > 0.05
-    grid = enhance.plan(toys.Normalize(), (128, 192), **options)
+    grid = plan(toys.Normalize(), (128, 192), **options)
     assert tiling.seam_ratio(tiled, grid) < 1.1
 
 
 def test_the_plan_follows_the_limit():
     model = toys.Gain()
-    assert len(enhance.plan(model, (100, 100), tile=100)) == 1
-    assert len(enhance.plan(model, (100, 101), tile=96)) > 1
-    assert len(enhance.plan(model, (100, 101), tile=96, limit=float("inf"))) == 1
-    assert len(enhance.plan(model, (40, 40), tile=24, overlap=8, limit=0)) == 4
+    assert len(plan(model, (100, 100), tile=100)) == 1
+    assert len(plan(model, (100, 101), tile=96)) > 1
+    assert len(plan(model, (100, 101), tile=96, limit=float("inf"))) == 1
+    assert len(plan(model, (40, 40), tile=24, overlap=8, limit=0)) == 4
     # A narrow photo has tiles of its own height.
-    assert enhance.plan(model, (9, 3000), tile=64, overlap=8).tile == (16, 64)
+    assert plan(model, (9, 3000), tile=64, overlap=8).tile == (16, 64)
 
 
 def test_one_compilation_for_all_large_photos():
@@ -94,13 +100,13 @@ def test_progress_counts_tiles():
     image = toys.photo(40, 40)
     options = dict(tile=24, overlap=8)
     enhance.enhance(toys.Gain(), {}, image, progress=lambda: calls.append(1), **options)
-    assert len(calls) == len(enhance.plan(toys.Gain(), (40, 40), **options)) == 4
+    assert len(calls) == len(plan(toys.Gain(), (40, 40), **options)) == 4
     enhance.enhance(toys.Gain(), {}, image, progress=lambda: calls.append(1))
     assert len(calls) == 5
 
 
 def test_variables_are_used():
-    class Bias(nn.Module):
+    class Bias(Model):
         multiple = 1
         pad_mode = "reflect"
 

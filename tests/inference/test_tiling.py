@@ -47,7 +47,7 @@ def test_equal_results_blend_to_the_same_image():
     grid = tiling.plan(image.shape[:2], tile=24, overlap=10)
     calls = []
     blended = tiling.apply(
-        lambda tile: tile, image, grid, progress=lambda: calls.append(grid)
+        lambda tile, window: tile, image, grid, progress=lambda: calls.append(grid)
     )
 
     np.testing.assert_allclose(blended, image, atol=1e-6)
@@ -71,7 +71,7 @@ def test_mistakes(size, tile, overlap, words):
 def test_an_image_of_another_size_is_refused():
     grid = tiling.plan((64, 64), tile=32, overlap=8)
     with pytest.raises(ValueError, match="56 x 64"):
-        tiling.apply(lambda tile: tile, np.zeros((56, 64, 3)), grid)
+        tiling.apply(lambda tile, window: tile, np.zeros((56, 64, 3)), grid)
 
 
 def test_seam_ratio_sees_a_seam():

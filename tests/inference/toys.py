@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from llie_jax.models.base import Model
 from llie_jax.types import Outputs
@@ -44,6 +45,40 @@ class Normalize(Model):
     def __call__(self, image: jax.Array, *, target=None, train=False) -> Outputs:
         mean = image.mean(axis=(1, 2, 3), keepdims=True)
         return Outputs(image=image * 0.5 / jnp.maximum(mean, 1e-3))
+
+
+class Convolutions(Model):
+    """Two convolutions, whose program is large enough to be seen in memory."""
+
+    multiple: int = 8
+    pad_mode: str = "reflect"
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, target=None, train=False) -> Outputs:
+        x = nn.gelu(nn.Conv(8, (3, 3), name="first")(image))
+        return Outputs(image=image + nn.Conv(3, (3, 3), name="last")(x))
+
+
+class Sampler(Model):
+    """Adds noise in `steps` steps, and a map and a level if they are given."""
+
+    steps: int = 1
+    multiple: int = 4
+    pad_mode: str = "reflect"
+
+    test_options = ("steps",)
+    test_streams = ("noise",)
+
+    @nn.compact
+    def __call__(
+        self, image, *, target=None, train=False, light=0.0, level=None
+    ) -> Outputs:
+        for _ in range(int(self.steps)):
+            noise = jax.random.uniform(self.make_rng("noise"), image.shape)
+            image = image + 0.01 * noise
+        if level is not None:
+            light = light + level[:, None, None, None]
+        return Outputs(image=image + light)
 
 
 def photo(height: int, width: int, *, seed: int = 0):

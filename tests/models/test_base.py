@@ -3,6 +3,7 @@
 import pytest
 
 from llie_jax.models import base
+from llie_jax.registry import register
 from llie_jax.types import Outputs
 
 
@@ -63,3 +64,26 @@ def test_a_fact_that_no_card_has():
         TypeError, match=r"ModelCard has no fact 'weigths'\. Did you mean 'weights'"
     ):
         base.ModelCard(weigths={})
+
+
+@register("toy_sampler", base.ModelCard(padding=False))
+class Sampler(base.Backbone):
+    """A backbone that samples and must not be padded."""
+
+    multiple = 4
+    pad_mode = "reflect"
+    test_streams = ("noise",)
+
+
+class Round(base.Wrapper):
+    """A wrapper that adds nothing."""
+
+    backbone: base.Backbone
+
+
+def test_a_wrapper_is_padded_and_samples_as_its_backbone():
+    assert Toy.test_streams == ()
+    assert base.ModelCard().padding
+    wrapped = Round(backbone=Sampler())
+    assert wrapped.test_streams == ("noise",)
+    assert not wrapped.card().padding

@@ -10,7 +10,7 @@ from flax import traverse_util
 import llie_jax
 import tests.training.toys  # noqa: F401  registers toy_backbone
 from llie_jax import convert, costs, registry
-from llie_jax.inference.freeze import freeze
+from llie_jax.inference.prepare import prepare
 from llie_jax.models import base, lfpv
 from llie_jax.models.base import variable_shapes
 from llie_jax.nn import feature_bank
@@ -655,7 +655,7 @@ def test_keys_of_the_bank_are_computed_once():
     model, variables = make()
     variables["lfpv"] = random_like(variables["lfpv"], seed=5)
     image = images(model)
-    frozen = freeze(model, variables)
+    frozen = prepare(model, variables)
     assert set(frozen["cache"]["query"]) == {"vector_keys", "patch_keys"}
     jaxpr = str(jax.make_jaxpr(model.apply)(frozen, image))
     assert jaxpr.count("rsqrt") < str(

@@ -8,7 +8,7 @@ import pytest
 
 import llie_jax
 from llie_jax import weights
-from llie_jax.inference import enhance, freeze
+from llie_jax.inference import enhance, prepare
 from llie_jax.models.base import variable_shapes
 
 HOST = {"name": "retinexformer", "width": 4, "num_blocks": (1, 1)}
@@ -30,26 +30,26 @@ def random_image(height, width):
     return np.random.default_rng(1).random((height, width, 3), np.float32)
 
 
-def test_frozen_models_give_the_same_image(made):
+def test_prepared_models_give_the_same_image(made):
     model, variables = made
-    frozen = freeze.freeze(model, variables)
-    assert set(frozen) == {"params", "cache"}
-    place = frozen["cache"]["stage_0"]["denoiser"]["decoder_0"]["block_0"]
+    prepared = prepare.prepare(model, variables)
+    assert set(prepared) == {"params", "cache"}
+    place = prepared["cache"]["stage_0"]["denoiser"]["decoder_0"]["block_0"]
     assert set(place["attention"]["reallocate"]["squeeze"]) == {"rows", "projected"}
     image = random_image(8, 12)[None]
     apply = jax.jit(model.apply)
     np.testing.assert_allclose(
-        apply(frozen, image).image, apply(variables, image).image, atol=1e-6
+        apply(prepared, image).image, apply(variables, image).image, atol=1e-6
     )
-    assert freeze.freeze(model, frozen)["cache"] is frozen["cache"]
+    assert prepare.prepare(model, prepared)["cache"] is prepared["cache"]
 
 
 def test_a_model_without_such_parts_gets_nothing():
     model = llie_jax.build(HOST)
     variables = variable_shapes(model)
-    assert freeze.freeze(model, variables) == variables
+    assert prepare.prepare(model, variables) == variables
     image = random_image(8, 12)
-    assert freeze.shared_kernels(model, variables, image, pixels=9) == {}
+    assert prepare.shared_kernels(model, variables, image, pixels=9) == {}
 
 
 def test_the_cache_is_never_saved(made, tmp_path):
@@ -61,17 +61,17 @@ def test_the_cache_is_never_saved(made, tmp_path):
     assert set(loaded) == {"params"}
     chex.assert_trees_all_equal(loaded, variables)
     with pytest.raises(ValueError, match="Unknown names: cache/"):
-        weights.save(path, spec, freeze.freeze(model, variables))
+        weights.save(path, spec, prepare.prepare(model, variables))
 
 
 def test_kernels_of_the_whole_image(made):
     model, variables = made
     image = random_image(12, 16)
-    kernels = freeze.shared_kernels(model, variables, image, pixels=12 * 16)
+    kernels = prepare.shared_kernels(model, variables, image, pixels=12 * 16)
     whole = jax.jit(model.apply)(variables, image[None]).image
     given = jax.jit(model.apply)({**variables, **kernels}, image[None]).image
     np.testing.assert_allclose(given, whole, atol=1e-5)
-    small = freeze.shared_kernels(model, variables, image, pixels=50)
+    small = prepare.shared_kernels(model, variables, image, pixels=50)
     chex.assert_trees_all_equal_shapes(small, kernels)
 
 

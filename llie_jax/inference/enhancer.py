@@ -1,0 +1,465 @@
+"""The only way from an image to an enhanced image."""
+
+import copy
+import dataclasses
+import functools
+import logging
+import math
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from llie_jax import parallel
+from llie_jax.image.resize import resize_bilinear
+from llie_jax.inference import padding, prepare, programs, tiling
+from llie_jax.models.base import Model
+from llie_jax.parallel import Mesh
+
+TILE = 1024
+"""Side of a tile, in pixels; one tile of DarkIR-m takes about 3 GB on a CPU."""
+
+logger = logging.getLogger(__name__)
+
+
+class Enhancer:
+    """A model and its variables, ready for images of any size.
+
+    What depends on parameters only is computed once. An image is padded to the model's
+    `multiple` in its `pad_mode`, and cropped back. Above `limit` pixels it is enhanced
+    in overlapping tiles. A model with global statistics then gives another result than
+    without tiles; `plan` tells beforehand whether that happens.
+
+    A program is compiled for each padded size up to the limit, and one for all images
+    above it that are at least a tile high and wide. The programs of all enhancers of a
+    process are shared, and the last `programs.LIMIT` are kept. A folder of many small
+    sizes compiles less with a smaller tile.
+
+    Args:
+        model: a model as `llie_jax.build` or `llie_jax.load` gives it.
+        variables: its variables, also replicated ones of a running training.
+        options: values of the model's test options, such as CIDNet's `saturation`, or
+            the number of steps of a model that samples.
+        tile: side of the tiles in pixels, rounded up to the model's `multiple`.
+        overlap: pixels that neighbouring tiles share at least; by default an eighth of
+            the tile.
+        limit: the largest number of pixels that is enhanced in one piece; by default
+            those of a tile, so that no image needs more memory than a tile. Infinity
+            never tiles.
+        shared_kernels: tiles of one image share the kernels that ADR generates, made
+            from a smaller form of the whole image; False gives each tile its own.
+            Without effect on other models.
+        multiple: pads to this, a multiple of the model's; by default the model's.
+        pad_mode: pads in this mode; by default the model's.
+        size: (height, width) that images are resized to in place of padding, and the
+            results back. What the model makes of an image at its own size
+            (`native_inputs`) is made before. Such images are never tiled.
+        rng: a seed or a random key, for models that sample. The key of an image is
+            made of it and the image's number, so that results do not depend on
+            batches.
+        mesh: the devices that share a batch; by default one device of this process.
+        mapping: what maps batches over them, one of `parallel.MAPPINGS`.
+
+    Raises:
+        ValueError: if the model has no such option, or `multiple`, `size` or `mapping`
+            do not fit.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        variables: Mapping[str, Any],
+        *,
+        options: Mapping[str, float] | None = None,
+        tile: int = TILE,
+        overlap: int | None = None,
+        limit: float | None = None,
+        shared_kernels: bool = True,
+        multiple: int | None = None,
+        pad_mode: str | None = None,
+        size: tuple[int, int] | None = None,
+        rng: int | jax.Array = 0,
+        mesh: Mesh | None = None,
+        mapping: str = "shard_map",
+    ):
+        self.model = model.with_options(options or {})
+        self.mesh = parallel.one_device() if mesh is None else mesh
+        self._one, self._mapping = parallel.one_device(self.mesh), mapping
+        self._tile, self._shared_kernels = tile, shared_kernels
+        self._overlap = tile // 8 if overlap is None else overlap
+        self._limit = tile * tile if limit is None else limit
+        self._size = size and tuple(size)
+        self._multiple, self._pad_mode = model.multiple, pad_mode or model.pad_mode
+        if size:
+            self._multiple, self._limit = 1, math.inf
+        elif multiple:
+            self._multiple = multiple
+        for side in size or (self._multiple,):
+            if side % model.multiple:
+                raise ValueError(
+                    f"{size or multiple} pixels do not suit {type(model).__name__}, "
+                    f"which needs multiples of {model.multiple}."
+                )
+        self._rng = None
+        if model.test_streams:
+            key = jax.random.key(rng) if isinstance(rng, int) else rng
+            self._rng = jax.random.key_data(key)
+        self._put(variables)
+
+    def with_variables(self, variables: Mapping[str, Any]) -> "Enhancer":
+        """Returns the same enhancer with other values; nothing is compiled again.
+
+        Raises:
+            ValueError: if names, shapes or dtypes are not those of the present ones.
+        """
+        if _learned(variables) != _learned(self._local):
+            raise ValueError(
+                "The variables have other names, shapes or dtypes than those of this "
+                "enhancer; make an Enhancer for them."
+            )
+        other = copy.copy(self)
+        other._put(variables)
+        return other
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The variables on the devices, with what was computed from them."""
+        return self._variables
+
+    def plan(self, size: tuple[int, int]) -> "Plan":
+        """Returns how an image of (height, width) pixels is enhanced.
+
+        Raises:
+            ValueError: if the overlap does not fit the tiles, or the image would have
+                to be padded and the model's card forbids it.
+        """
+        height, width = padded = self.padded_size(size)
+        grid = tiling.Grid(padded, (0,), (0,))
+        if size[0] * size[1] > self._limit:
+            grid = tiling.plan(
+                (height, width),
+                tile=self._tile,
+                overlap=self._overlap,
+                multiple=self._multiple,
+            )
+        return Plan(grid, self)
+
+    def padded_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Returns (height, width) of an image after padding.
+
+        Raises:
+            ValueError: if the model's card forbids padding and the image needs it.
+        """
+        height, width = (side + -side % self._multiple for side in size)
+        if (height, width) != tuple(size) and not self.model.card().padding:
+            raise ValueError(
+                f"The image is {size[0]} x {size[1]}; {type(self.model).__name__} "
+                f"takes multiples of {self._multiple} and must not be given padded "
+                "images. Crop or resize it."
+            )
+        return height, width
+
+    def __call__(
+        self,
+        image: np.ndarray,
+        *,
+        raw: bool = False,
+        number: int = 0,
+        progress: Callable[[], None] | None = None,
+        **inputs: np.ndarray,
+    ) -> np.ndarray:
+        """Enhances an image of any size, from 1 x 1 pixel up, on one device.
+
+        Args:
+            image: RGB [H, W, 3], uint8, or float in [0, 1].
+            raw: leaves the result as the model gives it: float32, not limited to
+                [0, 1], and not checked.
+            number: of the image, for the random key of a model that samples.
+            progress: called after each tile.
+            **inputs: what else the model takes, without the batch axis. Maps [H, W, C]
+                are padded and cut into tiles with the image.
+
+        Returns:
+            [H, W, 3]; uint8, rounded to nearest, if the image is; otherwise float32.
+
+        Raises:
+            TypeError: if the image is neither uint8 nor float.
+            ValueError: if its shape or range is another, the options are, or the
+                model's result is not finite.
+        """
+        image = _as_image(image)
+        size = image.shape[:2]
+        grid = self.plan(size).grid
+        if len(grid) > 1:
+            logger.info("%d x %d pixels: enhanced in %d tiles", *size, len(grid))
+        inputs = {name: np.asarray(value) for name, value in inputs.items()}
+        maps = {k: self._pad(v) for k, v in inputs.items() if padding.is_map(v, size)}
+        padded, variables = self._pad(image), self._local
+        if len(grid) > 1 and self._shared_kernels:
+            variables = variables | prepare.shared_kernels(
+                self.model,
+                variables,
+                _unit(padded),
+                pixels=self._tile**2,
+                inputs=inputs | maps,
+            )
+        structure = programs.structure(variables)
+
+        def run(tile, window):
+            whole = inputs | {name: values[window] for name, values in maps.items()}
+            place = (number, *(axis.start or 0 for axis in window))
+            batch = self._batch([tile], [whole], [place])
+            return self._run(batch, variables, structure, self._one, "shard_map")[0]
+
+        result = tiling.apply(run, padded, grid, progress=progress)
+        result = padding.crop(result, size)
+        return np.array(result) if raw else _finished(result, image.dtype)
+
+    def batch(
+        self,
+        images: np.ndarray | Sequence[np.ndarray],
+        *,
+        raw: bool = False,
+        numbers: Sequence[int] | None = None,
+        **inputs: Sequence[np.ndarray],
+    ) -> np.ndarray | list[np.ndarray]:
+        """Enhances images that have one size after padding, in one piece each.
+
+        Over several processes, all call this together, each with equally many images
+        of its own, and get the results of these.
+
+        Args:
+            images: [B, H, W, 3], or a sequence of [H, W, 3]; uint8, or float in [0, 1].
+            raw: as for a single image.
+            numbers: of the images, for the random keys; by default 0, 1, ...
+            **inputs: what else the model takes: one value per image, as for a single
+                image.
+
+        Returns:
+            [B, H, W, 3] for an array, otherwise a list; of the kind that a single
+            image gives.
+
+        Raises:
+            TypeError, ValueError: as for a single image; or if the sizes after padding
+                differ.
+        """
+        given = [_as_image(image) for image in images]
+        sizes = {self.padded_size(image.shape[:2]) for image in given}
+        if len(sizes) != 1 or len({image.dtype for image in given}) != 1:
+            raise ValueError(
+                f"A batch holds images of one dtype and one size after padding; these "
+                f"have the sizes {sorted(sizes)}."
+            )
+        if numbers is None:
+            numbers = range(len(given))
+        rows = [
+            {name: np.asarray(values[i]) for name, values in inputs.items()}
+            for i in range(len(given))
+        ]
+        for row, image in zip(rows, given, strict=True):
+            for name, value in row.items():
+                if padding.is_map(value, image.shape[:2]):
+                    row[name] = self._pad(value)
+        padded = [self._pad(image) for image in given]
+        places = [(number, 0, 0) for number in numbers]
+        # The devices share the batch evenly: the first image fills it up.
+        missing = -len(given) % len(self.mesh.local_devices)
+        padded, rows, places = (
+            items + items[:1] * missing for items in (padded, rows, places)
+        )
+        result = self._run(
+            self._batch(padded, rows, places),
+            self._variables,
+            self._structure,
+            self.mesh,
+            self._mapping,
+        )
+        outputs = [
+            padding.crop(output, image.shape[:2])
+            for output, image in zip(result, given, strict=False)
+        ]
+        if not raw:
+            outputs = [_finished(output, given[0].dtype) for output in outputs]
+        return np.stack(outputs) if isinstance(images, np.ndarray) else outputs
+
+    def _put(self, variables: Mapping[str, Any]) -> None:
+        """Puts variables on the devices, with the cache that is made of them."""
+        placed = parallel.replicate(dict(variables), self.mesh)
+        local = prepare.prepare(self.model, parallel.replicate(placed, self._one))
+        cache = {name: local[name] for name in local.keys() - placed.keys()}
+        self._variables = placed | parallel.replicate(cache, self.mesh)
+        self._local = parallel.replicate(local, self._one)
+        self._structure = programs.structure(self._local)
+
+    def _pad(self, values: np.ndarray) -> np.ndarray:
+        return padding.pad_to_multiple(values, self._multiple, self._pad_mode)[0]
+
+    def _batch(self, images, rows, places) -> dict[str, Any]:
+        """Returns the batch of a program; `places` are images and their tiles."""
+        batch = {
+            "image": np.stack(images),
+            "inputs": {name: np.stack([row[name] for row in rows]) for name in rows[0]},
+        }
+        if self._rng is not None:
+            batch["number"] = np.asarray(places, np.uint32)
+        return batch
+
+    def _run(self, batch, variables, structure, mesh, mapping) -> np.ndarray:
+        """Returns the model's images of a batch, float32 [B, H, W, 3]."""
+        program = self._program(batch, variables, structure, mesh, mapping)
+        return program((variables, self._rng), batch)
+
+    def _program(self, batch, variables, structure, mesh, mapping) -> programs.Program:
+        """Returns the program for batches of this shape, compiled if it is not kept."""
+        step = functools.partial(_forward, self.model, self._size)
+        return programs.PROGRAMS.get(
+            (
+                self.model,
+                self._size,
+                structure,
+                mesh,
+                mapping,
+                programs.structure(batch),
+            ),
+            lambda: programs.Program(
+                step, mesh, mapping, (variables, self._rng), batch
+            ),
+        )
+
+    def _memory(self, tile: tuple[int, int]) -> int:
+        """Returns the bytes that one tile needs on a device."""
+        batch = self._batch([np.zeros((*tile, 3), np.uint8)], [{}], [(0, 0, 0)])
+        return self._program(
+            batch, self._local, self._structure, self._one, "shard_map"
+        ).memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How an image is enhanced.
+
+    Attributes:
+        grid: its tiles; a single one if it is enhanced in one piece.
+        enhancer: what plans.
+    """
+
+    grid: tiling.Grid
+    enhancer: Enhancer = dataclasses.field(repr=False)
+
+    @property
+    def tiles(self) -> int:
+        """The number of tiles."""
+        return len(self.grid)
+
+    @functools.cached_property
+    def memory(self) -> int:
+        """Bytes that the device needs for a tile, variables included; compiles it."""
+        return self.enhancer._memory(self.grid.tile)
+
+
+def check_finite(image: np.ndarray, name: str = "") -> None:
+    """Raises ValueError if a model's result is not finite.
+
+    Args:
+        image: the result.
+        name: what the message begins with.
+    """
+    if not np.isfinite(image).all():
+        raise ValueError(
+            f"{name + ': the' if name else 'The'} model's output is not finite; are "
+            "the weights those of a run that diverged?"
+        )
+
+
+def to_uint8(image: np.ndarray) -> np.ndarray:
+    """Returns a float image in [0, 1] as uint8, clipped and rounded to nearest."""
+    scaled = np.multiply(image, 255, dtype=np.float32)
+    np.clip(scaled, 0, 255, out=scaled)
+    return np.rint(scaled, out=scaled).astype(np.uint8)
+
+
+def _learned(variables: Mapping[str, Any]) -> programs.Structure:
+    """Returns the structure of variables without what is computed from them."""
+    return programs.structure({k: v for k, v in variables.items() if k != "cache"})
+
+
+def _forward(
+    model: Model, size: tuple[int, int] | None, constants: Any, batch: Mapping[str, Any]
+) -> jax.Array:
+    """Returns the model's images, float32 [B, H, W, 3], on one device.
+
+    Args:
+        model: the model.
+        size: (height, width) that images are resized to; None is their own.
+        constants: variables, and the random key's data or None.
+        batch: `image` [B, H, W, 3], `inputs` and, with a key, `number` [B, 3]: of the
+            image, and the first row and column of its tile.
+    """
+    variables, rng = constants
+    image, given = _unit(batch["image"]), jax.tree.map(_unit, batch["inputs"])
+    own_size = image.shape[1:3]
+    if size is not None:
+        given = model.native_inputs(image) | given
+        image, given = jax.tree.map(
+            lambda x: resize_bilinear(x, size) if x.ndim == 4 else x, (image, given)
+        )
+    if rng is None:
+        output = model.apply(variables, image, **given).image
+    else:
+
+        def sample(row):
+            one, inputs, number = row
+            key = jax.random.wrap_key_data(rng)
+            for part in number:
+                key = jax.random.fold_in(key, part)
+            rngs = {
+                stream: jax.random.fold_in(key, zlib.crc32(stream.encode()))
+                for stream in model.test_streams
+            }
+            one, inputs = jax.tree.map(lambda x: x[None], (one, inputs))
+            return model.apply(variables, one, rngs=rngs, **inputs).image[0]
+
+        # One by one, so that an image's result does not depend on its batch.
+        output = jax.lax.map(sample, (image, given, batch["number"]))
+    output = output.astype(jnp.float32)
+    return output if size is None else resize_bilinear(output, own_size)
+
+
+def _unit(values):
+    """Returns 8-bit values as float32 in [0, 1], others as they are."""
+    if values.dtype == np.uint8:
+        return values.astype(np.float32) / 255
+    return values
+
+
+def _finished(result: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Returns a model's image, checked, in [0, 1], and 8-bit if `dtype` is."""
+    check_finite(result)
+    return to_uint8(result) if dtype == np.uint8 else np.clip(result, 0, 1)
+
+
+def _as_image(image: np.ndarray) -> np.ndarray:
+    """Returns an RGB image as uint8 or float32; raises if it is none."""
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
+        raise ValueError(
+            f"`image` has shape {image.shape}; one RGB image [H, W, 3] is accepted."
+        )
+    if image.dtype == np.uint8:
+        return image
+    if not jnp.issubdtype(image.dtype, jnp.floating):
+        raise TypeError(
+            f"`image` is {image.dtype}; accepted are uint8, or float in [0, 1] "
+            "(divide 16-bit values by 65535)."
+        )
+    highest = image.max()
+    # Resampling may overshoot a little; 8-bit values in a float array never stay below.
+    if not np.isfinite(highest) or highest > 2:
+        raise ValueError(
+            f"The highest value of `image` is {highest:g}; floats are in [0, 1] "
+            "(divide 8-bit values by 255)."
+        )
+    return image.astype(np.float32, copy=False)

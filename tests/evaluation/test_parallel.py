@@ -1,0 +1,99 @@
+"""The same scores on one device, on several, and in two processes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from llie_jax.image import io
+from tests.conftest import ROOT
+from tests.evaluation import toys
+from tests.evaluation.test_evaluator import SIZES, VARIABLES, evaluate
+
+
+def start(folder, devices, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.evaluation.parallel_check", str(folder)],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            **environment,
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def result(process):
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return json.loads([line for line in out.splitlines() if line.startswith("{")][-1])
+
+
+def saved(folder):
+    return {path.stem: io.read_rgb(path).tolist() for path in folder.glob("*.png")}
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """Scores and saved images on one device, in this process."""
+    folder = tmp_path_factory.mktemp("one")
+    source = toys.MemorySource(SIZES)
+    scores = evaluate(source=source, variables=VARIABLES, save_images=folder)
+    return scores.images, saved(folder)
+
+
+def test_three_devices_equal_one(expected, tmp_path):
+    images, files = expected
+    found = result(start(tmp_path, 3))
+    assert found["together"]["scores"]["device"] == "3 x cpu"
+    assert found["together"]["scores"]["options"]["batch_size"] == 3
+    for kind in ("together", "alone", "pmap"):
+        assert found[kind]["scores"]["images"] == images
+    assert found["pmap"]["scores"]["device"] == "3 x cpu"
+    assert saved(tmp_path) == files
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(expected, tmp_path):
+    images, files = expected
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    folders = [tmp_path / "first", tmp_path / "second"]
+    processes = [
+        start(
+            folder,
+            2,
+            JAX_COORDINATOR_ADDRESS=address,
+            JAX_NUM_PROCESSES="2",
+            JAX_PROCESS_ID=str(i),
+        )
+        for i, folder in enumerate(folders)
+    ]
+    found = [result(process) for process in processes]
+    assert [one["number"] for one in found] == [0, 1]
+    for one in found:
+        assert one["together"]["scores"]["images"] == images
+        assert one["together"]["scores"]["device"] == "4 x cpu"
+        assert list(one["together"]["scores"]["images"]) == list(images)
+        assert one["together"]["pictures"] == ["0", "2", "4"]
+        assert one["alone"]["scores"]["images"] == images
+        assert one["alone"]["scores"]["device"] == "2 x cpu"
+        assert sorted(one["alone"]["read"]) == list(range(len(SIZES)))
+        assert one["tiled"]["scores"]["options"]["tiled"] == ["3"]
+        assert "3 is damaged" in one["error"]
+    assert found[0]["tiled"]["scores"] == found[1]["tiled"]["scores"]
+    # Each image is read by one process, and written by the first.
+    read = [set(one["together"]["read"]) for one in found]
+    assert not read[0] & read[1]
+    assert read[0] | read[1] == set(range(len(SIZES)))
+    assert all(read)
+    assert saved(folders[0]) == files
+    assert not folders[1].exists()
