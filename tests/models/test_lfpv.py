@@ -762,7 +762,7 @@ class Closed(base.Model):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (dict(backbone=Closed()), "LFPV cannot wrap Closed: it is no Backbone.*darkir"),
+        (dict(backbone=Closed()), "cannot wrap Closed, which is not a Backb.*darkir"),
         (dict(positions="all"), "Unknown positions 'all'"),
         (dict(num_nodes=0), "num_nodes=0"),
         (dict(bank_width=0), "bank_width=0"),

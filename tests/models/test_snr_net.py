@@ -106,7 +106,7 @@ def test_official_names_fill_the_full_size(golden):
 def test_heads_that_do_not_fit_a_checkpoint(golden):
     shapes = json.loads((golden / "snrnet_keys.json").read_text())
     tensors = {key: np.zeros(shape, np.float32) for key, shape in shapes.items()}
-    with pytest.raises(ValueError, match="512 channels, which 7 heads"):
+    with pytest.raises(ValueError, match="512 channels are not divisible by 7 heads"):
         convert.infer_spec(tensors, {"num_heads": 7})
     del tensors["conv_first_1.weight"]
     with pytest.raises(ValueError, match=r"no conv_first_1\.weight"):
