@@ -52,7 +52,7 @@ def _small_he(rng, shape, dtype):
 
 
 class MaskedAttention(Layer):
-    """Attention between tokens, some of which are masked as keys.
+    """Attention between tokens, only some of which are keys.
 
     Source: the paper, Eqs. (5) to (7).
 
