@@ -1,4 +1,4 @@
-"""ADR against a computation with explicit bases, and in its backbones."""
+"""ADR against a computation with explicit bases, and inside its backbones."""
 
 import functools
 import json
