@@ -15,8 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-IMPLEMENTATIONS = ("lax", "shifts")
-
 _implementation: contextvars.ContextVar[str | None] = contextvars.ContextVar(
     "implementation", default=None
 )
