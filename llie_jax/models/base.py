@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from llie_jax import messages, registry
+from llie_jax import jaxprs, messages, registry
+from llie_jax.nn import conv_kernels
 from llie_jax.types import Outputs, Pretrained
 
 _LAYERS = ("attention_layers", "feed_forward_layers", "unused_layers")
@@ -343,17 +344,40 @@ def backbones() -> list[str]:
     ]
 
 
-def variable_shapes(model: Model) -> dict[str, Any]:
+def variable_shapes(
+    model: Model, size: tuple[int, int] | None = None
+) -> dict[str, Any]:
     """Returns the shapes and dtypes of the variables that `model.init` makes.
 
     Fast even for large models, since nothing is compiled.
 
+    Args:
+        model: the model.
+        size: (height, width) of the image to trace with; None is the smallest. JAX
+            caches the traces of inner layers, so a second trace at the same size is
+            faster.
+
     Returns:
         `{collection: tree of jax.ShapeDtypeStruct}`, with `params` first.
     """
-    side = model.multiple
-    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    return jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
+    size = size or (model.multiple, model.multiple)
+    image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+    with conv_kernels.use_implementation("lax"):  # fastest to trace
+        return jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
+
+
+def initial_variables(
+    model: Model, rng: jax.Array, size: tuple[int, int]
+) -> dict[str, Any]:
+    """Returns the variables that `model.init` makes, but compiles much faster.
+
+    Args:
+        model: the model.
+        rng: random key of the parameters.
+        size: (height, width) of the image to trace with.
+    """
+    with conv_kernels.use_implementation("lax"):  # traced, but never run
+        return jaxprs.batched(model.init)(rng, jnp.zeros((1, *size, 3)))
 
 
 def parse_options(pairs: list[str]) -> dict[str, float]:
