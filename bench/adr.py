@@ -1,12 +1,12 @@
-"""Time of each backbone with ADR and POG beside the backbone alone.
+"""Time of each backbone with ADR and POG, compared with the backbone alone.
 
 python -m bench.adr
 python -m bench.adr --only cidnet --dtype bfloat16 --clock cpu --out cidnet.json
 
-Full size with the paper's settings, on crops of the size that the backbone is trained
-with. Forward is inference, with what depends on parameters only computed beforehand;
-step is the loss's gradient and an Adam update. The forms run in turns; the median of
-each counts. Prints a table and writes bench/results/adr.json.
+Full-size models with the paper's settings, on crops of the backbone's training size.
+Forward is inference, with everything that depends only on parameters precomputed; step
+is the gradient of the loss and an Adam update. The variants alternate, and the median
+of each is reported. Prints a table and writes bench/results/adr.json.
 """
 
 import argparse
@@ -29,14 +29,14 @@ from llie_jax.models.base import variable_shapes
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "adr.json"
 
-HOSTS = {"restormer": (4, 128), "retinexformer": (32, 128), "cidnet": (32, 256)}
-"""Name -> ADR's width and the size of a crop."""
+BACKBONES = {"restormer": (4, 128), "retinexformer": (32, 128), "cidnet": (32, 256)}
+"""Name -> ADR's width and the crop size."""
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def parameters(model):
-    """Returns random parameters; initialising a large network takes long to compile."""
+    """Returns random parameters, since `init` of a large network compiles slowly."""
     rng = np.random.default_rng(0)
     return {
         "params": jax.tree.map(
@@ -66,7 +66,7 @@ def step(model, size, batch):
     state = [params, tx.init(params)]
     image = dark_images(size, batch)
 
-    # As in training: new parameters take the place of the old.
+    # As in training, the old state is donated.
     @functools.partial(jax.jit, donate_argnums=(0, 1))
     def run(params, opt_state, image):
         def loss(params):
@@ -84,23 +84,23 @@ def step(model, size, batch):
 
 
 def measure(functions, repeats, clock):
-    """Returns the median time of each function in ms; runs in turns."""
+    """Returns the median time of each function in ms, running them alternately."""
     times = {name: [] for name in functions}
     for turn in range(repeats + 1):
         for name, function in functions.items():
             start = clock()
             jax.block_until_ready(function())
-            if turn:  # the first compiles
+            if turn:  # the first call compiles
                 times[name].append(1e3 * (clock() - start))
     return {name: statistics.median(values) for name, values in times.items()}
 
 
 def main():
-    """Measures and writes the table."""
+    """Runs the benchmark and writes the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", choices=HOSTS)
+    parser.add_argument("--only", choices=BACKBONES)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--dtype", default="float32")
@@ -110,7 +110,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
     args = parser.parse_args()
     rows = {}
-    for name, (width, size) in HOSTS.items():
+    for name, (width, size) in BACKBONES.items():
         if args.only not in (None, name):
             continue
         slot = {"name": "adr", "width": width}

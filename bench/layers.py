@@ -1,11 +1,11 @@
-"""Speed and memory of the layers beside what plain XLA makes of the same operation.
+"""Speed and memory of the layers, compared with plain XLA.
 
 python -m bench.layers
 python -m bench.layers --only sum --clock cpu
 
-The shapes are those of DarkIR-m at 256x256. Both forms run in turns and the shortest
-time of each counts. Times are in milliseconds, memory is XLA's temporary bytes in MiB,
-and a ratio is plain over ours. Prints a table and writes bench/results/layers.json.
+The shapes are those of DarkIR-m at 256x256. The two forms alternate, and the shortest
+time of each is reported. Times are in milliseconds, memory is XLA's temporary memory in
+MiB, ratios are plain over ours. Prints a table and writes bench/results/layers.json.
 """
 
 import argparse
@@ -142,13 +142,13 @@ def with_gradient(function):
 
 
 def measure(functions, args, *, repeats, seconds, clock):
-    """Returns [(milliseconds, temporary MiB)] of each function, run in turns."""
+    """Returns [(milliseconds, temporary MiB)] of the functions, run alternately."""
     compiled = [jax.jit(function).lower(*args).compile() for function in functions]
     best = [float("inf")] * len(compiled)
     spent = [0.0] * len(compiled)
     for turn in range(repeats + 1):
         for i, run in enumerate(compiled):
-            # XLA takes seconds for some: their first run tells enough.
+            # Some forms take seconds: their first run is enough.
             if spent[i] > seconds:
                 continue
             start = clock()
@@ -181,7 +181,7 @@ def main():
         "--clock",
         choices=CLOCKS,
         default="wall",
-        help="cpu adds up all threads and suffers less from other programs",
+        help="cpu adds up all threads and is less sensitive to other programs",
     )
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
     args = parser.parse_args()

@@ -1,12 +1,12 @@
-"""Time of SNR-Net with LFPV beside SNR-Net alone.
+"""Time of SNR-Net with LFPV, compared with SNR-Net alone.
 
 python -m bench.lfpv
 python -m bench.lfpv --rules released paper --batch 4 --repeats 5
 
-Full size. Forward is inference on one image, with the keys of the bank computed
-beforehand; step is the gradient of the loss (of both images with LFPV) and an Adam
-update. The forms run in turns; the median of each counts. Prints a table and writes
-bench/results/lfpv.json.
+Full-size models. Forward is inference on one image, with the keys of the bank
+precomputed; step is the gradient of the loss (of both images with LFPV) and an Adam
+update. The variants alternate, and the median of each is reported. Prints a table and
+writes bench/results/lfpv.json.
 """
 
 import argparse
@@ -22,16 +22,16 @@ import optax
 
 import llie_jax
 from bench.adr import CLOCKS, dark_images, measure
+from llie_jax import registry
 from llie_jax.files import atomic
 from llie_jax.inference.prepare import prepare
 from llie_jax.models.base import variable_shapes
-from llie_jax.models.lfpv import UPDATE_RULES
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "lfpv.json"
 
 
 def random_variables(model):
-    """Returns random variables; initialising a large network takes long to compile."""
+    """Returns random variables, since `init` of a large network compiles slowly."""
     rng = np.random.default_rng(0)
     return jax.tree.map(
         lambda leaf: jnp.asarray(0.05 * rng.normal(size=leaf.shape), leaf.dtype),
@@ -55,7 +55,7 @@ def step(model, size, batch):
     state = [params, variables, tx.init(params)]
     image = dark_images(size, batch)
 
-    # As in training: new parameters take the place of the old.
+    # As in training, the old state is donated.
     @functools.partial(jax.jit, donate_argnums=(0, 1, 2))
     def run(params, collections, opt_state, image):
         def loss(params):
@@ -81,12 +81,15 @@ def step(model, size, batch):
 
 
 def main():
-    """Measures and writes the table."""
+    """Runs the benchmark and writes the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--rules", nargs="+", choices=UPDATE_RULES, default=["released"]
+        "--rules",
+        nargs="+",
+        choices=registry.names("update_rule"),
+        default=["released"],
     )
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch", type=int, default=4, help="of the training step")

@@ -1,13 +1,14 @@
-"""Speed and memory of ADR's kernel generators: explicit bases beside the closed form.
+"""Speed and memory of ADR's kernel generators: explicit bases against the closed form.
 
 python -m bench.pog
 python -m bench.pog --batch 2 --repeats 3
 
-All generators of the full Restormer with the paper's settings: 20 ADR modules, each
-with two, Dm 4 and De 64. The explicit form builds every basis from its embedding, once
-for the batch, and weights its vectors; both take the same parameters and give the same
-kernels, which is checked. Compiled, in turns, the shortest time of each counts. Memory
-is XLA's temporary bytes. Prints a table and writes bench/results/pog.json.
+Runs all generators of the full Restormer with the paper's settings: 20 ADR modules with
+two generators each, Dm 4 and De 64. The explicit form builds every basis from its
+embedding, once per batch, and weights its vectors; both forms take the same parameters,
+and a check asserts that they give the same kernels. The compiled forms alternate, and
+the shortest time of each is reported. Memory is XLA's temporary memory. Prints a table
+and writes bench/results/pog.json.
 """
 
 import argparse
@@ -30,7 +31,7 @@ CHANNELS = 6 * [576] + 14 * [288]  # of query, key and value: decoder and refine
 
 
 def explicit_kernel(params, pooled):
-    """Returns the kernel values [B, N] by the paper's equations, with all bases."""
+    """Returns the kernel values [B, N] from the paper's equations, with all bases."""
     mix = pooled @ params["mix_in"]["kernel"] + params["mix_in"]["bias"]
     mix = nn.gelu(mix, approximate=True)
     weights = nn.softmax(mix @ params["mix_out"]["kernel"] + params["mix_out"]["bias"])
@@ -42,7 +43,7 @@ def explicit_kernel(params, pooled):
 
 
 def closed_kernel(features):
-    """Returns the same of the package's module, as a function."""
+    """Returns the package's module as a function with the same result."""
     module = pog.OrthogonalConv(features, embedding_dim=EMBEDDING)
 
     def kernel(params, pooled):
@@ -53,7 +54,7 @@ def closed_kernel(features):
 
 
 def generators(batch):
-    """Returns parameters and mean features of all generators."""
+    """Returns the parameters and mean features of all generators."""
     params, pooled = [], []
     for place, channels in enumerate(CHANNELS):
         for inputs, features in ((channels, WIDTH), (WIDTH, channels)):
@@ -81,7 +82,7 @@ def forms():
 
 
 def with_gradient(function):
-    """Returns the function's gradient to all parameters."""
+    """Returns the gradient of the function with respect to all parameters."""
 
     def total(params, pooled):
         return sum(jnp.sum(jnp.square(values)) for values in function(params, pooled))
@@ -90,7 +91,7 @@ def with_gradient(function):
 
 
 def measure(functions, arguments, repeats):
-    """Returns {name: {"ms", "temporary_mib"}}; runs in turns."""
+    """Returns {name: {"ms", "temporary_mib"}}, running the functions alternately."""
     compiled = {
         name: jax.jit(function).lower(*arguments).compile()
         for name, function in functions.items()
@@ -111,7 +112,7 @@ def measure(functions, arguments, repeats):
 
 
 def main():
-    """Measures and writes the table."""
+    """Runs the benchmark and writes the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,14 +1,14 @@
-"""What tiles cost and change: memory, time, seams, difference to the untiled result.
+"""Cost and effect of tiling: memory, time, seams, difference from the untiled result.
 
-python bench/tiling.py --weights runs/darkir_m
-python bench/tiling.py --weights W --photo night.jpg --tile 768 --megapixels 24
+python -m bench.tiling --weights runs/darkir_m
+python -m bench.tiling --weights W --photo night.jpg --tile 768 --megapixels 24
 
-First a large photo through the defaults of `llie_jax.enhance`, with the peak memory of
-the process; then a 2-megapixel one with tiles and without, which needs more memory.
-Prints JSON. A seam ratio is the mean step across tile borders over the mean step across
-the lines beside them (`llie_jax.inference.tiling.seam_ratio`), or across lines of the
-same phase on the lattice of the model's strides. The ratios of the untiled result tell
-what the picture and the model contribute themselves.
+Enhances a large photo with the defaults of `llie_jax.enhance` and reports the peak
+memory of the process; then enhances a 2-megapixel photo with and without tiles. Prints
+JSON. A seam ratio is the mean step across tile borders over the mean step across
+neighbouring lines (`llie_jax.inference.tiling.seam_ratio`), or across lines of the same
+phase on the lattice of the model's strides. The ratios of the untiled result show what
+the picture and the model contribute themselves.
 """
 
 import argparse
@@ -35,20 +35,20 @@ def make_photo(path: str | None, megapixels: float) -> np.ndarray:
         picture = Image.fromarray(photo.read(path).image)
     height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
     image = np.asarray(picture.resize((height * 4 // 3, height), Image.LANCZOS))
-    # Enlarged, it has lost its grain, and steps beside a seam would be too small.
+    # Enlarging removes the grain, without which steps beside a seam are too small.
     noise = np.random.default_rng(0).normal(0, 1.5, image.shape).astype(np.float32)
     return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
 
 
 def seams(result: np.ndarray, grid: tiling.Grid, multiple: int) -> dict[str, float]:
-    """Returns the seam ratios against all neighbouring lines and those in phase."""
+    """Returns the seam ratios against all neighbouring lines and lines in phase."""
     all_lines = tiling.seam_ratio(result, grid)
     in_phase = tiling.seam_ratio(result, grid, spacing=multiple)
     return {"seam_ratio": round(all_lines, 3), "in_phase": round(in_phase, 3)}
 
 
 def peak_memory() -> float:
-    """Returns the highest memory of this process so far, GB."""
+    """Returns the peak memory of this process so far, in GB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
@@ -59,7 +59,7 @@ def main():
     parser.add_argument("--megapixels", type=float, default=24)
     parser.add_argument("--tile", type=int, default=TILE)
     parser.add_argument("--overlap", type=int)
-    parser.add_argument("--out", help="write the JSON here too")
+    parser.add_argument("--out", help="also write the JSON here")
     parser.add_argument("--skip-large", action="store_true")
     args = parser.parse_args()
     model, variables = llie_jax.weights.load(args.weights)
@@ -91,7 +91,7 @@ def main():
         "unit": "8-bit levels",
         "untiled": seams(whole, grid, model.multiple),
     }
-    # Other models than those with ADR give the same twice.
+    # Models without ADR give the same result twice.
     for name, shared in (("shared_kernels", True), ("kernels_per_tile", False)):
         tiled = llie_jax.enhance(
             model, variables, floats, shared_kernels=shared, **options

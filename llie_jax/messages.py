@@ -1,4 +1,4 @@
-"""Parts of messages to people: the nearest known name, and lists that stay short."""
+"""Building blocks of error messages: the nearest known name, and short lists."""
 
 import difflib
 from collections.abc import Iterable
@@ -12,11 +12,11 @@ def suggest(name: str, options: Iterable[str]) -> str:
 
 
 def listed(items: Iterable[Any], *, limit: int | None = None) -> str:
-    """Returns "a, b and 3 more" for a message, "none" if there is nothing.
+    """Returns "a, b and 3 more" for a message, or "none" if there are no items.
 
     Args:
         items: what to list.
-        limit: how many are shown; None shows all.
+        limit: how many to show; None shows all.
     """
     items = [str(item) for item in items]
     more = len(items) - len(items[:limit])

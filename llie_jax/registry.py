@@ -1,13 +1,13 @@
 """Parts by name: `register` them, then `build` them from plain specs.
 
 A spec is what a config file or a release file holds: a name, or a dict with a `name`
-and any of the part's fields. Fields that are left out have the part's own defaults.
+and any of the part's fields. Omitted fields take the part's defaults.
 
     build("darkir")
     build({"name": "darkir", "width": 64, "dilations": [1]})
     build({"name": "lfpv", "backbone": {"name": "darkir"}})
 
-Parts of the package are registered when a lookup first asks for their kind.
+A lookup imports the modules that register the parts of its kind.
 """
 
 import dataclasses
@@ -42,7 +42,8 @@ _MODULE_INTERNALS = ("parent", "name")
 _DTYPE_FIELDS = ("dtype", "param_dtype")
 _LIST = list | tuple
 
-# Type of a field's default, accepted types, and their name. A bool is an int too.
+# The type of a field's default, the accepted types, and their name in messages. In
+# Python a bool is also an int.
 _TYPES = (
     (bool, bool, "a boolean"),
     (int, int, "an integer"),
@@ -55,22 +56,22 @@ _TYPES = (
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """What is known about a part; kinds with facts of their own extend it.
+    """Facts about a part; kinds with facts of their own subclass it.
 
     Attributes:
-        kind: "model", "loss", ...; names are unique within a kind. A subclass that
-            stands for one kind gives it as the default.
-        internal: fields of the part that its caller decides, and no spec.
+        kind: "model", "loss", ...; names are unique within a kind. A subclass for one
+            kind sets it as the default.
+        internal: fields of the part that its caller sets and specs cannot.
 
     Raises:
-        TypeError: for a fact that this kind of card does not have.
+        TypeError: for an unknown fact.
     """
 
     kind: str
     internal: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
 
     def __new__(cls, *args, **facts):
-        """Names what is unknown, and what is meant."""
+        """Rejects unknown facts and suggests the nearest known one."""
         known = [field.name for field in dataclasses.fields(cls)]
         for fact in facts:
             if fact not in known:
@@ -88,7 +89,7 @@ class Part:
     Attributes:
         name: the name in specs.
         make: a Module class, or a function whose keyword-only options are its fields.
-        card: what is known about it.
+        card: the facts about it.
     """
 
     name: str
@@ -97,7 +98,7 @@ class Part:
 
     @property
     def kind(self) -> str:
-        """The table that the part is in."""
+        """The kind of the part: "model", "loss", ..."""
         return self.card.kind
 
     def fields(self) -> dict[str, Any]:
@@ -105,7 +106,7 @@ class Part:
         hidden = (*_MODULE_INTERNALS, *self.card.internal)
         if dataclasses.is_dataclass(self.make):
             found = {}
-            # The fields of the base class `Layer` come first; people look for others.
+            # The dtypes, inherited from `Layer`, come first; list them last.
             fields = dataclasses.fields(self.make)
             for field in sorted(fields, key=lambda field: field.name in _DTYPE_FIELDS):
                 if not field.init or field.name in hidden:
@@ -125,16 +126,16 @@ class Part:
         }
 
     def takes_none(self, field: str) -> bool:
-        """Returns whether a field is annotated to take None too."""
+        """Returns whether the annotation of a field allows None."""
         return type(None) in get_args(self.make.__annotations__.get(field))
 
 
 @dataclasses.dataclass(frozen=True)
 class Factory:
-    """A slot's part with the fields of its spec, called for each module it makes.
+    """A slot's part with the fields that its spec sets; calling it makes a module.
 
-    `functools.partial` would do, but two of them are never equal: a model that holds
-    one would compile anew each time it is built.
+    Factories compare by value. Two `functools.partial` objects are never equal, so a
+    model that holds one would recompile each time it is built.
 
     Attributes:
         make: the Module class.
@@ -145,7 +146,7 @@ class Factory:
     fields: tuple[tuple[str, Any], ...]
 
     def __call__(self, *args: Any, **more: Any) -> nn.Module:
-        """Returns a module; what the caller gives wins over the spec's fields."""
+        """Returns a module; the caller's arguments override the spec's fields."""
         return self.make(*args, **{**dict(self.fields), **more})
 
 
@@ -154,12 +155,12 @@ def register(name: str, card: Card) -> Callable:
 
     Args:
         name: the name in specs.
-        card: what is known about it. Its `kind` is the table: a "model" is built to an
-            instance, the part of a slot to a factory, and other kinds ("loss",
-            "metric", ...) are looked up by the code that uses them.
+        card: the facts about it. Its `kind` decides what a spec becomes: a "model" an
+            instance, the part of a slot a factory; other kinds ("loss", "metric", ...)
+            are looked up by the code that uses them.
 
     Raises:
-        TypeError: if `card` is no card.
+        TypeError: if `card` is not a `Card`.
         ValueError: if the name is taken.
     """
     if not isinstance(card, Card):
@@ -171,7 +172,7 @@ def register(name: str, card: Card) -> Callable:
     def add(make):
         table = _PARTS.setdefault(card.kind, {})
         if name in table and table[name].make is not make:
-            raise ValueError(f"The {card.kind} name {name!r} is registered twice.")
+            raise ValueError(f"The {card.kind} name {name!r} is already registered.")
         table[name] = Part(name, make, card)
         return make
 
@@ -179,7 +180,7 @@ def register(name: str, card: Card) -> Callable:
 
 
 def _table(kind: str) -> Mapping[str, Part]:
-    """Returns the parts of one kind; imports what registers them."""
+    """Returns the parts of one kind, importing the module that registers them."""
     if kind in _HOMES:
         importlib.import_module(_HOMES[kind])
     return _PARTS.get(kind, {})
@@ -191,12 +192,12 @@ def names(kind: str = "model") -> list[str]:
 
 
 def kinds() -> list[str]:
-    """Returns the kinds of which there are parts, sorted."""
+    """Returns the kinds that have registered parts, sorted."""
     return sorted(kind for kind in {*_HOMES, *_PARTS} if _table(kind))
 
 
 def part_of(make: Callable[..., Any]) -> Part | None:
-    """Returns the part that a Module class or function is registered as, if any."""
+    """Returns the part of a Module class or function, or None if unregistered."""
     for table in _PARTS.values():
         for part in table.values():
             if part.make is make:
@@ -213,7 +214,7 @@ def get(name: str, *, kind: str = "model") -> Part:
     """Returns a registered part.
 
     Raises:
-        ValueError: if there is none of that name; the message lists what there is.
+        ValueError: if the name is unknown; the message lists the registered names.
     """
     table = _table(kind)
     if name not in table:
@@ -233,8 +234,8 @@ def split_spec(spec: Spec, *, kind: str = "model") -> tuple[Part, dict[str, Any]
 
     Raises:
         TypeError: if the spec is neither a name nor a mapping.
-        ValueError: if it has no name, an unknown name, an unknown field, or a value of
-            another type than the field's default.
+        ValueError: if it has no name, an unknown name, an unknown field, or a value
+            whose type differs from that of the field's default.
     """
     if isinstance(spec, str):
         spec = {"name": spec}
@@ -266,9 +267,10 @@ def split_spec(spec: Spec, *, kind: str = "model") -> tuple[Part, dict[str, Any]
 
 
 def complete_spec(spec: Spec, *, kind: str = "model") -> dict[str, Any]:
-    """Returns the spec with every plain field filled in, as JSON can hold it.
+    """Returns the spec with every plain field filled in, ready for JSON.
 
-    Fields without a plain form (functions, callables) are left to their defaults.
+    Fields without a plain form (functions, callables) are omitted and keep their
+    defaults.
 
     Raises:
         ValueError: as `split_spec`, or if a required field is missing.
@@ -277,7 +279,7 @@ def complete_spec(spec: Spec, *, kind: str = "model") -> dict[str, Any]:
     complete = {"name": part.name}
     for key, default in part.fields().items():
         if kind != "model" and key in _DTYPE_FIELDS and key not in given:
-            continue  # the module that has the slot decides
+            continue  # set by the module that has the slot
         value = given.get(key, default)
         if value is inspect.Parameter.empty:
             raise ValueError(f"{part.name!r} needs a value for its field {key!r}.")
@@ -307,19 +309,19 @@ def spec_of(model: nn.Module) -> dict[str, Any]:
 def build(spec: Spec) -> nn.Module:
     """Builds a model from its spec.
 
-    Sub-specs are built too: a model inside a model becomes an instance, the part of a
-    slot becomes its class, or a `Factory` if fields are set.
+    Nested specs are built too: a model inside a model becomes an instance, the part of
+    a slot its class, or a `Factory` if the spec sets fields.
 
     Raises:
         ValueError, TypeError: if the spec names something unknown, see `split_spec`.
     """
     part, given = split_spec(spec)
-    complete_spec(spec)  # a required field that is missing is an error here
+    complete_spec(spec)  # raises if a required field is missing
     return part.make(**_to_fields(part, given))
 
 
 def slot_kind(default: Any) -> str:
-    """Returns the kind of part that a field takes, "" if it takes a plain value.
+    """Returns the kind of part that a field takes, or "" if it takes a plain value.
 
     A field takes parts if its default is one: a model for a model inside a model, a
     registered Module class for a slot.
@@ -334,7 +336,7 @@ def slot_kind(default: Any) -> str:
 
 
 def _expected(value: Any, default: Any) -> str:
-    """Returns what a field with this default takes, "" if the value is of that type."""
+    """Returns what a field with this default accepts, or "" if the value fits."""
     if kind := slot_kind(default):
         if isinstance(value, Mapping):
             return ""
@@ -357,7 +359,7 @@ def _expected(value: Any, default: Any) -> str:
 
 
 def _to_plain(key: str, value: Any, kind: str = "") -> tuple[bool, Any]:
-    """Returns whether a field's value has a plain form, and that form.
+    """Returns whether the value of a field has a plain form, and that form.
 
     Args:
         key: the field.
@@ -387,7 +389,7 @@ def _to_plain(key: str, value: Any, kind: str = "") -> tuple[bool, Any]:
 
 
 def _to_fields(part: Part, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the values that a part's fields take for plain values of a spec."""
+    """Converts the plain values of a spec to the values of a part's fields."""
     defaults = part.fields()
     return {
         key: _to_field(key, value, slot_kind(defaults[key]))
@@ -396,13 +398,13 @@ def _to_fields(part: Part, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _to_field(key: str, value: Any, kind: str = "") -> Any:
-    """Returns the value that a Module's field takes for a plain value of a spec."""
+    """Converts a plain value of a spec to the value of a Module's field."""
     if kind and isinstance(value, Mapping):
         if kind == "model":
             return build(value)
         part, given = split_spec(value, kind=kind)
         complete_spec(value, kind=kind)
-        # Without defaults, so that models of equal meaning are equal.
+        # Without defaults, so that equivalent specs build equal models.
         defaults = part.fields()
         fields = {
             name: item

@@ -13,17 +13,17 @@ Dtype = Any
 """Anything that `jnp.dtype` accepts: `jnp.bfloat16`, "float32"."""
 
 ModuleFactory = Callable[..., nn.Module]
-"""A slot for a part: called with the options its user decides, gives a Module.
+"""A slot for a part: makes a Module from the options that its caller sets.
 
-A factory and not an instance, so that each block owns its parameters.
+A factory rather than an instance, so that each block owns its parameters.
 """
 
 
 class Record(TypedDict):
     """One record of a data set: images of one size, uint8 [H, W, 3], RGB.
 
-    Which images a record has, its source declares: `image` always, `target` where the
-    set has references, and further images by keys of their own.
+    The source declares which images its records have: `image` always, `target` where
+    the set has references, and others under keys of their own.
 
     Attributes:
         name: its name, unique within the source.
@@ -41,9 +41,9 @@ class Record(TypedDict):
 Batch = dict[str, jax.Array]
 """One batch of records.
 
-The images of the records by their keys, [B, H, W, 3]: `image` always, `target` and
-others where the source has them; and `index` [B], the number of the record in its
-source.
+Holds the images of the records under their keys, [B, H, W, 3]: `image` always,
+`target` and others where the source has them; and `index` [B], the position of each
+record in its source.
 """
 
 
@@ -56,9 +56,9 @@ class Outputs:
     Attributes:
         image: the enhanced image [B, H, W, 3], not clipped.
         aux: further named predictions or scalars, for example DarkIR's `guide`.
-        losses: values that only the model itself can compute, scalars or [B]; the loss
-            `model_loss` takes them. A model without references trains on these, and on
-            terms that compare with the batch's `image`.
+        losses: values that only the model itself can compute, scalars or [B], for the
+            loss `model_loss`. Training without references uses these, and terms that
+            compare with the batch's `image`.
     """
 
     image: jax.Array
@@ -68,17 +68,17 @@ class Outputs:
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """A published checkpoint: where it is, and what its authors report for it.
+    """A published checkpoint: where to get it, and the scores its authors report.
 
     Attributes:
-        spec: the model's spec; its other fields have their defaults.
+        spec: the model's spec; omitted fields take their defaults.
         file: name of the official file.
         origin: the page that offers it.
         licence: its licence, as an SPDX identifier.
         trained_on: the training data.
         score: the authors' scores, metric name to value.
-        protocol: how these were computed.
-        sha256: hash of the official file; None as long as nobody has recorded it.
+        protocol: how the scores were computed.
+        sha256: hash of the official file; None if it is not recorded.
     """
 
     spec: Mapping[str, Any]

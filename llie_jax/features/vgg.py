@@ -1,4 +1,4 @@
-"""The convolutional trunk of VGG, and the files that its published weights come in."""
+"""The convolutional trunk of VGG, and readers for its published weights."""
 
 import os
 import pathlib
@@ -24,7 +24,7 @@ _TORCHVISION = {"vgg16": "vgg16-397923af.pth", "vgg19": "vgg19-dcbb9e9d.pth"}
 def layer_names(convolutions: Sequence[int] = VGG19) -> list[str]:
     """Returns the trunk's layers in order: "conv1_1", "relu1_1", ..., "pool1", ...
 
-    A layer's place is its index in torchvision's `features`.
+    The position of a layer is its index in torchvision's `features`.
     """
     names = []
     for block, count in enumerate(convolutions, start=1):
@@ -40,7 +40,7 @@ class VGG(nn.Module):
     Source: Simonyan and Zisserman, ICLR 2015; layer order of torchvision.
 
     Attributes:
-        taps: layers to return, names of `layer_names`; nothing behind the last is run.
+        taps: layers to return, from `layer_names`; later layers are not run.
         convolutions: convolutions per block, `VGG19` or `VGG16`.
         width: channels of the first block; they double up to 8 times that. Published
             weights have 64.
@@ -55,10 +55,10 @@ class VGG(nn.Module):
         """Returns the features at each tap, name -> [B, H/2^n, W/2^n, channels].
 
         Args:
-            image: [B, H, W, 3], as the weights expect it (no normalisation is done).
+            image: [B, H, W, 3], normalised as the weights expect.
 
         Raises:
-            ValueError: if there is no tap, an unknown one, or the image is too small
+            ValueError: if no tap is given or one is unknown, or the image is too small
                 for the last one.
         """
         layers = needed_layers(self.taps, self.convolutions)
@@ -90,7 +90,7 @@ def needed_layers(
     """Returns the layers up to the last tap.
 
     Raises:
-        ValueError: if there is no tap, or an unknown one.
+        ValueError: if no tap is given, or one is unknown.
     """
     layers = layer_names(convolutions)
     for tap in taps:
@@ -114,9 +114,9 @@ def from_torch(
 
     Args:
         tensors: `features.{index}.weight` [O, I, 3, 3] and `.bias` [O]; `classifier.*`
-            is left out.
+            is ignored.
         convolutions: convolutions per block, `VGG19` or `VGG16`.
-        taps: if given, only what these layers need is read, and required.
+        taps: if given, only the tensors these layers need are required and read.
 
     Returns:
         {"conv1_1": {"kernel": [3, 3, I, O], "bias": [O]}, ...}
@@ -138,7 +138,7 @@ def from_torch(
     missing = [key for key in keys if key not in tensors]
     if missing or unknown:
         raise ValueError(
-            f"These tensors are not those of torchvision's VGG with {convolutions} "
+            f"These are not the tensors of torchvision's VGG with {convolutions} "
             f"convolutions (without batch normalisation): missing {missing}, "
             f"unknown {unknown}."
         )
@@ -165,10 +165,10 @@ def load(
             folder of the environment variable LLIE_JAX_WEIGHTS, then in
             `~/.cache/llie_jax`.
         name: the layout.
-        taps: if given, only what these layers need is kept.
+        taps: if given, only the tensors these layers need are kept.
 
     Raises:
-        FileNotFoundError: if there is no file; the message says how to get it.
+        FileNotFoundError: if the file is missing; the message says how to get it.
         ImportError: if a `.pth` is given and PyTorch is not installed.
         ValueError: if the file is damaged or holds another network.
     """
@@ -200,17 +200,17 @@ def load(
 
 
 def find(path: str | os.PathLike | None = None, *, name: str = "vgg19") -> pathlib.Path:
-    """Returns the file of a network's weights, see `load`.
+    """Returns the path of a network's weights, see `load`.
 
     Raises:
-        TypeError: if `path` is no path.
-        FileNotFoundError: if there is none; the message says how to get it.
+        TypeError: if `path` is not a path.
+        FileNotFoundError: if the file is missing; the message says how to get it.
     """
     if path is not None:
         if not isinstance(path, str | os.PathLike):
             raise TypeError(
-                f"`weights` is the path of a weights file, not {path!r}; how much a "
-                "term counts is `weight`."
+                f"`weights` is the path of a weights file, not {path!r}; the factor on "
+                "a term is `weight`."
             )
         places = [pathlib.Path(path).expanduser()]
     else:
@@ -242,8 +242,8 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         return {key: tensor.detach().numpy() for key, tensor in state.items()}
-    except Exception as error:  # PyTorch raises many kinds for a file it cannot read
+    except Exception as error:  # PyTorch raises many types for unreadable files
         raise ValueError(
             f"{path} is not a file of plain tensors that PyTorch can read "
-            f"({type(error).__name__}); get it again."
+            f"({type(error).__name__}); download it again."
         ) from error

@@ -1,6 +1,6 @@
-"""Brightness of RGB images, in the two senses that evaluation scripts use.
+"""Brightness of RGB images, in the two definitions that evaluation scripts use.
 
-The functions take NumPy or JAX arrays and give back the same kind.
+The functions take NumPy or JAX arrays and return the same kind.
 """
 
 import jax.numpy as jnp
@@ -18,8 +18,8 @@ def luma_bt601(image):
         Luma [...] in [16, 235], not rounded, in the precision of `image`.
 
     Raises:
-        TypeError: if the image is not floating point; an offset is added, so that the
-            scale of the values matters.
+        TypeError: if the image is not floating point; the offset assumes values in
+            [0, 1].
         ValueError: if the last axis does not have three channels.
     """
     _check_rgb(image)

@@ -1,7 +1,7 @@
 """The HVI colour space: intensity, and a colour plane that shrinks where it is dark.
 
-Hue and saturation are polar coordinates of that plane, so that red at both ends of the
-hue circle is one place. Black pixels, whose colour is noise, lie close together.
+Hue and saturation are polar coordinates of that plane, so that red, at both ends of the
+hue range, is a single point. Black pixels, whose colour is noise, lie close together.
 
 All computation is in float32, whatever the dtype of the images, and all gradients are
 finite on images in [0, 1].
@@ -20,15 +20,15 @@ _EPS = 1e-8
 def rgb_to_hvi(image: jax.Array, density_k: jax.Array | float) -> jax.Array:
     """Returns the HVI form of RGB images, [..., 3] in float32.
 
-    Channels are the two of the colour plane in [-1, 1], then the intensity in [0, 1],
-    which is the largest of R, G and B.
+    The first two channels span the colour plane in [-1, 1]; the third is the intensity
+    in [0, 1], the largest of R, G and B.
 
-    Differs: where several of R, G and B are the largest or the least, they share the
-    gradient that the authors' code gives to one of them.
+    Differs: where R, G and B tie for the largest or the smallest, the tied channels
+    share the gradient that the authors' code gives to one of them.
 
     Args:
         image: RGB [..., 3] in [0, 1].
-        density_k: the learned exponent by which colour shrinks with the intensity, a
+        density_k: the learned exponent with which colour shrinks as intensity falls, a
             scalar or [1].
     """
     image = image.astype(jnp.float32)
@@ -36,7 +36,7 @@ def rgb_to_hvi(image: jax.Array, density_k: jax.Array | float) -> jax.Array:
     value = jnp.max(image, axis=-1)
     chroma = value - jnp.min(image, axis=-1)
 
-    # Masked in and after each division: a masked result alone keeps its gradient.
+    # Divisors are masked too: masking only a result does not mask its gradient.
     coloured = chroma > 0
     divisor = jnp.where(coloured, chroma, 1.0) + _EPS
     # In sixths of the circle, counted from red. Ties go to red, then to green.
@@ -66,14 +66,14 @@ def hvi_to_rgb(
     The inverse of `rgb_to_hvi` up to 1e-4: a grey pixel gets at least that saturation.
     No gradient reaches `density_k` through it, as in the authors' code.
 
-    Differs: hues are continuous at red. The authors' code leaves a pixel black whose
-    hue is less than red's by a rounding error.
+    Differs: hues are continuous at red. The authors' code turns a pixel black if its
+    hue is a rounding error below red.
 
     Args:
-        hvi: [..., 3]; values outside of the range of `rgb_to_hvi` are clipped to it.
+        hvi: [..., 3]; values outside the range of `rgb_to_hvi` are clipped to it.
         density_k: the exponent, a scalar or [1].
-        saturation: factor of the saturation, which is then clipped to 1.
-        alpha: factor of the result, which is not clipped.
+        saturation: factor on the saturation, which is then clipped to 1.
+        alpha: factor on the result, which is not clipped.
     """
     hvi = hvi.astype(jnp.float32)
     value = jnp.clip(hvi[..., 2], 0, 1)
@@ -83,12 +83,12 @@ def hvi_to_rgb(
     length = jnp.sqrt(jnp.sum(jnp.square(plane), axis=-1) + _EPS)
     colour = jnp.clip(length * saturation, 0, 1)
     x, y = plane[..., 0] + _EPS, plane[..., 1] + _EPS
-    x = jnp.where((x == 0) & (y == 0), _EPS, x)  # an angle has no gradient there
+    x = jnp.where((x == 0) & (y == 0), _EPS, x)  # the angle has no gradient there
     hue = jnp.arctan2(y, x) * (3 / np.pi)
 
-    # How far the hue is from red, green and blue: the channel has its full value up to
-    # one sixth of the circle and its least from two sixths on. This is the usual table
-    # of six sectors, without its jumps.
+    # The distance of the hue from red, green and blue: a channel has its full value up
+    # to one sixth of the circle and its smallest from two sixths on. This is the usual
+    # table of six sectors, without its jumps.
     place = jnp.mod(hue[..., None] + np.array([5, 3, 1], np.float32), 6)
     share = jnp.clip(jnp.minimum(place, 4 - place), 0, 1)
     value, colour = value[..., None], colour[..., None]
@@ -96,6 +96,6 @@ def hvi_to_rgb(
 
 
 def _density(value: jax.Array, density_k: jax.Array | float) -> jax.Array:
-    """Returns how much colour there is room for at an intensity, C_k."""
+    """Returns C_k, the radius of the colour plane at an intensity."""
     sine = jnp.sin(jnp.clip(value, 0, 1) * (np.pi / 2))
     return (sine + _EPS) ** jnp.asarray(density_k, jnp.float32)

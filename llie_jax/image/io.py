@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from llie_jax import files
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-"""Endings of the files that count as images, compared in lower case."""
+"""Suffixes of image files, compared in lower case."""
 
 _FORMATS = {
     ".png": "PNG",
@@ -27,10 +27,10 @@ _FORMATS = {
 def list_images(folder: str | os.PathLike) -> list[pathlib.Path]:
     """Returns the image files directly inside `folder`, sorted by name.
 
-    Hidden files are left out (some systems put `._photo.png` beside `photo.png`).
+    Hidden files are skipped (some systems put `._photo.png` beside `photo.png`).
 
     Raises:
-        FileNotFoundError: if there is no such folder.
+        FileNotFoundError: if the folder does not exist.
         NotADirectoryError: if it is a file.
     """
     folder = pathlib.Path(folder)
@@ -55,9 +55,9 @@ def decode_rgb(
 
     Args:
         data: the content of a PNG, JPEG, BMP or WebP file.
-        name: what an error calls the file.
-        upright: whether an EXIF orientation is applied. It is wanted for photos, and
-            not for benchmark files, which are compared as stored.
+        name: name of the file in error messages.
+        upright: whether to apply the EXIF orientation: right for photos, wrong for
+            benchmark files, which are compared as stored.
 
     Raises:
         ValueError: if the bytes cannot be decoded.
@@ -71,7 +71,7 @@ def decode_size(data: bytes, *, name: str = "the image") -> tuple[int, int]:
 
     Args:
         data: the content of the file.
-        name: what an error calls the file.
+        name: name of the file in error messages.
 
     Raises:
         ValueError: if the bytes are not an image.
@@ -85,7 +85,7 @@ def read_size(path: str | os.PathLike) -> tuple[int, int]:
 
     Raises:
         OSError: if the file is missing or cannot be opened.
-        ValueError: if it is not an image; the message names it.
+        ValueError: if it is not an image; the message names the file.
     """
     with open(path, "rb") as file, _opened(file, str(path)) as image:
         return image.height, image.width
@@ -93,16 +93,16 @@ def read_size(path: str | os.PathLike) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _opened(file: BinaryIO, name: str) -> Iterator[Image.Image]:
-    """Opens a file as a PIL image; whatever PIL raises becomes one clear ValueError."""
+    """Opens a file as a PIL image; any exception of PIL becomes a ValueError."""
     try:
         with Image.open(file) as image:
             yield image
-    # PIL raises many kinds for a damaged file, SyntaxError and struct.error among them.
+    # PIL raises many types for a damaged file, SyntaxError and struct.error among them.
     except Exception as error:
         reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
         raise ValueError(
-            f"Cannot read {name} as an image{reason}; the file is damaged or of an "
-            "unknown kind."
+            f"Cannot read {name} as an image{reason}; the file is damaged or has an "
+            "unknown format."
         ) from error
 
 
@@ -120,7 +120,7 @@ def read_rgb(path: str | os.PathLike, *, upright: bool = False) -> np.ndarray:
 
     Raises:
         OSError: if the file is missing or cannot be opened.
-        ValueError: if it is not an image, or damaged; the message names it.
+        ValueError: if it is damaged or not an image; the message names the file.
     """
     data = files.path(path).read_bytes()
     return decode_rgb(data, name=str(path), upright=upright)
@@ -129,12 +129,12 @@ def read_rgb(path: str | os.PathLike, *, upright: bool = False) -> np.ndarray:
 def write_image(
     path: str | os.PathLike, image: np.ndarray, *, quality: int = 95
 ) -> None:
-    """Writes uint8 [H, W, 3] in the format of the suffix; complete or not at all.
+    """Writes uint8 [H, W, 3] atomically, in the format of the suffix.
 
     Args:
-        path: the file; an existing one is replaced.
+        path: the file; an existing file is replaced.
         image: RGB, uint8.
-        quality: of JPEG and WebP, 1 to 100. JPEG keeps full colour resolution.
+        quality: quality of JPEG and WebP, 1 to 100. JPEG keeps full colour resolution.
 
     Raises:
         TypeError: if `image` is not uint8.
@@ -150,7 +150,7 @@ def write_image(
     suffix = path.suffix.lower()
     if suffix not in _FORMATS:
         raise ValueError(
-            f"Cannot write {path.name}: unknown ending {path.suffix!r}; use one of "
+            f"Cannot write {path.name}: unknown suffix {path.suffix!r}; use one of "
             f"{', '.join(IMAGE_SUFFIXES)}."
         )
     options = {

@@ -1,4 +1,4 @@
-"""Resizing by whole factors and to any size."""
+"""Resizing by integer factors and to any size."""
 
 import functools
 
@@ -21,8 +21,9 @@ def area_downsample(x: jax.Array, factor: int) -> jax.Array:
     batch, height, width, channels = x.shape
     if height % factor or width % factor:
         raise ValueError(
-            f"{height} x {width} pixels are not whole cells of {factor} x {factor}; "
-            f"crop to {height // factor * factor} x {width // factor * factor}."
+            f"{height} x {width} pixels do not divide into cells of {factor} x "
+            f"{factor}; crop to {height // factor * factor} x "
+            f"{width // factor * factor}."
         )
     cells = x.reshape(
         batch, height // factor, factor, width // factor, factor, channels
@@ -44,13 +45,13 @@ def nearest_upsample(x: jax.Array, factor: int) -> jax.Array:
     return jnp.repeat(jnp.repeat(x, factor, axis=1), factor, axis=2)
 
 
-# Jitted so that a count of products can tell its interpolation by the name.
+# Jitted so that the MAC counter recognises the interpolation by its name.
 @functools.partial(jax.jit, static_argnums=1)
 def resize_aligned(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Returns `x` resized bilinearly, corner pixels onto corner pixels.
+    """Returns `x` resized bilinearly, with the corner pixels aligned.
 
     PyTorch calls this `align_corners=True`. `jax.image.resize` aligns the outer edges
-    of the corner pixels instead, and averages where it reduces.
+    of the corner pixels instead, and averages when it downsamples.
 
     Args:
         x: images or features [B, H, W, C] of a floating dtype.
@@ -68,10 +69,10 @@ def resize_aligned(x: jax.Array, size: tuple[int, int]) -> jax.Array:
 # Jitted for the same reason.
 @functools.partial(jax.jit, static_argnums=1)
 def resize_bilinear(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Returns `x` resized bilinearly, outer edges onto outer edges.
+    """Returns `x` resized bilinearly, with the outer edges aligned.
 
-    Nothing is averaged where it gets smaller. PyTorch calls this
-    `align_corners=False`, OpenCV INTER_LINEAR.
+    Downsampling does not average. PyTorch calls this `align_corners=False`, OpenCV
+    INTER_LINEAR.
 
     Args:
         x: images or features [B, H, W, C] of a floating dtype.
@@ -86,10 +87,9 @@ def resize_bilinear(x: jax.Array, size: tuple[int, int]) -> jax.Array:
 
 
 def _interpolate(x: jax.Array, axis: int, length: int) -> jax.Array:
-    """Resizes one axis, its first and last place kept.
+    """Resizes one axis and keeps its first and last element in place.
 
-    Twice and half the length, where the places to read follow a plain pattern, read
-    slices; a gather is several times slower.
+    Doubling and halving read slices, since a gather is several times slower.
     """
     old = x.shape[axis]
     if length == old:
@@ -128,4 +128,4 @@ def _interpolate(x: jax.Array, axis: int, length: int) -> jax.Array:
 
 def _check_factor(factor: int) -> None:
     if not isinstance(factor, int) or factor < 1:
-        raise ValueError(f"A resize factor is an integer from 1 up, not {factor!r}.")
+        raise ValueError(f"A resize factor must be a positive integer, got {factor!r}.")

@@ -1,4 +1,4 @@
-"""How much signal there is against noise, pixel by pixel, guessed from a dark image."""
+"""The signal-to-noise ratio of a dark image, estimated pixel by pixel."""
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +9,15 @@ _EPSILON = 1e-4
 
 
 def box_blur(image: jax.Array) -> jax.Array:
-    """Returns the mean of 5x5 pixels around each, [B, H, W, C], in float32.
+    """Returns the mean of the 5x5 pixels around each pixel, [B, H, W, C], float32.
 
-    At the border the image goes on as its mirror image; the border itself is not
-    repeated.
+    The border is reflected without repeating the edge pixels.
 
     Args:
         image: [B, H, W, C], at least 3 pixels high and wide.
 
     Raises:
-        ValueError: if it is smaller.
+        ValueError: if the image is smaller.
     """
     if any(side <= _RADIUS for side in image.shape[1:3]):
         raise ValueError(
@@ -40,9 +39,9 @@ def box_blur(image: jax.Array) -> jax.Array:
 def snr_map(image: jax.Array) -> jax.Array:
     """Returns the signal-to-noise map of images, [B, H, W, 1] in [0, 1], float32.
 
-    The blurred grey image over its difference to the sharp one, divided by the largest
-    value of the image. That is often an outlier: on photographs the mean is a few
-    percent.
+    The blurred grey image over its difference from the sharp one, divided by the
+    largest ratio in the image. That ratio is often an outlier: on photographs the mean
+    of the map is a few percent.
 
     Source: Xu et al., SNR-Aware Low-light Image Enhancement, CVPR 2022, Eqs. (2), (3).
 
@@ -50,7 +49,7 @@ def snr_map(image: jax.Array) -> jax.Array:
         image: RGB [B, H, W, 3] in [0, 1], at least 3 pixels high and wide.
 
     Raises:
-        ValueError: if it is smaller.
+        ValueError: if the image is smaller.
     """
     weights = jnp.asarray(_GREY)
     grey = jnp.sum(image.astype(jnp.float32) * weights, -1, keepdims=True)

@@ -1,8 +1,8 @@
-"""What every model promises, and what is known about each.
+"""The interface of every model, and the card that describes it.
 
-A `Model` enhances images. A `Backbone` is a model that can be split into `encode` and
-`decode`, so that a `Wrapper` can put something in between. What is known about a model
-without running it (sizes, published weights, layers) is on its `ModelCard`.
+A `Model` enhances images. A `Backbone` is a model that splits into `encode` and
+`decode`, so that a `Wrapper` can put something in between. A `ModelCard` holds what is
+known about a model without running it: sizes, published weights, layers.
 """
 
 import dataclasses
@@ -23,17 +23,17 @@ _LAYERS = ("attention_layers", "feed_forward_layers", "unused_layers")
 class Model(nn.Module):
     """A network that enhances images.
 
-    A subclass gives `multiple` and `pad_mode` and computes in `__call__`; everything
-    else has a default. It never pads, crops or resizes its input.
+    A subclass defines `multiple`, `pad_mode` and `__call__`; everything else has a
+    default. Models never pad, crop or resize their input.
 
     Attributes:
-        test_options: fields that change enhanced images only after training, such as
-            CIDNet's `saturation`.
-        test_streams: random streams that the model draws from outside of training, such
-            as the noise of a sampler. Each image has a key of its own.
+        test_options: fields that take effect at inference only, such as CIDNet's
+            `saturation`.
+        test_streams: random streams that the model draws from at inference, such as the
+            noise of a sampler. Each image has its own key.
         shared_streams: random streams whose draws must be equal on all devices, since
-            they become state. `dropout` and `noise` differ between devices.
-        learned: collections whose values training learns; they count as parameters.
+            they determine state. `dropout` and `noise` differ between devices.
+        learned: collections of learned values, which count as parameters.
     """
 
     test_options: ClassVar[tuple[str, ...]] = ()
@@ -43,13 +43,13 @@ class Model(nn.Module):
 
     @property
     def multiple(self) -> int:
-        """The number that must divide the height and width of images, in pixels."""
-        raise TypeError(f"{type(self).__name__} does not say its `multiple`.")
+        """The required divisor of the height and width of images, in pixels."""
+        raise TypeError(f"{type(self).__name__} does not define `multiple`.")
 
     @property
     def pad_mode(self) -> str:
         """How images are padded to `multiple`: "constant" (zeros) or "reflect"."""
-        raise TypeError(f"{type(self).__name__} does not say its `pad_mode`.")
+        raise TypeError(f"{type(self).__name__} does not define `pad_mode`.")
 
     def __call__(
         self,
@@ -65,19 +65,19 @@ class Model(nn.Module):
             image: [B, H, W, 3] in [0, 1], height and width multiples of `multiple`.
             target: the references, for models that need them in training.
             train: whether this is a training step.
-            **inputs: what else the model takes, such as SNR-Net's `snr_map`.
+            **inputs: further inputs of the model, such as SNR-Net's `snr_map`.
 
         Raises:
-            ValueError: if `image` has another shape.
+            ValueError: if `image` has the wrong shape.
         """
-        raise TypeError(f"{type(self).__name__} does not compute anything.")
+        raise TypeError(f"{type(self).__name__} does not define `__call__`.")
 
     @nn.nowrap
     def native_inputs(self, image: jax.Array) -> dict[str, jax.Array]:
-        """Returns the inputs that are made of an image before a protocol resizes it.
+        """Returns the inputs derived from an image before a protocol resizes it.
 
         Args:
-            image: [B, H, W, 3] in [0, 1], at its own size.
+            image: [B, H, W, 3] in [0, 1], at its original size.
         """
         del image
         return {}
@@ -92,14 +92,15 @@ class Model(nn.Module):
         """Returns the model with some test options changed.
 
         Raises:
-            ValueError: if the model has no such option; those it has are named.
+            ValueError: if the model has no such option; the message lists its options.
         """
         known = self.options
         for name in options:
             if name not in known:
                 raise ValueError(
                     f"{type(self).__name__} has no test option {name!r}."
-                    f"{messages.suggest(name, known)} It has: {messages.listed(known)}."
+                    f"{messages.suggest(name, known)} "
+                    f"Options: {messages.listed(known)}."
                 )
         return self._changed(options) if options else self
 
@@ -110,7 +111,7 @@ class Model(nn.Module):
     def with_axis(self, axis_name: str | None) -> "Model":
         """Returns the model for a step that is mapped over a mesh axis.
 
-        Models with collectives of their own take the axis; for others nothing changes.
+        Models with collectives of their own use the axis; others are unchanged.
         """
         del axis_name
         return self
@@ -122,20 +123,20 @@ class Model(nn.Module):
 
     @nn.nowrap
     def card(self) -> "ModelCard":
-        """Returns what is known about the model; an empty card if unregistered."""
+        """Returns the card of the model's class; an empty one if unregistered."""
         part = registry.part_of(type(self))
         return part.card if part else ModelCard()
 
     @nn.nowrap
     def check_image(self, image: jax.Array) -> None:
-        """Checks that the model takes images of this shape.
+        """Checks that the model accepts images of this shape.
 
         Raises:
             ValueError: if `image` is not [B, H, W, 3], or `multiple` does not divide
                 its height and width.
         """
         if image.ndim != 4 or image.shape[-1] != 3:
-            raise ValueError(f"image has the shape {image.shape}, not [B, H, W, 3].")
+            raise ValueError(f"image has shape {image.shape}, not [B, H, W, 3].")
         height, width = image.shape[1:3]
         if height % self.multiple or width % self.multiple:
             raise ValueError(
@@ -150,14 +151,14 @@ class Model(nn.Module):
 
 
 class Backbone(Model):
-    """A model that can be split between features and image, for a `Wrapper`.
+    """A model that splits into `encode` and `decode`, for use in a `Wrapper`.
 
-    A subclass builds its parts in `setup`.
+    A subclass builds its submodules in `setup`, since both methods share them.
     """
 
     @property
     def feature_stride(self) -> int:
-        """Height and width of the image over those of the features."""
+        """The size of the image over the size of the features."""
         return self.multiple
 
     def encode(
@@ -168,27 +169,27 @@ class Backbone(Model):
         train: bool = False,
         **inputs: jax.Array,
     ) -> tuple[jax.Array, Any]:
-        """Returns the features at the split, and what `decode` needs besides them.
+        """Returns the features at the split, and whatever else `decode` needs.
 
         Args:
-            image: as for `__call__`, as are the other arguments.
-            target: as for `__call__`.
-            train: as for `__call__`.
-            **inputs: as for `__call__`.
+            image: see `Model.__call__`.
+            target: see `Model.__call__`.
+            train: see `Model.__call__`.
+            **inputs: see `Model.__call__`.
 
         Returns:
             Features [B, h, w, C], and a tree of arrays.
 
         Raises:
-            ValueError: if `image` has another shape.
+            ValueError: if `image` has the wrong shape.
         """
-        raise TypeError(f"{type(self).__name__} does not say how it encodes.")
+        raise TypeError(f"{type(self).__name__} does not define `encode`.")
 
     def decode(
         self, features: jax.Array, context: Any, *, train: bool = False
     ) -> Outputs:
-        """Returns the outputs for features and context as `encode` gives them."""
-        raise TypeError(f"{type(self).__name__} does not say how it decodes.")
+        """Returns the outputs for the features and context from `encode`."""
+        raise TypeError(f"{type(self).__name__} does not define `decode`.")
 
     def __call__(
         self,
@@ -204,13 +205,13 @@ class Backbone(Model):
 
 
 class Wrapper(Model):
-    """A model round a backbone, whose variables are under `backbone`.
+    """A model around a backbone, whose variables are under `backbone`.
 
-    A subclass has the field `backbone`. What it does not say itself is the backbone's:
-    padding, options, inputs, layers.
+    A subclass has the field `backbone`. Padding, options, inputs and layers are the
+    backbone's unless the subclass overrides them.
 
     Raises:
-        ValueError: if the field `backbone` holds something that cannot be split.
+        ValueError: if the field `backbone` is not a `Backbone`.
     """
 
     def __post_init__(self):
@@ -218,30 +219,30 @@ class Wrapper(Model):
             inside = self.backbone
             name = type(inside).__name__
             raise ValueError(
-                f"{type(self).__name__} cannot wrap {name}: it is no Backbone, a model "
-                "with `encode` and `decode`. Backbones: "
+                f"{type(self).__name__} cannot wrap {name}, which is not a Backbone (a "
+                "model with `encode` and `decode`). Backbones: "
                 f"{messages.listed(backbones())}."
             )
         super().__post_init__()
 
     @property
     def multiple(self) -> int:
-        """That of the backbone."""
+        """The `multiple` of the backbone."""
         return self.backbone.multiple
 
     @property
     def pad_mode(self) -> str:
-        """That of the backbone."""
+        """The `pad_mode` of the backbone."""
         return self.backbone.pad_mode
 
     @property
     def test_streams(self) -> tuple[str, ...]:
-        """Those of the backbone."""
+        """The `test_streams` of the backbone."""
         return self.backbone.test_streams
 
     @nn.nowrap
     def native_inputs(self, image: jax.Array) -> dict[str, jax.Array]:
-        """Returns what the backbone makes of an image at its own size."""
+        """Returns the native inputs of the backbone."""
         return self.backbone.native_inputs(image)
 
     @property
@@ -272,9 +273,9 @@ class TorchKeys:
 
     Attributes:
         patterns: official key -> our name, see `llie_jax.convert.names`.
-        infer_spec: `(shapes, given) -> fields`: what keys and shapes of a checkpoint
-            tell about the model's fields, beside those that are given.
-        unused: patterns of official keys that nothing here reads.
+        infer_spec: `(shapes, given) -> fields`: infers fields of the model from the
+            keys and shapes of a checkpoint and the fields that are given.
+        unused: patterns of official keys to ignore.
     """
 
     patterns: Mapping[str, str]
@@ -284,7 +285,7 @@ class TorchKeys:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A result of this project's own training.
+    """A result of training with this project.
 
     Attributes:
         config: the recipe.
@@ -303,22 +304,23 @@ class Trained:
 class ModelCard(registry.Card):
     """What is known about a model without running it.
 
-    Paths are those of modules or parameters, with `*` for any text.
+    Paths name modules or parameters; `*` matches any text.
 
     Attributes:
         sizes: published or shipped sizes, name -> fields.
         tiny: fields of the smallest useful model, for tests and trials.
-        padding: whether images may be padded to the model's `multiple`; if not, it is
-            only given images that need no padding.
-        torch: how official checkpoints are read; None if there are none.
+        padding: whether images may be padded to the model's `multiple`; if not, the
+            model only gets images that need no padding.
+        torch: how official checkpoints are read; None if none exist.
         weights: published checkpoints.
-        verified: what was compared with what, and how closely; "" for nothing.
-        trained: results of our own training, size -> result.
-        attention_layers: modules that are attention, for the redundancy studies.
-        feed_forward_layers: modules that are feed-forward networks, likewise.
-        unused_layers: modules whose results nobody reads.
+        verified: what the model was compared with, and how closely they agree; "" if
+            it was not compared.
+        trained: results of training with this project, size -> result.
+        attention_layers: the attention modules, for the redundancy studies.
+        feed_forward_layers: the feed-forward modules, likewise.
+        unused_layers: modules whose outputs are never read.
         unused_parameters: parameters that may have no influence on any output.
-        training_only: parameters without influence on the enhanced image.
+        training_only: parameters that do not influence the enhanced image.
     """
 
     kind: str = dataclasses.field(default="model", init=False)
@@ -340,13 +342,13 @@ def card(name: str) -> ModelCard:
     """Returns the card of a registered model.
 
     Raises:
-        ValueError: if there is none of that name; the message lists what there is.
+        ValueError: if the name is unknown; the message lists the registered models.
     """
     return registry.get(name).card
 
 
 def backbones() -> list[str]:
-    """Returns the names of the models that a `Wrapper` can take."""
+    """Returns the names of the models that a `Wrapper` can wrap."""
     return [
         name
         for name in registry.list_models()
@@ -357,41 +359,41 @@ def backbones() -> list[str]:
 def variable_shapes(
     model: Model, size: tuple[int, int] | None = None
 ) -> dict[str, Any]:
-    """Returns what `model.init` would make, with shapes and dtypes in place of arrays.
+    """Returns the shapes and dtypes of the variables that `model.init` makes.
 
-    Takes a moment even for large models, since nothing is compiled.
+    Fast even for large models, since nothing is compiled.
 
     Args:
         model: the model.
-        size: (height, width) of the image it is traced with, by default the smallest.
-            JAX keeps the traces of the layers inside: a second trace of the same size
-            is faster.
+        size: (height, width) of the image to trace with; None is the smallest. JAX
+            caches the traces of inner layers, so a second trace at the same size is
+            faster.
 
     Returns:
-        `{collection: tree of jax.ShapeDtypeStruct}`, the first collection is `params`.
+        `{collection: tree of jax.ShapeDtypeStruct}`, with `params` first.
     """
     size = size or (model.multiple, model.multiple)
     image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
-    with conv_kernels.use_implementation("lax"):  # the fastest to trace
+    with conv_kernels.use_implementation("lax"):  # fastest to trace
         return jax.eval_shape(lambda x: model.init(jax.random.key(0), x), image)
 
 
 def initial_variables(
     model: Model, rng: jax.Array, size: tuple[int, int]
 ) -> dict[str, Any]:
-    """Returns what `model.init` makes, compiled in a fraction of the time.
+    """Returns the variables that `model.init` makes, but compiles much faster.
 
     Args:
         model: the model.
         rng: random key of the parameters.
-        size: (height, width) of the image it is traced with.
+        size: (height, width) of the image to trace with.
     """
-    with conv_kernels.use_implementation("lax"):  # what is traced is never run
+    with conv_kernels.use_implementation("lax"):  # traced, but never run
         return jaxprs.batched(model.init)(rng, jnp.zeros((1, *size, 3)))
 
 
 def parse_options(pairs: list[str]) -> dict[str, float]:
-    """Returns the test options of a command line, `["saturation=1.3"]`.
+    """Returns the test options of a command line, such as `["saturation=1.3"]`.
 
     Raises:
         ValueError: if one is not NAME=NUMBER.

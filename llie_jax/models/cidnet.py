@@ -35,7 +35,7 @@ class CrossAttention(Layer):
 
     Attributes:
         num_heads: number of heads, which divides the channels.
-        reallocate: what rewrites the concatenated queries, keys and values,
+        reallocate: slot that rewrites the concatenated queries, keys and values,
             [B, H, W, 3C] -> [B, H, W, 3C].
     """
 
@@ -44,7 +44,7 @@ class CrossAttention(Layer):
 
     @nn.compact
     def __call__(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        """Returns what `x` reads from `y`; all are [B, H, W, C]."""
+        """Returns what `x` attends to in `y`; all arrays are [B, H, W, C]."""
         channels = x.shape[-1]
         types = self.types
         options = dict(use_bias=False, **types)
@@ -69,7 +69,7 @@ class CrossAttention(Layer):
 
 
 class IntensityEnhancement(Layer):
-    """Feed-forward part: two gated halves, each sharpened by its own convolution (IEL).
+    """Feed-forward network of two gated halves with a convolution each (IEL).
 
     Source: HVI-CIDNet, Section 4.2.
     """
@@ -92,16 +92,16 @@ class IntensityEnhancement(Layer):
 
 
 class LightenCrossAttention(Layer):
-    """Cross attention and feed-forward part of one branch (LCA).
+    """Cross attention and feed-forward network of one branch (LCA).
 
-    One layer norm serves both inputs of the attention and the feed-forward part.
+    One layer norm serves both inputs of the attention and the feed-forward network.
 
-    Source: HVI-CIDNet, Section 4.2; the authors' code for the two kinds.
+    Source: HVI-CIDNet, Section 4.2; the authors' code for the two variants.
 
     Attributes:
         num_heads: heads of the attention.
-        residual: whether the feed-forward part adds to its input, as in the intensity
-            branch, or replaces it, as in the colour branch.
+        residual: whether the feed-forward network adds to its input, as in the
+            intensity branch, or replaces it, as in the colour branch.
         reallocate: see `CrossAttention`.
     """
 
@@ -111,7 +111,7 @@ class LightenCrossAttention(Layer):
 
     @nn.compact
     def __call__(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        """Returns new features of this branch, [B, H, W, C].
+        """Returns the updated features of this branch, [B, H, W, C].
 
         Args:
             x: features of this branch [B, H, W, C].
@@ -127,7 +127,7 @@ class LightenCrossAttention(Layer):
 
 
 class Resize(nn.Module, FvcoreCounted):
-    """Bilinear resize by a factor, corner pixels onto corner pixels."""
+    """Bilinear resize by a factor, with aligned corners."""
 
     factor: float
 
@@ -135,23 +135,23 @@ class Resize(nn.Module, FvcoreCounted):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns features [B, factor * H, factor * W, C] of `x` [B, H, W, C]."""
         height, width = x.shape[1:3]
-        if self.factor < 1:  # whole numbers: sizes may be symbolic
+        if self.factor < 1:  # integer division: sizes may be symbolic
             divisor = round(1 / self.factor)
             return resize_aligned(x, (height // divisor, width // divisor))
         factor = round(self.factor)
         return resize_aligned(x, (factor * height, factor * width))
 
     def fvcore_macs(self, x: jax.Array) -> int:
-        """Returns fvcore's count of one call: four per element of the result."""
+        """Returns fvcore's count for one call: four per element of the result."""
         return int(4 * self.factor**2 * x.size)
 
 
 class Downsample(Layer):
-    """Half the size: 3x3 convolution, bilinear resize, PReLU, optional layer norm.
+    """Halves the size: 3x3 convolution, bilinear resize, PReLU, optional layer norm.
 
     Attributes:
         features: number of output channels.
-        norm: whether a layer norm ends it.
+        norm: whether to end with a layer norm.
     """
 
     features: int
@@ -166,11 +166,11 @@ class Downsample(Layer):
 
 
 class Upsample(Layer):
-    """Twice the size, merged with a skip: 3x3 convolution, resize, 1x1, PReLU.
+    """Doubles the size and merges a skip: 3x3 convolution, resize, 1x1, PReLU.
 
     Attributes:
         features: number of output channels.
-        norm: whether a layer norm ends it.
+        norm: whether to end with a layer norm.
     """
 
     features: int
@@ -193,13 +193,13 @@ class Upsample(Layer):
 
 
 def _finish(x, norm, types):
-    """The end of `Downsample` and `Upsample`, called inside of them."""
+    """Applies the PReLU and the optional norm that end both resamplers."""
     x = nn.PReLU(types["param_dtype"], negative_slope_init=0.25, name="prelu")(x)
     return layers.LayerNorm(name="norm", **types)(x) if norm else x
 
 
 class EdgeConv(Layer):
-    """3x3 convolution without bias whose border repeats the outermost pixels."""
+    """3x3 convolution without bias and with replicate padding."""
 
     features: int
 
@@ -217,17 +217,17 @@ class EdgeConv(Layer):
 
 
 class Branch(Layer):
-    """One of the two branches: in, three times down and up, six LCAs, out.
+    """One of the two branches: embedding, three levels down and up, six LCAs, output.
 
-    The parts are numbered as in the paper and the authors' code, from 1.
+    Submodules are numbered from 1, as in the paper and the authors' code.
 
     Attributes:
-        features: channels that come out, 1 for intensity and 2 for colour.
+        features: number of output channels, 1 for intensity and 2 for colour.
         widths: see `CIDNet`.
         num_heads: see `CIDNet`.
         residual: see `LightenCrossAttention`.
         norm: see `CIDNet`.
-        reallocate: the slot of the attentions from the fourth LCA on.
+        reallocate: slot in the attentions from the fourth LCA on.
     """
 
     features: int
@@ -238,7 +238,7 @@ class Branch(Layer):
     reallocate: ModuleFactory = Identity
 
     def setup(self):
-        """Builds all parts."""
+        """Builds the submodules."""
         types, levels = self.types, (1, 2, 3)
         self.embedding = EdgeConv(self.widths[0], **types)
         self.down = {
@@ -273,9 +273,9 @@ TORCH_LCA_KEYS = {
     "gdfn.dwconv2": "feed_forward/second",
     "gdfn.project_out": "feed_forward/contract",
 }
-"""Names of one LCA, as the official code has them and as they are here.
+"""Parameter names of one LCA: official name -> ours.
 
-The authors' `ffn` is the attention, and `gdfn` the feed-forward part.
+The authors' `ffn` is the attention, and their `gdfn` the feed-forward network.
 """
 
 _TORCH_END_KEYS = {"prelu.weight": "prelu/negative_slope", "norm": "norm"}
@@ -304,16 +304,16 @@ TORCH_KEYS = _torch_keys()
 def infer_spec(
     shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Returns the fields of CIDNet that an official checkpoint tells.
+    """Infers the fields of CIDNet from an official checkpoint.
 
-    The test options leave no trace: saturation and alpha are taken to be 1.
+    A checkpoint does not record the test options; they are assumed to be 1.
 
     Args:
         shapes: official state-dict keys to shapes.
-        given: fields that are known beforehand.
+        given: fields that are already known.
 
     Raises:
-        ValueError: if a width or a number of heads is not to be seen and not given.
+        ValueError: if a width or a number of heads is neither given nor inferable.
     """
 
     def read(field, keys):
@@ -321,8 +321,8 @@ def infer_spec(
         if len(found) < len(keys) and field not in given:
             missing = [key for key in keys if key not in shapes]
             raise ValueError(
-                f"The checkpoint has no {listed(missing)}, from which CIDNet's "
-                f"{field} are read."
+                f"The checkpoint has no {listed(missing)}, so CIDNet's {field} cannot "
+                f"be inferred; give them as {field!r}."
             )
         return tuple(found)
 
@@ -364,7 +364,7 @@ WEIGHTS = {
 
 SIZES = {
     "paper": {},
-    # With the settings of the ADR paper for this backbone.
+    # The ADR paper's settings for this backbone.
     "adr": {
         "reallocate": {
             "name": "adr",
@@ -372,7 +372,7 @@ SIZES = {
             "conv": {"name": "orthogonal", "embedding_dim": 64},
         }
     },
-    # Not the authors': trains in minutes on two CPU cores.
+    # Not from the paper: trains in minutes on two CPU cores.
     "small": {"widths": (12, 12, 24, 48)},
 }
 
@@ -392,16 +392,16 @@ CARD = ModelCard(
 
 @register("cidnet", CARD)
 class CIDNet(Backbone, Layer):
-    """CIDNet; its defaults are the configuration of all published weights.
+    """CIDNet; the defaults match all published weights.
 
-    The image is taken apart into intensity and colour, each with its own branch. Six
-    pairs of blocks pass on between the branches what each one sees. As in the authors'
-    code, the second pair serves the skips only, and the intensity's part of the fifth
-    one nothing at all: its parameters exist, but nothing is computed with them.
+    The image is split into intensity and colour, each processed by its own branch. Six
+    pairs of LCAs exchange features between the branches. As in the authors' code, the
+    second pair feeds only the skips, and the output of the fifth intensity LCA is never
+    used: its parameters exist, but it is not computed.
 
-    The split for wrappers lies behind the fourth pair, at the bottleneck. The features
-    are those of the intensity branch, [B, H / 8, W / 8, widths[3]]; those of the colour
-    branch are in the context.
+    Wrappers split the model after the fourth pair, at the bottleneck. The features are
+    those of the intensity branch, [B, H / 8, W / 8, widths[3]]; the context holds those
+    of the colour branch.
 
     `Outputs.aux["density_k"]`, a scalar, is the exponent of the colour space, for
     losses in that space.
@@ -409,23 +409,22 @@ class CIDNet(Backbone, Layer):
     Source: Yan, Feng et al., HVI: A New Color Space for Low-light Image Enhancement,
     CVPR 2025, Fig. 4; the authors' code where it differs from the figure (the second
     and fifth pair).
-    Differs: the input is never padded or cropped here, see `llie_jax.inference`. Hues
+    Differs: the model never pads or crops its input, see `llie_jax.inference`. Hues
     just below red keep their colour, see `llie_jax.image.hvi`.
 
     Attributes:
         widths: channels at full, 1/2, 1/4 and 1/8 resolution.
-        num_heads: attention heads at each of these levels; at full resolution there is
-            no attention, and the number has no effect.
+        num_heads: attention heads at each level. The first has no effect, since there
+            is no attention at full resolution.
         norm: whether a layer norm follows each change of resolution.
-        saturation: factor of the result's saturation, at inference only. The authors
-            use 1.3 on LOL-v1.
-        alpha: factor of the result, at inference only. The authors use 0.8 to 0.84 on
+        saturation: factor on the saturation of the output, at inference only. The
+            authors use 1.3 on LOL-v1.
+        alpha: factor on the output, at inference only. The authors use 0.8 to 0.84 on
             LOL-v2 real, chosen on its test set.
-        gamma: exponent of the input, at inference only.
-        reallocate: the slot of each attention from the fourth pair on, given the
+        gamma: exponent applied to the input, at inference only.
+        reallocate: slot in each attention from the fourth pair on; it receives the
             concatenated query, key and value features.
-        dtype: computation dtype. The colour space, norms and scores are float32
-            whatever it is.
+        dtype: computation dtype. The colour space, norms and scores always use float32.
     """
 
     widths: tuple[int, ...] = (36, 36, 72, 144)
@@ -441,7 +440,7 @@ class CIDNet(Backbone, Layer):
     test_options = ("saturation", "alpha", "gamma")
 
     def setup(self):
-        """Builds all parts; raises ValueError if the fields do not fit together."""
+        """Builds the submodules; raises ValueError if the fields are inconsistent."""
         widths, heads = self.widths, self.num_heads
         if len(widths) != 4 or len(heads) != 4:
             raise ValueError(
@@ -471,7 +470,7 @@ class CIDNet(Backbone, Layer):
     def encode(self, image: jax.Array, *, target=None, train: bool = False):
         """Returns the bottleneck features and what `decode` needs; see `Backbone`.
 
-        In training, `gamma` is left out.
+        `gamma` applies at inference only.
         """
         del target
         self.check_image(image)
@@ -482,25 +481,25 @@ class CIDNet(Backbone, Layer):
         full = self.intensity.embedding(x[..., 2:]), self.colour.embedding(x)
         half = self._exchange(1, self._down(1, full))
         x = self._down(2, half)
-        quarter = self._exchange(2, x)  # for the skips; the way down takes its input
+        quarter = self._exchange(2, x)  # for the skips only; the next level reads x
         x = self._exchange(3, self._down(3, x))
         features, colour = self._exchange(4, x)
         skips = {"full": full, "half": half, "quarter": quarter}
         return features, {"hvi": hvi, "colour": colour, "skips": skips}
 
     def decode(self, features: jax.Array, context, *, train: bool = False) -> Outputs:
-        """Returns the outputs for features and context as `encode` gives them.
+        """Returns the outputs for the features and context from `encode`.
 
         Args:
             features: of the intensity branch.
             context: from `encode`.
-            train: True leaves `saturation` and `alpha` out.
+            train: True ignores `saturation` and `alpha`.
         """
         skips = context["skips"]
         x = self._up(3, (features, context["colour"]), skips["quarter"])
         intensity, colour = x
-        # The authors' code computes the intensity's part and never reads it. Only its
-        # parameters are made here, because published checkpoints hold them.
+        # The authors' code computes this LCA and never reads the result. Here only its
+        # parameters are created, because published checkpoints contain them.
         if self.is_initializing():
             self.intensity.lca["5"](intensity, colour)
         x = intensity, self.colour.lca["5"](colour, intensity)

@@ -83,9 +83,9 @@ class SpatialAttention(Layer):
     Source: DarkIR, Sections 3.1 and 3.2.
 
     Attributes:
-        dilations: one 3x3 depthwise branch for each.
-        before: slot of a further convolution in front of the expansion.
-        after: slot of a further convolution behind it.
+        dilations: one 3x3 depthwise branch per dilation.
+        before: slot for a convolution before the expansion.
+        after: slot for a convolution after the expansion.
     """
 
     dilations: tuple[int, ...] = (1,)
@@ -112,8 +112,8 @@ class EncoderBlock(Layer):
     Source: DarkIR, Fig. 3 and Section 3.1.
 
     Attributes:
-        extra_depthwise: adds the depthwise convolution before the expansion.
-        frequency_gate: False leaves the gate out (ablation).
+        extra_depthwise: whether to add a depthwise convolution before the expansion.
+        frequency_gate: False omits the gate (ablation).
     """
 
     extra_depthwise: bool = True
@@ -150,8 +150,8 @@ class DecoderBlock(Layer):
 
     Attributes:
         dilations: dilations of the depthwise branches.
-        extra_depthwise: adds the 3x3 convolution after the expansion. It works on
-            pairs of channels, as in the official code, and not on single ones.
+        extra_depthwise: whether to add a 3x3 convolution after the expansion, in groups
+            of two channels as in the official code.
     """
 
     dilations: tuple[int, ...] = (1, 4, 9)
@@ -182,7 +182,7 @@ class DecoderBlock(Layer):
 
 
 class Upsample(Layer):
-    """Twice the size, half the channels: 1x1 convolution, then pixel shuffle."""
+    """Doubles the size, halves the channels: 1x1 convolution, then pixel shuffle."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -205,7 +205,7 @@ TORCH_BLOCK_KEYS = {
     "norm2": "norm2",
     "gamma": "gamma",
 }
-"""Names in every block, as the official code has them and as they are here."""
+"""Parameter names that all blocks share: official name -> ours."""
 
 TORCH_ENCODER_KEYS = TORCH_BLOCK_KEYS | {
     "extra_conv": "spatial/before",
@@ -241,19 +241,18 @@ _PAPER_DILATIONS = {1: (1,), 3: (1, 4, 9)}
 def infer_spec(
     shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Returns the fields of DarkIR that an official checkpoint tells.
+    """Infers the fields of DarkIR from an official checkpoint.
 
-    The dilations leave no trace but their number: one is taken to be 1, three are the
-    paper's 1, 4, 9. A stage of which there is no key is taken to have one block, so
-    that a checkpoint with a stage missing does not fit; a stage without blocks has to
-    be given.
+    A checkpoint records only the number of dilations: one is assumed to be 1, three to
+    be the paper's 1, 4, 9. Stages without keys are assumed to have one block, so that a
+    checkpoint with a missing stage fails to load; give a stage without blocks yourself.
 
     Args:
         shapes: official state-dict keys to shapes.
-        given: fields that are known beforehand.
+        given: fields that are already known.
 
     Raises:
-        ValueError: if the width is not to be seen, or the dilations are neither given
+        ValueError: if the width cannot be inferred, or the dilations are neither given
             nor the paper's.
     """
 
@@ -271,8 +270,8 @@ def infer_spec(
     ]
     if not widths and "width" not in given:
         raise ValueError(
-            "The checkpoint has neither 'intro' nor 'ending', from which DarkIR's "
-            "width is read."
+            "The checkpoint has neither 'intro' nor 'ending', so DarkIR's width cannot "
+            "be inferred; give it as 'width'."
         )
     levels = max(1, *map(count, ("encoders", "downs", "ups", "decoders")))
     fields = {
@@ -291,8 +290,8 @@ def infer_spec(
         fields["dilations"] = _PAPER_DILATIONS[branches]
     elif branches and "dilations" not in given:
         raise ValueError(
-            f"The decoder has {branches} branches, but tensors do not tell their "
-            f"dilations. Give them, for example {{'dilations': {[1] * branches}}}."
+            f"The decoder has {branches} branches, but a checkpoint does not record "
+            f"their dilations; give them, such as {{'dilations': {[1] * branches}}}."
         )
     return fields
 
@@ -334,7 +333,7 @@ WEIGHTS = {
 SIZES = {
     "m": {},
     "l": {"width": 64},
-    # Not the authors': trains in minutes on two CPU cores.
+    # Not from the paper: trains in minutes on two CPU cores.
     "small": {
         "width": 8,
         "encoder_blocks": (1, 1, 1),
@@ -372,28 +371,28 @@ CARD = ModelCard(
 
 @register("darkir", CARD)
 class DarkIR(Backbone, Layer):
-    """DarkIR, a U-shaped network; its defaults are DarkIR-m, `width=64` is DarkIR-l.
+    """DarkIR, a U-shaped network; the defaults are DarkIR-m, `width=64` is DarkIR-l.
 
-    The split for wrappers lies behind the encoder of the bottleneck: the features are
-    the ones that the paper calls `x_light`, [B, H / 8, W / 8, 8 * width].
+    Wrappers split the model after the encoder of the bottleneck: the features are the
+    paper's `x_light`, [B, H / 8, W / 8, 8 * width].
 
     `Outputs.aux["guide"]` [B, H / 8, W / 8, 3] is the side output for the
-    low-resolution loss. Its head belongs to training only.
+    low-resolution loss. Its head is used in training only.
 
     Source: Feijoo et al., DarkIR, CVPR 2025, Fig. 2 and Section 3.
-    Differs: the input is never padded or cropped here, see `llie_jax.inference`.
+    Differs: the model never pads or crops its input, see `llie_jax.inference`.
 
     Attributes:
-        width: channels at full resolution; each level has twice as many.
+        width: channels at full resolution; each level doubles them.
         encoder_blocks: blocks per encoder level, fine to coarse.
         middle_encoder_blocks: encoder blocks of the bottleneck.
         middle_decoder_blocks: decoder blocks of the bottleneck.
         decoder_blocks: blocks per decoder level, coarse to fine.
         dilations: branches of the decoder's attention.
-        extra_depthwise: the additional 3x3 convolution of each block.
-        frequency_gate: False leaves the frequency MLP out (ablation).
+        extra_depthwise: whether each block has its additional 3x3 convolution.
+        frequency_gate: False omits the frequency MLP (ablation).
         dtype: computation dtype. The frequency MLP, means, norms and the final sum
-            are computed in float32 whatever it is.
+            always use float32.
     """
 
     width: int = 32
@@ -409,11 +408,11 @@ class DarkIR(Backbone, Layer):
 
     @property
     def multiple(self) -> int:
-        """The number that must divide height and width."""
+        """The required divisor of height and width."""
         return 2 ** len(self.encoder_blocks)
 
     def setup(self):
-        """Builds all parts; raises ValueError if the fields do not fit together."""
+        """Builds the submodules; raises ValueError if the fields are inconsistent."""
         levels = len(self.encoder_blocks)
         if levels < 1 or len(self.decoder_blocks) != levels:
             raise ValueError(
@@ -467,7 +466,7 @@ class DarkIR(Backbone, Layer):
         return x, {"image": image, "skips": skips}
 
     def decode(self, features: jax.Array, context, *, train: bool = False) -> Outputs:
-        """Returns the outputs for features and context as `encode` gives them."""
+        """Returns the outputs for the features and context from `encode`."""
         del train
         guide = self.guide_head(features).astype(jnp.float32)
         x = self.middle_decoder(features) + features

@@ -1,11 +1,11 @@
-"""LFPV: learnable feature patches and vectors, a bank beside any backbone.
+"""LFPV: learnable feature patches and vectors, a feature bank for any backbone.
 
-In training, a few values of the backbone's features flow into the bank, and the bank
-flows back into the features. At inference the bank is read only: a lookup that costs
-next to nothing. The parts are in `llie_jax.nn.feature_bank`.
+In training, samples of the backbone's features update the bank, and what is read from
+the bank is added to the features. At inference the bank is only read, at almost no
+cost. The building blocks are in `llie_jax.nn.feature_bank`.
 
 Source: Learnable Feature Patches and Vectors for Boosting Low-light Image Enhancement
-without External Knowledge, ICCV 2025, and the authors' code where it says more.
+without External Knowledge, ICCV 2025; the authors' code where the paper is silent.
 """
 
 import math
@@ -24,13 +24,13 @@ from llie_jax.registry import register
 from llie_jax.types import Dtype, ModuleFactory, Outputs
 
 STATE = "lfpv"
-"""The collection of the bank, and the stream of its random positions."""
+"""The name of the bank's collection, and of its random stream."""
 
 POSITIONS = ("shared", "per_sample")
 
 
 class _Project(nn.Module):
-    """A 1x1 convolution if the features are wider than the bank may be."""
+    """A 1x1 convolution if the features have more channels than the bank may have."""
 
     width: int | None
     param_dtype: Dtype
@@ -71,7 +71,7 @@ TORCH_KEYS = (
         "norm_patch2": "updaters/patch/mutual_norm",
     }
     | {
-        # In the official sequence a ReLU follows each convolution and its norm.
+        # In the official `nn.Sequential`, a ReLU follows each convolution and norm.
         f"{network}.{3 * i + place}": f"updaters/{name}/{layer}_{i}"
         for network, name in _TORCH_UPDATERS.items()
         for place, layer in enumerate(("conv", "norm"))
@@ -83,19 +83,19 @@ TORCH_KEYS = (
 def infer_spec(
     shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Returns the fields that an official checkpoint, with SNR-Net inside, tells.
+    """Infers the fields of LFPV from an official checkpoint, with SNR-Net inside.
 
     Args:
         shapes: official state-dict keys to shapes.
-        given: fields that are known beforehand.
+        given: fields that are already known.
 
     Raises:
         ValueError: if the bank or a size of the backbone cannot be inferred.
     """
     if "common_feature_patch" not in shapes:
         raise ValueError(
-            "The checkpoint has no 'common_feature_patch', from which the sizes of "
-            "LFPV's bank are read."
+            "The checkpoint has no 'common_feature_patch', so the sizes of LFPV's bank "
+            "cannot be inferred; give a checkpoint of LFPV."
         )
     num_nodes, width, patch_size, _ = shapes["common_feature_patch"]
     backbone = {"name": "snr_net", **dict(given.get("backbone", {}))}
@@ -111,7 +111,7 @@ def infer_spec(
 
 SIZES = {
     "snr_net": {},
-    # Not the authors': trains in minutes on two CPU cores.
+    # Not from the paper: trains in minutes on two CPU cores.
     "snr_net_small": {"backbone": {"name": "snr_net", **snr_net.SIZES["small"]}},
 }
 
@@ -125,7 +125,7 @@ CARD = ModelCard(
     torch=TorchKeys(
         TORCH_KEYS,
         infer_spec,
-        # Running averages of batch norms that always take the batch's statistics.
+        # Running averages of batch norms that always use batch statistics.
         unused=("*.running_mean", "*.running_var", "*.num_batches_tracked"),
     ),
     verified="official code, random weights: 5e-5; bank 2e-5",
@@ -135,45 +135,46 @@ CARD = ModelCard(
 
 @register("lfpv", CARD)
 class LFPV(Wrapper):
-    """A backbone with a bank of learnable vectors and patches behind its encoder.
+    """A backbone with a bank of learnable vectors and patches after its encoder.
 
-    The features F of the backbone's `encode` become F + R_v + R_p, what the bank's
-    vectors and patches hold for each pixel and each patch; the backbone's `decode` goes
-    on from there. Vectors `c_v` [l, c] and patches `c_p` [l, k, k, c] are in the
-    collection `lfpv`. They are state and not parameters: each training step samples the
-    features at random positions and moves the bank by what small networks, the
-    updaters, make of it. A bank of zeros leaves the backbone's image unchanged.
+    The features F from the backbone's `encode` become F + R_v + R_p, where R_v is read
+    from the bank's vectors for each pixel and R_p from its patches for each patch; the
+    backbone's `decode` continues from there. Vectors `c_v` [l, c] and patches `c_p`
+    [l, k, k, c] are in the collection `lfpv`. They are state, not parameters: each
+    training step samples the features at random positions, and small networks, the
+    updaters, compute the new bank from the samples and the old one. A bank of zeros
+    leaves the backbone's image unchanged.
 
-    `Outputs` are those of the changed features. In training, those of the plain ones
-    are there too: `aux["backbone_image"]`, and each `aux[NAME]` of the backbone as
-    `aux["backbone_NAME"]`. Two loss terms train both.
+    `Outputs` are decoded from the changed features. In training, the outputs of the
+    plain features are included: `aux["backbone_image"]`, and each `aux[NAME]` of the
+    backbone as `aux["backbone_NAME"]`, so that two loss terms train both.
 
-    The split of the backbone decides where the bank sits; CIDNet's is in its intensity
-    branch. With several devices, batch statistics and updates are averaged over all of
-    them, and all draw the same positions, so that the bank is the same everywhere.
+    The bank sits where the backbone splits; for CIDNet, in the intensity branch. With
+    several devices, batch statistics and updates are averaged and random draws are
+    shared, so that every device holds the same bank.
 
     Source: the paper; the authors' code, whose backbone is SNR-Net.
-    Differs: the bank gets no gradient. In the authors' code a misspelt name leaves it
-    with the optimizer, which shifts it by about the learning rate in each step. Wide
-    features pass a 1x1 convolution on their way to the bank and one back. With averaged
-    parameters (`ema`), the bank is still the one of the last step.
+    Differs: the bank receives no gradient; in the authors' code a misspelt name leaves
+    it in the optimizer, which shifts it by about the learning rate in each step. 1x1
+    convolutions project wide features to the width of the bank and back. Parameter
+    averaging (`ema`) does not include the bank, which is always that of the last step.
 
     Attributes:
-        backbone: the model inside; its parameters are under `backbone`.
-        num_nodes: vectors l, and as many patches.
+        backbone: the wrapped model; its parameters are under `backbone`.
+        num_nodes: number l of vectors, and of patches.
         patch_size: rows and columns k of a patch.
-        bank_width: channels of the bank at most. Wider features are projected to it and
-            back; None never projects, as in the paper. The updaters hold about 1660
-            times its square.
-        update_rule: the slot of the rule: "released" is that of the authors' code,
-            "paper" that of the paper.
+        bank_width: maximum channels of the bank. Wider features are projected to it and
+            back; None never projects, as in the paper. The updaters have about
+            1660 * bank_width**2 parameters.
+        update_rule: slot for the update rule: "released" follows the authors' code,
+            "paper" the paper.
         norms: see `feature_bank.Query`.
-        positions: "shared" samples the same places of all images of a batch, as in the
-            authors' code, "per_sample" different ones of each.
-        positions_per_map: samples of each feature map; the authors' code takes one.
-        updaters: False builds a model without them, which cannot be trained.
-        param_dtype: storage dtype of the parameters. Whatever the backbone's dtype is,
-            the bank computes in float32.
+        positions: "shared" samples all images of a batch at the same positions, as in
+            the authors' code; "per_sample" draws positions for each image.
+        positions_per_map: samples per feature map; the authors' code takes one.
+        updaters: False omits the updaters, which only training needs.
+        param_dtype: storage dtype of the parameters; the bank always computes in
+            float32.
         axis_name: mesh axis over which a training step is mapped.
     """
 
@@ -194,12 +195,12 @@ class LFPV(Wrapper):
 
     @property
     def feature_stride(self) -> int:
-        """Height and width of the image over those of the backbone's features."""
+        """The feature stride of the backbone."""
         return self.backbone.feature_stride
 
     @property
     def multiple(self) -> int:
-        """The number that must divide height and width: the features hold patches."""
+        """The required divisor of height and width: patches tile the features."""
         _check(self)
         return math.lcm(self.backbone.multiple, self.feature_stride * self.patch_size)
 
@@ -229,18 +230,19 @@ class LFPV(Wrapper):
 
         Args:
             image: the images.
-            target: passed on to the backbone's `encode`.
-            train: also decodes the plain features, moves the bank and stores it where
-                the collection `lfpv` is mutable. Draws from the stream `lfpv`.
-            positions: in place of random ones, for `vector` and `patch`: upper left
+            target: passed to the backbone's `encode`.
+            train: True also decodes the plain features and updates the bank, which is
+                stored if the collection `lfpv` is mutable. Draws from the stream
+                `lfpv`.
+            positions: replace the random positions of `vector` and `patch`: upper left
                 pixels (row, column) in the features, see `feature_bank.sample`.
-            partners: in place of random ones: numbers of nodes [num_nodes] for `vector`
-                and `patch`; only rule "released" has partners.
-            **inputs: passed on to the backbone's `encode`, such as SNR-Net's `snr_map`.
+            partners: replace the random partners of `vector` and `patch`: node indices
+                [num_nodes]; only the rule "released" uses partners.
+            **inputs: passed to the backbone's `encode`, such as SNR-Net's `snr_map`.
 
         Raises:
-            ValueError: if the image has another shape or size, the bank is that of
-                another width, or there is nothing to train with.
+            ValueError: if the image or the bank has the wrong shape, or updaters or
+                random keys are missing in training.
         """
         self.check_image(image)
         inputs = {"target": target, **inputs}
@@ -249,11 +251,11 @@ class LFPV(Wrapper):
             return self.backbone.decode(self._through_bank(features), context)
         if not self.updaters:
             raise ValueError(
-                "This LFPV model has no updaters, as one from a release file. To go "
-                "on training, build it with updaters=True and begin with "
-                'config.init_from and config.init_missing="params/updaters/*".'
+                "This LFPV model has no updaters, as is the case for release files. To "
+                "train it, build it with updaters=True and set config.init_from and "
+                'config.init_missing="params/updaters/*".'
             )
-        # Apart from this module's scope, so that a backbone with state counts one step.
+        # Outside this module's scope, so that a stateful backbone counts one step.
         plain = self.backbone.clone(parent=None).apply(
             self.backbone.variables,
             features,
@@ -271,7 +273,7 @@ class LFPV(Wrapper):
         return outputs.replace(aux={**outputs.aux, **aux})
 
     def assign(self, image: jax.Array, **inputs: jax.Array):
-        """Returns how much each place takes of each node, see `feature_bank.Query`.
+        """Returns the attention weights over the bank; see `feature_bank.Query.assign`.
 
         Args:
             image: images [B, H, W, 3] in [0, 1].
@@ -285,7 +287,7 @@ class LFPV(Wrapper):
         return (
             f"LFPV on {type(self.backbone).__name__} needs multiples of "
             f"{self.multiple}: the features have 1/{self.feature_stride} of the "
-            "image's size, and must divide into patches of "
+            "image's size and must divide into patches of "
             f"{self.patch_size} x {self.patch_size}"
         )
 
@@ -293,9 +295,9 @@ class LFPV(Wrapper):
     def _through_bank(
         self, features, *, train=False, positions=None, partners=None, only_shares=False
     ):
-        """Returns the features with what the bank has for them, or only its shares.
+        """Returns the features plus the bank's readout, or only the attention weights.
 
-        In training the bank moves first, and is stored where it is mutable.
+        In training the bank is updated first, and stored if it is mutable.
         """
         types = dict(param_dtype=self.param_dtype)
         projected = _Project(self.bank_width, **types, name="project")(features)
@@ -336,9 +338,9 @@ class LFPV(Wrapper):
             if variable.value.shape != shape:
                 raise ValueError(
                     f"The bank's {name} is {variable.value.shape}, but the features of "
-                    f"{type(self.backbone).__name__} ask for {shape}: nodes, rows and "
-                    "columns, channels. Give the backbone the width that the bank was "
-                    "trained with."
+                    f"{type(self.backbone).__name__} need {shape} (nodes, rows and "
+                    "columns, channels). Build the backbone with the width that the "
+                    "bank was trained with."
                 )
             found.append(variable)
         return found
@@ -361,7 +363,7 @@ class LFPV(Wrapper):
         room, count = jnp.asarray(size) - side + 1, self.positions_per_map
         if self.positions == "shared":
             return jnp.broadcast_to(self._random((count, 2), room), (batch, count, 2))
-        # Those of all devices, so that it does not matter how many there are.
+        # Drawn for all devices, so that their number does not matter.
         devices, device = 1, 0
         if self.axis_name is not None:
             devices = jax.lax.axis_size(self.axis_name)
@@ -375,19 +377,19 @@ class LFPV(Wrapper):
         return {kind: self._random((count,), count) for kind in feature_bank.KINDS}
 
     def _random(self, shape, limit):
-        """Returns integers from 0 up to below the limit; zeros in initialisation."""
+        """Returns random integers in [0, limit); zeros during initialisation."""
         if self.is_initializing():
             return jnp.zeros(shape, jnp.int32)
         if not self.has_rng(STATE):
             raise ValueError(
-                "LFPV draws positions and partners in training: give "
-                'rngs={"lfpv": key}, or both of them.'
+                "LFPV draws positions and partners in training: pass "
+                'rngs={"lfpv": key}, or pass both.'
             )
         return jax.random.randint(self.make_rng(STATE), shape, 0, limit)
 
 
 def _check(model: LFPV) -> None:
-    """Raises ValueError if a field of the model is impossible."""
+    """Raises ValueError if a field of the model is invalid."""
     if model.positions not in POSITIONS:
         raise ValueError(
             f"Unknown positions {model.positions!r}."

@@ -24,7 +24,7 @@ from llie_jax.types import ModuleFactory, Outputs
 class BiasFreeNorm(Layer):
     """Divides by the standard deviation of each pixel's channels, in float32.
 
-    Source: the official code, which takes the deviation about the mean, but does not
+    Source: the official code, which computes the deviation about the mean but does not
     subtract the mean.
 
     Attributes:
@@ -45,14 +45,14 @@ class BiasFreeNorm(Layer):
 
 
 class ChannelAttention(Layer):
-    """Attention between channels, of features mixed by a depthwise convolution (MDTA).
+    """Attention between channels, after a depthwise convolution (MDTA).
 
     Source: Restormer, Eq. (1) and Fig. 2 (a).
 
     Attributes:
         num_heads: number of heads.
         use_bias: whether the convolutions add a bias.
-        reallocate: the slot that rewrites query, key and value [B, H, W, 3C].
+        reallocate: slot that rewrites query, key and value, [B, H, W, 3C].
     """
 
     num_heads: int
@@ -116,16 +116,16 @@ class GatedFeedForward(Layer):
 
 
 class Block(Layer):
-    """Attention, then a feed-forward network, each behind a norm.
+    """Attention, then a feed-forward network, each preceded by a norm.
 
     Source: Restormer, Fig. 2.
 
     Attributes:
         num_heads: heads of the attention.
-        expansion: of the feed-forward network.
-        norm: the slot of both norms.
+        expansion: see `GatedFeedForward`.
+        norm: slot for both norms.
         use_bias: whether the convolutions add a bias.
-        reallocate: the attention's slot.
+        reallocate: see `ChannelAttention`.
     """
 
     num_heads: int
@@ -148,7 +148,7 @@ class Block(Layer):
 
 
 class Downsample(Layer):
-    """Half the size, twice the channels: convolution, then pixel unshuffle."""
+    """Halves the size, doubles the channels: convolution, then pixel unshuffle."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -160,7 +160,7 @@ class Downsample(Layer):
 
 
 class Upsample(Layer):
-    """Twice the size, half the channels: convolution, then pixel shuffle."""
+    """Doubles the size, halves the channels: convolution, then pixel shuffle."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -192,7 +192,7 @@ TORCH_BLOCK_KEYS = {
     "ffn.dwconv": "feed_forward/depthwise",
     "ffn.project_out": "feed_forward/contract",
 }
-"""Names of one block, as the official code has them and as they are here."""
+"""Parameter names of one block: official name -> ours."""
 
 TORCH_KEYS = {
     "patch_embed.proj": "embedding",
@@ -215,17 +215,17 @@ TORCH_KEYS = {
 def infer_spec(
     shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Returns the fields of Restormer that an official checkpoint tells.
+    """Infers the fields of Restormer from an official checkpoint.
 
-    A level of which there is no block is taken to have one, so that a checkpoint with
-    a level missing does not fit.
+    Levels without keys are assumed to have one block, so that a checkpoint with a
+    missing level fails to load.
 
     Args:
         shapes: official state-dict keys to shapes.
-        given: fields that are known beforehand.
+        given: fields that are already known.
 
     Raises:
-        ValueError: if the width is not to be seen.
+        ValueError: if the width cannot be inferred.
     """
 
     def blocks(level):
@@ -249,20 +249,20 @@ def infer_spec(
         fields["width"] = shapes["patch_embed.proj.weight"][0]
     elif "width" not in given:
         raise ValueError(
-            "The checkpoint has no 'patch_embed.proj', from which Restormer's width is "
-            "read."
+            "The checkpoint has no 'patch_embed.proj', so Restormer's width cannot be "
+            "inferred; give it as 'width'."
         )
     hidden = shapes.get("encoder_level1.0.ffn.project_out.weight")
     width = fields.get("width", given.get("width"))
     if hidden and int(width * Restormer.expansion) != hidden[1]:
-        # Rounded down, it gives the same number of channels at this level.
+        # Rounded down, this gives the same number of channels at this level.
         fields["expansion"] = hidden[1] / width
     return fields
 
 
 SIZES = {
     "paper": {},
-    # With the settings of the ADR paper for this backbone.
+    # The ADR paper's settings for this backbone.
     "adr": {
         "reallocate": {
             "name": "adr",
@@ -270,7 +270,7 @@ SIZES = {
             "conv": {"name": "orthogonal", "embedding_dim": 64},
         }
     },
-    # Not the authors': trains in minutes on two CPU cores.
+    # Not from the paper: trains in minutes on two CPU cores.
     "small": {
         "width": 8,
         "num_blocks": (1, 1, 1, 1),
@@ -297,29 +297,29 @@ CARD = ModelCard(
 
 @register("restormer", CARD)
 class Restormer(Backbone, Layer):
-    """Restormer; its defaults are the configuration of the paper.
+    """Restormer; the defaults are the paper's configuration.
 
-    The split for wrappers lies behind the latent level: the features are
+    Wrappers split the model after the latent level: the features are
     [B, H / 8, W / 8, 8 * width].
 
     Source: Zamir et al., Restormer, CVPR 2022, Fig. 2 and Section 3.
-    Differs: the input is never padded or cropped here, see `llie_jax.inference`.
+    Differs: the model never pads or crops its input, see `llie_jax.inference`.
 
     Attributes:
-        width: channels at full resolution; each level has twice as many. The finest
-            level of the decoder and the refinement have twice as many too.
+        width: channels at full resolution; each level doubles them. The finest level
+            of the decoder and the refinement have 2 * width.
         num_blocks: blocks of the four levels, fine to coarse; the last is the latent
-            one. The decoder has as many as the encoder.
-        num_refinement_blocks: blocks behind the decoder, at full resolution.
+            level. The decoder mirrors the encoder.
+        num_refinement_blocks: blocks after the decoder, at full resolution.
         num_heads: heads of the four levels.
-        expansion: hidden channels of the feed-forward networks over their input's.
-        norm: the slot of the norms: "with_bias", a layer norm, or "bias_free", without
+        expansion: hidden channels over input channels of the feed-forward networks.
+        norm: slot for the norms: "with_bias", a layer norm, or "bias_free", without
             mean and bias.
         use_bias: whether the convolutions add a bias; the first one and those
             that resize never do.
-        reallocate: the slot of each attention of decoder and refinement.
-        dtype: computation dtype. Lengths, scores, norms and the final sum are float32
-            whatever it is.
+        reallocate: slot in each attention of the decoder and the refinement.
+        dtype: computation dtype. Lengths, scores, norms and the final sum always use
+            float32.
         param_dtype: storage dtype of the parameters.
     """
 
@@ -336,7 +336,7 @@ class Restormer(Backbone, Layer):
     pad_mode = "reflect"
 
     def setup(self):
-        """Builds all parts; raises ValueError if the fields do not fit together."""
+        """Builds the submodules; raises ValueError if the fields are inconsistent."""
         self._check()
         types = self.types
         conv = functools.partial(layers.Conv, use_bias=self.use_bias, **types)
@@ -361,9 +361,9 @@ class Restormer(Backbone, Layer):
         self.encoder = [level(*numbers) for numbers in outer]
         self.downs = [Downsample(**types) for _ in outer]
         self.latent = level(*latent)
-        # Coarse to fine, as they run.
+        # Coarse to fine, the order of execution.
         self.ups = [Upsample(**types) for _ in outer]
-        # The finest level keeps the channels of both that it joins.
+        # The finest level keeps all channels of its concatenated inputs.
         self.fuse = [conv(width, (1, 1)) for width in reversed(widths[1:])]
         self.decoder = [level(*numbers, **slot) for numbers in reversed(outer)]
         self.refinement = level(self.num_refinement_blocks, self.num_heads[0], **slot)
@@ -402,7 +402,7 @@ class Restormer(Backbone, Layer):
         return self.latent(x), {"image": image, "skips": skips}
 
     def decode(self, features: jax.Array, context, *, train: bool = False) -> Outputs:
-        """Returns the outputs for features and context as `encode` gives them."""
+        """Returns the outputs for the features and context from `encode`."""
         del train
         x = features
         skips = reversed(context["skips"])

@@ -21,12 +21,12 @@ from llie_jax.types import ModuleFactory, Outputs, Pretrained
 
 
 class IlluminationEstimator(Layer):
-    """Illumination features, and the map that brightens the image, of an image.
+    """Estimates illumination features, and the map that brightens an image.
 
     There is no activation: the map is linear in the image.
 
-    Source: Retinexformer, Section 3.1 and Fig. 2. The official code's "depthwise"
-    convolution works on four groups of channels, and so does this one.
+    Source: Retinexformer, Section 3.1 and Fig. 2. As in the official code, the
+    "depthwise" convolution has four groups of channels.
 
     Attributes:
         width: number of illumination features.
@@ -47,7 +47,7 @@ class IlluminationEstimator(Layer):
 
 
 class PositionalBranch(Layer):
-    """Two depthwise convolutions with a GELU between: what stands where."""
+    """Positional embedding: two depthwise convolutions with a GELU between."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -61,15 +61,15 @@ class PositionalBranch(Layer):
 class IlluminationGuidedAttention(Layer):
     """Attention between channels whose values are multiplied by illumination (IG-MSA).
 
-    Unlike elsewhere, keys are the rows of the scores, and the softmax runs over
-    queries.
+    Unlike in other attentions, the rows of the scores are keys, and the softmax runs
+    over queries.
 
     Source: Retinexformer, Section 3.2; the official code for the order of the softmax.
 
     Attributes:
         num_heads: number of heads.
-        reallocate: the slot that rewrites query, key and value [B, H, W, 3C], before
-            the illumination; the positional branch reads the rewritten value too.
+        reallocate: slot that rewrites query, key and value, [B, H, W, 3C], before the
+            illumination; the positional branch reads the rewritten value too.
     """
 
     num_heads: int
@@ -87,7 +87,7 @@ class IlluminationGuidedAttention(Layer):
         types = self.types
 
         def linear(x, name, use_bias):
-            # The authors cut the distribution off at 100 standard deviations.
+            # The authors truncate at 100 standard deviations, which has no effect.
             layer = nn.Dense(
                 channels,
                 use_bias=use_bias,
@@ -95,7 +95,7 @@ class IlluminationGuidedAttention(Layer):
                 name=name,
                 **types,
             )
-            # In two dimensions: XLA's kernel gradient of more takes twice as long.
+            # As a matrix: with more axes, XLA's kernel gradient takes twice as long.
             return layer(x.reshape(-1, channels)).reshape(shape)
 
         query, key, value = (
@@ -115,7 +115,7 @@ class IlluminationGuidedAttention(Layer):
 
 
 class FeedForward(Layer):
-    """Four times the channels, a depthwise convolution, and back.
+    """Feed-forward network: expansion, depthwise convolution, contraction.
 
     Source: Retinexformer, Fig. 2; the official code for its layers.
 
@@ -138,14 +138,14 @@ class FeedForward(Layer):
 
 
 class Block(Layer):
-    """Attention, then a feed-forward network; only the latter has a norm in front.
+    """Attention, then a feed-forward network; a norm precedes only the latter.
 
     Source: Retinexformer, Fig. 2 and the official code, which has no norm before
     the attention.
 
     Attributes:
         num_heads: number of heads.
-        reallocate: the attention's slot.
+        reallocate: see `IlluminationGuidedAttention`.
     """
 
     num_heads: int
@@ -163,15 +163,15 @@ class Block(Layer):
 
 
 class Denoiser(Layer):
-    """U-shaped network that removes what brightening brings out (IGT).
+    """U-shaped network that removes the noise that brightening amplifies (IGT).
 
     Source: Retinexformer, Section 3.2 and Fig. 2.
 
     Attributes:
-        width: channels at full resolution; each level has twice as many, in heads of
-            `width` channels.
+        width: channels at full resolution; each level doubles them, in heads of `width`
+            channels.
         num_blocks: blocks per level, fine to coarse; the last is the bottleneck.
-        reallocate: the slot of each attention of the decoder.
+        reallocate: slot in each attention of the decoder.
     """
 
     width: int
@@ -179,7 +179,7 @@ class Denoiser(Layer):
     reallocate: ModuleFactory = attention.Identity
 
     def setup(self):
-        """Builds all parts."""
+        """Builds the submodules."""
         types = self.types
         conv = functools.partial(layers.Conv, use_bias=False, **types)
         down = functools.partial(conv, kernel_size=(4, 4), strides=2, padding=1)
@@ -197,7 +197,7 @@ class Denoiser(Layer):
         self.down = [down(2 * h * self.width) for h in heads]
         self.illumination_down = [down(2 * h * self.width) for h in heads]
         self.bottleneck = level(bottleneck_blocks, 2 ** len(blocks))
-        # Coarse to fine, as they run.
+        # Coarse to fine, the order of execution.
         self.up = [
             layers.ConvTranspose(h * self.width, **types) for h in reversed(heads)
         ]
@@ -236,14 +236,14 @@ class Denoiser(Layer):
 
 
 class Stage(Layer):
-    """From image to image: estimate the illumination, brighten, denoise.
+    """One stage: estimates the illumination, brightens and denoises.
 
     Source: Retinexformer, Section 3.1.
 
     Attributes:
         width: channels at full resolution.
         num_blocks: blocks per level of the denoiser.
-        reallocate: the slot of each attention of the decoder.
+        reallocate: slot in each attention of the decoder.
     """
 
     width: int
@@ -251,25 +251,25 @@ class Stage(Layer):
     reallocate: ModuleFactory = attention.Identity
 
     def setup(self):
-        """Builds all parts."""
+        """Builds the submodules."""
         types = self.types
         self.estimator = IlluminationEstimator(self.width, **types)
         self.denoiser = Denoiser(self.width, self.num_blocks, self.reallocate, **types)
 
     def encode(self, image: jax.Array):
-        """Returns the bottleneck's features and what `decode` needs besides them."""
+        """Returns the bottleneck's features and whatever else `decode` needs."""
         illumination, factor = self.estimator(image)
         brightened = image * factor.astype(jnp.float32) + image
         features, skips = self.denoiser.encode(brightened, illumination)
         return features, {"brightened": brightened, "skips": skips}
 
     def decode(self, features: jax.Array, context) -> jax.Array:
-        """Returns the image [B, H, W, 3] for features and context of `encode`."""
+        """Returns the image [B, H, W, 3] for the features and context from `encode`."""
         noise = self.denoiser.decode(features, context["skips"])
         return noise.astype(jnp.float32) + context["brightened"]
 
     def __call__(self, image: jax.Array) -> jax.Array:
-        """Returns the enhanced image of an image [B, H, W, 3]."""
+        """Returns the enhanced form of an image [B, H, W, 3]."""
         return self.decode(*self.encode(image))
 
 
@@ -291,7 +291,7 @@ TORCH_BLOCK_KEYS = {
     "1.fn.net.2": "feed_forward/depthwise",
     "1.fn.net.4": "feed_forward/contract",
 }
-"""Names of one block, as the official code has them and as they are here."""
+"""Parameter names of one block: official name -> ours."""
 
 TORCH_KEYS = {
     f"body.{{s}}.{torch_part}": f"stage_{{s}}/{part}"
@@ -321,17 +321,17 @@ TORCH_KEYS = {
 def infer_spec(
     shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Returns the fields of Retinexformer that an official checkpoint tells.
+    """Infers the fields of Retinexformer from an official checkpoint.
 
-    A level of which there is no block is taken to have one, so that a checkpoint with
-    a level missing does not fit.
+    Levels without keys are assumed to have one block, so that a checkpoint with a
+    missing level fails to load.
 
     Args:
         shapes: official state-dict keys to shapes.
-        given: fields that are known beforehand.
+        given: fields that are already known.
 
     Raises:
-        ValueError: if the width is not to be seen.
+        ValueError: if the width cannot be inferred.
     """
 
     def count(pattern):
@@ -356,8 +356,8 @@ def infer_spec(
         fields["width"] = embeddings[0]
     elif "width" not in given:
         raise ValueError(
-            "The checkpoint has no 'denoiser.embedding', from which Retinexformer's "
-            "width is read."
+            "The checkpoint has no 'denoiser.embedding', so Retinexformer's width "
+            "cannot be inferred; give it as 'width'."
         )
     return fields
 
@@ -382,7 +382,7 @@ WEIGHTS = {
 
 SIZES = {
     "paper": {},
-    # With the settings of the ADR paper for this backbone.
+    # The ADR paper's settings for this backbone.
     "adr": {
         "reallocate": {
             "name": "adr",
@@ -390,7 +390,7 @@ SIZES = {
             "conv": {"name": "orthogonal", "embedding_dim": 64},
         }
     },
-    # Not the authors': trains in minutes on two CPU cores.
+    # Not from the paper: trains in minutes on two CPU cores.
     "small": {"width": 8, "num_blocks": (1, 1, 1)},
 }
 
@@ -408,23 +408,22 @@ CARD = ModelCard(
 
 @register("retinexformer", CARD)
 class Retinexformer(Backbone, Layer):
-    """Retinexformer; its defaults are the configuration of all published LOL weights.
+    """Retinexformer; the defaults match all published LOL weights.
 
-    The split for wrappers lies behind the bottleneck of the last stage: the features
-    are [B, H / 4, W / 4, 4 * width]. Earlier stages run in `encode`.
+    Wrappers split the model after the bottleneck of the last stage: the features are
+    [B, H / 4, W / 4, 4 * width]. Earlier stages run in `encode`.
 
     Source: Cai et al., Retinexformer, ICCV 2023, Fig. 2 and Section 3.
-    Differs: the input is never padded or cropped here, see `llie_jax.inference`.
+    Differs: the model never pads or crops its input, see `llie_jax.inference`.
 
     Attributes:
-        width: channels at full resolution; each level has twice as many.
-        num_stages: how often the whole is repeated, each time with its own parameters.
+        width: channels at full resolution; each level doubles them.
+        num_stages: number of stages, each with its own parameters.
         num_blocks: blocks per level, fine to coarse; the last is the bottleneck. The
-            decoder has as many as the encoder.
-        reallocate: the slot of each attention of the decoders, given the concatenated
+            decoder mirrors the encoder.
+        reallocate: slot in each attention of the decoders; it receives the concatenated
             query, key and value features.
-        dtype: computation dtype. Images, lengths, scores and norms are float32 whatever
-            it is.
+        dtype: computation dtype. Images, lengths, scores and norms always use float32.
     """
 
     width: int = 40
@@ -436,11 +435,11 @@ class Retinexformer(Backbone, Layer):
 
     @property
     def multiple(self) -> int:
-        """The number that must divide height and width."""
+        """The required divisor of height and width."""
         return 2 ** (len(self.num_blocks) - 1)
 
     def setup(self):
-        """Builds all stages; raises ValueError if a field is impossible."""
+        """Builds the stages; raises ValueError if a field is invalid."""
         if self.width < 4 or self.width % 4:
             raise ValueError(
                 f"width={self.width}; the illumination estimator works on four groups "
@@ -450,8 +449,8 @@ class Retinexformer(Backbone, Layer):
             raise ValueError(f"num_stages={self.num_stages}; use at least 1.")
         if not self.num_blocks or min(self.num_blocks) < 1:
             raise ValueError(
-                f"num_blocks={self.num_blocks}; use at least one block per level, and "
-                "one level."
+                f"num_blocks={self.num_blocks}; use at least one level, and at least "
+                "one block per level."
             )
         self.stage = [
             Stage(self.width, self.num_blocks, self.reallocate, **self.types)
@@ -468,6 +467,6 @@ class Retinexformer(Backbone, Layer):
         return self.stage[-1].encode(image)
 
     def decode(self, features: jax.Array, context, *, train: bool = False) -> Outputs:
-        """Returns the outputs for features and context as `encode` gives them."""
+        """Returns the outputs for the features and context from `encode`."""
         del train
         return Outputs(self.stage[-1].decode(features, context))

@@ -25,13 +25,13 @@ _PATCH = 4
 """Side of the patches that are tokens of the transformer."""
 
 _SLOPE = 0.1
-_MASKED = -1e9  # finite: where all keys are masked, each counts the same
+_MASKED = -1e9  # finite: if all keys are masked, they have equal weights
 
 
 class ResidualBlock(Layer):
     """Two convolutions with a ReLU between, added to their input.
 
-    Source: the paper, Section 3.2; the kernels' small start is from the authors' code.
+    Source: the paper, Section 3.2; the small initialisation is from the authors' code.
     """
 
     @nn.compact
@@ -52,7 +52,7 @@ def _small_he(rng, shape, dtype):
 
 
 class MaskedAttention(Layer):
-    """Attention between tokens, of which some are no keys.
+    """Attention between tokens, only some of which are keys.
 
     Source: the paper, Eqs. (5) to (7).
 
@@ -69,9 +69,9 @@ class MaskedAttention(Layer):
         """Returns tokens of the same shape.
 
         Args:
-            tokens: in the order of the patches, [B, h, w, D].
-            is_key: boolean [B, h, w]. Where none of an image's tokens is one, all count
-                the same.
+            tokens: one per patch, [B, h, w, D].
+            is_key: boolean [B, h, w]. If no token of an image is a key, all have equal
+                weights.
         """
         types = self.types
         x = layers.CountedLayerNorm(name="norm", **types)(tokens)
@@ -97,10 +97,10 @@ class MaskedAttention(Layer):
 
 
 class FeedForward(Layer):
-    """Two linear layers with a ReLU between.
+    """Feed-forward network of two linear layers with a ReLU between.
 
     Attributes:
-        hidden: channels in between.
+        hidden: hidden channels.
     """
 
     hidden: int
@@ -139,14 +139,14 @@ class TransformerLayer(Layer):
 
 
 class Transformer(Layer):
-    """The long-range branch: layers on the tokens of a feature map.
+    """The long-range branch: a transformer on the patches of a feature map.
 
-    Tokens carry no position, as in the authors' code.
+    There is no positional encoding, as in the authors' code.
 
     Source: the paper, Section 3.3.
 
     Attributes:
-        num_layers: how many layers.
+        num_layers: number of layers.
         num_heads: heads of each attention.
         head_width: channels of each head.
         hidden: hidden channels of the feed-forward networks.
@@ -162,7 +162,7 @@ class Transformer(Layer):
         """Returns features of the same shape.
 
         Args:
-            features: [B, H, W, C], whose sides are multiples of 4.
+            features: [B, H, W, C]; H and W are multiples of 4.
             mask: [B, H, W, 1]; patches with a mean above 0.5 are keys.
         """
         # A token's values are in the order channel, row, column.
@@ -218,17 +218,18 @@ TORCH_KEYS = (
 def infer_spec(
     shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Returns the fields of SNR-Net that an official checkpoint tells.
+    """Infers the fields of SNR-Net from an official checkpoint.
 
-    The number of heads leaves no trace; the paper has eight. A branch of which there is
-    no key is taken to have one block, so that a checkpoint without it does not fit.
+    A checkpoint does not record the number of heads; the paper's eight are assumed.
+    Branches without keys are assumed to have one block, so that a checkpoint with a
+    missing branch fails to load.
 
     Args:
         shapes: official state-dict keys to shapes.
-        given: fields that are known beforehand.
+        given: fields that are already known.
 
     Raises:
-        ValueError: if a size is not to be seen, or the heads do not divide the
+        ValueError: if a size cannot be inferred, or the heads do not divide the
             channels of the attention.
     """
 
@@ -245,16 +246,16 @@ def infer_spec(
     unseen = [k for k, key in keys.items() if key not in shapes and k not in given]
     if unseen:
         raise ValueError(
-            f"The checkpoint has no {listed(keys[k] for k in unseen)}, from which "
-            f"SNR-Net's {listed(unseen)} are read."
+            f"The checkpoint has no {listed(keys[k] for k in unseen)}, so SNR-Net's "
+            f"{listed(unseen)} cannot be inferred; give them."
         )
     fields = {k: shapes[key][0] for k, key in keys.items() if key in shapes}
     heads = given.get("num_heads", SNRNet.num_heads)
     if "head_width" in fields:
         if heads < 1 or fields["head_width"] % heads:
             raise ValueError(
-                f"The attention has {fields['head_width']} channels, which {heads} "
-                "heads do not share evenly. Give their number, for example "
+                f"The attention's {fields['head_width']} channels are not divisible by "
+                f"{heads} heads; give the number of heads, for example "
                 "{'num_heads': 4}."
             )
         fields["head_width"] //= heads
@@ -269,7 +270,7 @@ def infer_spec(
 
 SIZES = {
     "paper": {},
-    # Not the authors': trains in minutes on two CPU cores.
+    # Not from the paper: trains in minutes on two CPU cores.
     "small": {
         "width": 16,
         "light_blocks": 2,
@@ -295,7 +296,7 @@ CARD = ModelCard(
     verified="official code, random weights: 1e-5",
     attention_layers=("transformer/*/attention",),
     feed_forward_layers=("transformer/*/feed_forward",),
-    # On most photographs no token is a key; then it does not matter how they compare.
+    # On most photographs no token is a key, and these have no effect.
     unused_parameters=tuple(
         f"transformer/*/attention/{part}/*" for part in ("query", "key")
     ),
@@ -304,30 +305,31 @@ CARD = ModelCard(
 
 @register("snr_net", CARD)
 class SNRNet(Backbone, Layer):
-    """SNR-Net; its defaults are the configuration of all published results.
+    """SNR-Net; the defaults match all published results.
 
-    The features at a quarter of the image's size take two ways: residual blocks, and a
-    transformer on patches. A map of the signal-to-noise ratio, guessed from the image,
-    says how much of each comes out where.
+    The features at a quarter of the image's size enter two branches: residual blocks,
+    and a transformer on patches. A map of the signal-to-noise ratio, estimated from the
+    image, blends the two pixel by pixel.
 
-    The split for wrappers lies before these two ways: the features are
+    Wrappers split the model before the two branches: the features are
     [B, H / 4, W / 4, width].
 
     Source: Xu et al., SNR-Aware Low-light Image Enhancement, CVPR 2022, Fig. 4.
-    Differs: nothing is resized here. The authors make the map at the image's own size
-    and then resize both; `snr_map` takes such a map, as the protocol `snr` does.
+    Differs: the model resizes nothing. The authors compute the map at the image's
+    original size and then resize both; the protocol `snr` passes such a map as
+    `snr_map`.
 
     Attributes:
         width: channels.
         front_blocks: residual blocks before the split.
-        light_blocks: residual blocks of the short way.
-        back_blocks: residual blocks behind both.
+        light_blocks: residual blocks of the short-range branch.
+        back_blocks: residual blocks after the blend.
         num_layers: layers of the transformer.
         num_heads: heads of its attention.
         head_width: channels of each head.
         hidden: hidden channels of its feed-forward networks.
-        dtype: computation dtype. The map, norms, scores and the final sum are float32
-            whatever it is.
+        dtype: computation dtype. The map, norms, scores and the final sum always use
+            float32.
     """
 
     width: int = 64
@@ -344,7 +346,7 @@ class SNRNet(Backbone, Layer):
     pad_mode = "reflect"
 
     def setup(self):
-        """Builds all parts; raises ValueError if a field is below 1."""
+        """Builds the submodules; raises ValueError if a field is below 1."""
         for name in (
             "width",
             "front_blocks",
@@ -387,17 +389,17 @@ class SNRNet(Backbone, Layer):
         train: bool = False,
         snr_map: jax.Array | None = None,
     ):
-        """Returns features at a quarter of the size and what `decode` needs besides.
+        """Returns features at a quarter of the size, and whatever else `decode` needs.
 
         Args:
             image: [B, H, W, 3] in [0, 1].
-            target: without effect.
-            train: without effect; SNR-Net computes the same in training.
-            snr_map: [B, H, W, 1] in [0, 1], in place of the image's own map.
+            target: ignored.
+            train: ignored; SNR-Net computes the same in training.
+            snr_map: [B, H, W, 1] in [0, 1]; computed from the image if None.
 
         Raises:
-            ValueError: if `image` or `snr_map` has another shape, or sides that the
-                model's `multiple` does not divide.
+            ValueError: if `image` or `snr_map` has the wrong shape, or `multiple` does
+                not divide their height and width.
         """
         del target, train
         self.check_image(image)
@@ -415,13 +417,13 @@ class SNRNet(Backbone, Layer):
         context = {
             "image": image,
             "skips": (full, half, quarter),
-            # The upper left pixel of each cell, as PyTorch's nearest neighbour.
+            # The upper left pixel of each cell, as PyTorch's nearest-neighbour resize.
             "mask": snr_map[:, ::stride, ::stride].astype(jnp.float32),
         }
         return self.front(quarter), context
 
     def decode(self, features: jax.Array, context, *, train: bool = False) -> Outputs:
-        """Returns the outputs for features and context as `encode` gives them."""
+        """Returns the outputs for the features and context from `encode`."""
         del train
         full, half, quarter = context["skips"]
         mask = context["mask"]

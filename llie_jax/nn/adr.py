@@ -17,20 +17,20 @@ from llie_jax.types import ModuleFactory
 
 @register("adr", Card("reallocation"))
 class AttentionDynamicReallocation(Layer, FvcoreCounted):
-    """Adds to features what a bottleneck of two generated convolutions makes of them.
+    """Adds to features the output of a bottleneck of two generated convolutions.
 
-    For the slot `reallocate` of attentions. The second convolution begins with zeros,
-    so that a model with ADR is bit-identical to the model without it at initialisation.
+    For the slot `reallocate` of attentions. The second convolution starts at zero, so
+    that a model with ADR is bit-identical to the model without it at initialisation.
 
-    The kernels depend on the whole image. Given in the collection `kernels` (`squeeze`
-    and `expand`), they are taken from there: one image's kernels can serve all its
-    tiles. Where that collection is mutable, the generated ones are written to it.
+    The kernels depend on the whole image. If the collection `kernels` provides them
+    (`squeeze` and `expand`), they are not generated: the kernels of one image can serve
+    all its tiles. If that collection is mutable, generated kernels are written to it.
 
     Attributes:
         width: channels Dm of the bottleneck, fewer than those of the features.
-        conv: builds the generator of each convolution's kernel: `orthogonal` (POG),
-            `dynamic` or `static`.
-        zero_start: whether the second convolution begins with zeros; False begins with
+        conv: slot for the generator of each kernel: `orthogonal` (POG), `dynamic` or
+            `static`.
+        zero_start: whether the second convolution starts at zero; False starts from
             random kernels, as published.
     """
 
@@ -43,19 +43,19 @@ class AttentionDynamicReallocation(Layer, FvcoreCounted):
         """Returns features of the same shape as `x`, [B, H, W, C].
 
         Raises:
-            ValueError: if `width` is not below C.
+            ValueError: if `width` is not between 1 and C - 1.
         """
         channels = x.shape[-1]
         if not 1 <= self.width < channels:
             raise ValueError(
-                f"ADR's width={self.width} is a bottleneck of the {channels} channels "
-                f"of query, key and value; use 1 to {channels - 1}."
+                f"ADR's width={self.width} must be a bottleneck of the {channels} "
+                f"channels of query, key and value; use 1 to {channels - 1}."
             )
         squeeze, expand = self._kernels(x)
         return x + sample_conv(sample_conv(x, squeeze), expand)
 
     def _kernels(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns the kernels of both convolutions, [B, k, k, C, width] and back."""
+        """Returns both kernels, [B, k, k, C, width] and [B, k, k, width, C]."""
         names = ("squeeze", "expand")
         if self.has_variable("kernels", names[0]):
             return tuple(self.get_variable("kernels", name) for name in names)
@@ -63,8 +63,8 @@ class AttentionDynamicReallocation(Layer, FvcoreCounted):
         pooled = _mean(x)
         squeeze = first.kernel(pooled)
         if squeeze.shape[1:3] == (1, 1):
-            # The mean of the bottleneck, without computing it: the convolution is
-            # linear and has no bias. Both kernels are then known after one pass.
+            # The mean of the bottleneck without computing the bottleneck: the
+            # convolution is linear and has no bias. One pass then gives both kernels.
             pooled = jnp.einsum("bc,bco->bo", pooled, _for_each(squeeze, x)[:, 0, 0])
         else:
             pooled = _mean(sample_conv(x, squeeze))
@@ -75,7 +75,7 @@ class AttentionDynamicReallocation(Layer, FvcoreCounted):
         return kernels
 
     def _generators(self, channels: int, **options) -> tuple[nn.Module, nn.Module]:
-        """Returns the modules that make the kernels."""
+        """Returns the modules that generate the kernels."""
         options |= self.types
         return (
             self.conv(features=self.width, name="squeeze", **options),
@@ -85,10 +85,10 @@ class AttentionDynamicReallocation(Layer, FvcoreCounted):
         )
 
     def fvcore_macs(self, x: jax.Array) -> int:
-        """Returns what fvcore would count for the paper's form of one call.
+        """Returns fvcore's count for one call in the paper's form.
 
-        The generators' networks are counted for each value, the bases as computed
-        beforehand, and their weighting, which is elementwise, not at all.
+        The generators' networks count once per kernel value. The bases are precomputed
+        and their weighting is elementwise, so neither counts.
         """
         batch, height, width, channels = x.shape
         pixels = height * width
@@ -106,17 +106,17 @@ def sample_conv(x: jax.Array, kernels: jax.Array) -> jax.Array:
 
     Args:
         x: features [B, H, W, C].
-        kernels: [B, k, k, C, features] with odd k, or [1, ...] for one of all images.
+        kernels: [B, k, k, C, features] with odd k, or [1, ...] for all images.
 
     Returns:
-        Features [B, H, W, features] in the dtype of `x`; sums are float32 at least.
+        Features [B, H, W, features] in the dtype of `x`, summed in float32 or wider.
     """
     kernels = _for_each(kernels.astype(x.dtype), x)
     size = kernels.shape[1]
     wide = jnp.promote_types(x.dtype, jnp.float32)
 
     def product(x, kernel):
-        # With the pixels in one dimension: XLA's gradients of more take twice as long.
+        # Pixels on one axis: with two, XLA's gradients take twice as long.
         pixels = x.reshape(len(x), -1, x.shape[-1])
         y = jnp.einsum("bnc,bco->bno", pixels, kernel, preferred_element_type=wide)
         return y.reshape(*x.shape[:-1], -1)
@@ -126,7 +126,7 @@ def sample_conv(x: jax.Array, kernels: jax.Array) -> jax.Array:
     reach = size // 2
     _, height, width, _ = x.shape
     padded = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
-    # One product per tap: patches would take k * k times the memory of `x`.
+    # One product per tap: gathered patches would take k * k times the memory of `x`.
     return sum(
         product(padded[:, i : i + height, j : j + width], kernels[:, i, j])
         for i in range(size)
@@ -135,10 +135,10 @@ def sample_conv(x: jax.Array, kernels: jax.Array) -> jax.Array:
 
 
 def _for_each(kernels: jax.Array, x: jax.Array) -> jax.Array:
-    """Returns one kernel for each image."""
+    """Returns one kernel per image."""
     return jnp.broadcast_to(kernels, (len(x), *kernels.shape[1:]))
 
 
 def _mean(x: jax.Array) -> jax.Array:
-    """Returns the mean over the pixels, [B, C], float32 at least."""
+    """Returns the mean over the pixels, [B, C], in float32 or wider."""
     return jnp.mean(x, axis=(1, 2), dtype=jnp.promote_types(x.dtype, jnp.float32))

@@ -1,4 +1,4 @@
-"""Attention between channels, and the slot in front of it."""
+"""Attention between channels, and the default part of its slot."""
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,8 @@ def channel_attention(
 ) -> jax.Array:
     """Attention between the channels of each head, over all pixels.
 
-    Each channel of query and key is a vector over the pixels, brought to unit length.
-    Its cost is linear in the number of pixels.
+    Each channel of query and key is a vector over the pixels, normalised to unit
+    length. The cost is linear in the number of pixels.
 
     Source: Zamir et al., Restormer, CVPR 2022, Eq. (1).
 
@@ -28,7 +28,7 @@ def channel_attention(
         query: features [B, H, W, C]; the channels of head h are the h-th part of C.
         key: likewise.
         value: likewise.
-        scale: factor of each head's scores, of `num_heads` elements in any shape.
+        scale: factor on each head's scores, `num_heads` elements in any shape.
         num_heads: number of heads, which divides C.
 
     Returns:
@@ -37,15 +37,15 @@ def channel_attention(
         Lengths, scores and softmax are float32; the result has the dtype of `value`.
 
     Raises:
-        ValueError: if C does not divide into heads.
+        ValueError: if `num_heads` does not divide C.
     """
     batch, height, width, channels = value.shape
     if channels % num_heads:
         raise ValueError(
             f"{channels} channels do not divide into {num_heads} heads; use a multiple."
         )
-    # The lengths divide the small matrix of scores and not the features. They are
-    # summed before the heads are split: on CPU, XLA is several times slower after it.
+    # The lengths scale the small score matrix rather than the features. They are summed
+    # before the heads are split: on CPU, XLA is several times slower afterwards.
     heads = (batch, num_heads, channels // num_heads)
     query_scale, key_scale = (_inverse_length(x).reshape(heads) for x in (query, key))
     shape = (batch, height * width, num_heads, channels // num_heads)
@@ -63,5 +63,5 @@ def channel_attention(
 def _inverse_length(x: jax.Array) -> jax.Array:
     """Returns 1 / max(length over pixels, 1e-12), [B, C] of [B, H, W, C]."""
     squares = jnp.sum(jnp.square(x.astype(jnp.float32)), axis=(1, 2))
-    # Inside of the root: the gradient at zero is then zero and not NaN.
+    # Clamped inside the root, so that the gradient at zero is zero and not NaN.
     return jax.lax.rsqrt(jnp.maximum(squares, 1e-24))

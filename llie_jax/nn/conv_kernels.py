@@ -1,6 +1,6 @@
-"""Convolutions as array functions, with other forms where XLA is slow on CPU.
+"""Convolutions as array functions, with faster forms where XLA is slow on CPU.
 
-`_by_backend` chooses between the forms for all convolutions when a program is lowered.
+`_by_backend` chooses the form of every convolution at lowering time.
 """
 
 import contextlib
@@ -15,8 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-IMPLEMENTATIONS = ("lax", "shifts")
-
 _implementation: contextvars.ContextVar[str | None] = contextvars.ContextVar(
     "implementation", default=None
 )
@@ -26,8 +24,8 @@ _implementation: contextvars.ContextVar[str | None] = contextvars.ContextVar(
 def use_implementation(implementation: str | None) -> Iterator[None]:
     """Forces one implementation on all convolutions that are traced inside.
 
-    With "lax", programs hold native convolutions only, on every backend and for sizes
-    that are symbolic, as for an export.
+    With "lax", programs contain only native convolutions, on every backend and for
+    symbolic sizes, as in an export.
 
     Args:
         implementation: "lax", or None to choose by backend.
@@ -78,12 +76,12 @@ def _transposed(forward: Callable[[jax.Array, Kernels], jax.Array]) -> _Form:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _by_backend(x, kernels, cpu: _Form, default: _Form):
-    """Takes the form `cpu` on CPU and `default` elsewhere.
+    """Uses the form `cpu` on CPU and `default` elsewhere.
 
-    The choice falls when XLA code is made and not from the present devices, because
-    code for an accelerator is also made on machines that have none. It is made anew
-    for each gradient: a choice inside a differentiated function would keep the
-    residuals of both forms.
+    The form is chosen at lowering time and not from the devices present, because code
+    for an accelerator is also compiled on machines without one. Each gradient chooses
+    separately: a choice inside a differentiated function would keep the residuals of
+    both forms.
     """
     return lax.platform_dependent(x, kernels, cpu=cpu.forward, default=default.forward)
 
@@ -116,23 +114,23 @@ def grouped_conv(
 ) -> jax.Array:
     """Grouped convolution of stride 1 with zero padding that keeps the size.
 
-    On CPU, where XLA has no good grouped convolution, depthwise kernels and kernels in
-    groups of two channels become sums of shifted products, larger groups one
-    convolution each. Other backends take the plain convolution.
+    On CPU, where XLA's grouped convolution is slow, depthwise kernels and kernels in
+    groups of two channels become sums of shifted products, and larger groups one
+    convolution each. Other backends use the native convolution.
 
     Args:
         x: features [B, H, W, C].
         kernel: [kh, kw, C / groups, features], kh and kw odd.
         groups: number of groups; `groups == C == features` is a depthwise convolution.
-        dilation: distance of the kernel's taps in pixels.
+        dilation: spacing of the kernel's taps, in pixels.
         implementation: None chooses by backend; "lax" or "shifts" forces one.
 
     Returns:
         Features [B, H, W, features] in the dtype of `x`.
 
     Raises:
-        ValueError: if the shapes do not fit, or the implementation is unknown or does
-            not cover them.
+        ValueError: if the shapes are inconsistent, or the implementation is unknown or
+            does not cover them.
     """
     implementation = implementation or _implementation.get()
     return _summed_conv(x, (kernel,), groups, (dilation,), implementation)
@@ -148,19 +146,19 @@ def summed_depthwise(
     """Sum of depthwise convolutions of the same input, one for each dilation.
 
     On CPU the branches share one padded copy of the input and one pass over it, which
-    takes half of the time and of the memory of the sum of single convolutions.
+    takes half the time and memory of separate convolutions.
 
     Args:
         x: features [B, H, W, C].
-        kernels: [kh, kw, 1, C] for each branch, kh and kw odd.
-        dilations: distance of the taps of each kernel in pixels.
+        kernels: one [kh, kw, 1, C] per branch, kh and kw odd.
+        dilations: spacing of each kernel's taps, in pixels.
         implementation: None chooses by backend; "lax" or "shifts" forces one.
 
     Returns:
         Features [B, H, W, C] in the dtype of `x`.
 
     Raises:
-        ValueError: if the shapes do not fit, or the implementation is unknown.
+        ValueError: if the shapes are inconsistent, or the implementation is unknown.
     """
     if len(kernels) != len(dilations):
         raise ValueError(
@@ -189,16 +187,16 @@ def _check_shapes(x: jax.Array, kernels: Kernels, groups: int) -> None:
             raise ValueError(f"the kernel is {kh} x {kw}; use odd sizes.")
 
 
-# Compiled also when called outside of jit, where each call would trace anew.
+# Jitted, because calls outside of jit would otherwise trace every time.
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def _summed_conv(x, kernels, groups, dilations, implementation):
     _check_shapes(x, kernels, groups)
     plain = functools.partial(_plain_sum, groups=groups, dilations=dilations)
-    # One or two channels in, and as many out.
+    # One or two input channels per group, and as many outputs.
     covered = all(
         kernel.shape[2] <= 2 and kernel.shape[3] == x.shape[-1] for kernel in kernels
     )
-    # Many groups of one input each and several outputs would be as many convolutions.
+    # Splitting groups of one input and several outputs gives too many convolutions.
     few = groups > 1 and min(kernel.shape[2] for kernel in kernels) > 2
     if implementation == "lax" or (implementation is None and not (covered or few)):
         return plain(x, kernels)
@@ -258,7 +256,7 @@ def _split_sum(x, kernels, *, groups, dilations):
 
 
 def _reach(kernels: Kernels, dilations: tuple[int, ...]) -> tuple[int, int]:
-    """Rows and columns by which the kernels reach over the image's border."""
+    """Rows and columns by which the kernels reach beyond the image's border."""
     rows, columns = (
         max(
             dilation * (kernel.shape[axis] // 2)
@@ -272,9 +270,9 @@ def _reach(kernels: Kernels, dilations: tuple[int, ...]) -> tuple[int, int]:
 def _taps(
     kernels: Kernels, dilations: tuple[int, ...]
 ) -> Iterator[tuple[int, int, int, int, int]]:
-    """Yields (kernel's number, its row, its column, top, left) for each tap.
+    """Yields (kernel index, kernel row, kernel column, top, left) for each tap.
 
-    `top` and `left` is where the tap's view begins in the image padded by `_reach`.
+    `top` and `left` are the origin of the tap's view in the image padded by `_reach`.
     """
     rows, columns = _reach(kernels, dilations)
     for k, (kernel, dilation) in enumerate(zip(kernels, dilations, strict=True)):
@@ -286,18 +284,18 @@ def _taps(
 
 
 def _pad(x: jax.Array, kernels: Kernels, dilations: tuple[int, ...]) -> jax.Array:
-    """Pads space by `_reach`, and channels by one if `_read` looks at neighbours."""
+    """Pads rows and columns by `_reach`, and channels by one if `_read` needs it."""
     rows, columns = _reach(kernels, dilations)
     channels = kernels[0].shape[2] - 1
     return jnp.pad(x, ((0, 0), (rows, rows), (columns, columns), (channels, channels)))
 
 
 def _read(padded, start, shape, group_inputs) -> list[jax.Array]:
-    """Reads a view in float32 and, for groups of two, the same with swapped pairs.
+    """Reads a view in float32 and, for groups of two, also with its pairs swapped.
 
     Args:
         padded: result of `_pad`.
-        start: where the view begins in [B, H, W].
+        start: origin of the view in [B, H, W].
         shape: shape of the view, [B, H, W, C].
         group_inputs: 1 or 2.
     """
@@ -313,7 +311,7 @@ def _read(padded, start, shape, group_inputs) -> list[jax.Array]:
 
 
 def _by_partner(kernel: jax.Array) -> jax.Array:
-    """Orders a kernel's inputs as `_read` does its views; its own inverse.
+    """Reorders a kernel's inputs to match the views of `_read`; its own inverse.
 
     [kh, kw, n, features] with two inputs: from (even, odd) to (own channel, partner).
     """
@@ -325,10 +323,10 @@ _BLOCK_BYTES = 4 * 2**20
 
 
 def _shifted_sum(x, kernels, *, dilations):
-    """Adds the shifted products, over blocks of rows.
+    """Sums the shifted products, one block of rows at a time.
 
-    The loop has at least two turns. Without one, XLA would fuse the whole sum into
-    each reader of its result and compute it again for each: in DarkIR this made the
+    The loop has at least two iterations. Without a loop, XLA would fuse the sum into
+    each consumer of the result and recompute it there: in DarkIR this made the
     convolutions four times slower.
     """
     batch, height, width, channels = x.shape
@@ -348,12 +346,12 @@ def _shifted_sum(x, kernels, *, dilations):
                 total += view * weights[k][i, j, n]
         return lax.dynamic_update_slice(y, total.astype(y.dtype), (0, first, 0, 0))
 
-    # `x` only lends its memory, every row is written over.
+    # `x` only provides the buffer: every row is overwritten.
     return lax.fori_loop(0, -(-height // rows), add_block, x)
 
 
 def _shifted_input_gradient(g, x, kernels, *, dilations):
-    del x  # only its shape matters, which is that of `g`
+    del x  # `g` has the same shape, and nothing else is needed
 
     def transpose(kernel):
         kh, kw, inputs, features = kernel.shape
@@ -364,10 +362,10 @@ def _shifted_input_gradient(g, x, kernels, *, dilations):
 
 
 def _shifted_kernel_gradient(g, x, kernels, *, dilations):
-    """Adds up the products with `g` row by row, and over each row only at the end.
+    """Accumulates the products with `g` row by row, and sums along rows at the end.
 
     A row and its sums stay in the cache, and adding rows uses vector registers; XLA's
-    reduction of the whole products does neither.
+    reduction of the full products does neither.
     """
     batch, height, width, channels = x.shape
     group_inputs = kernels[0].shape[2]
@@ -402,12 +400,12 @@ def dense_conv(
     strides: int,
     padding: tuple[tuple[int, int], tuple[int, int]],
 ) -> jax.Array:
-    """Convolution of a single group.
+    """Ungrouped convolution.
 
     Args:
         x: features [B, H, W, C].
         kernel: [kh, kw, C, features].
-        strides: step in pixels, the same for rows and columns.
+        strides: stride in pixels, the same for rows and columns.
         padding: zeros above and below, left and right.
 
     Returns:
@@ -422,7 +420,7 @@ def _dense_conv(x, kernel, strides, padding, implementation):
     _, height, width, _ = x.shape
     padded = any(map(any, padding))
     if (kh, kw, strides, padded) == (1, 1, 1, False):
-        # In two dimensions: XLA's kernel gradient of more copies the input twice.
+        # As a matrix: with more axes, XLA's kernel gradient copies the input twice.
         y = x.reshape(-1, channels) @ kernel[0, 0]
         return y.reshape(*x.shape[:-1], features)
 
@@ -437,7 +435,7 @@ def _dense_conv(x, kernel, strides, padding, implementation):
         cpu = _transposed(_halving_product)
     elif (
         strides == 1
-        and features <= 4 < channels  # measured: patches of more cost too much
+        and features <= 4 < channels  # measured: patches of more features cost more
         and padding == ((kh // 2,) * 2, (kw // 2,) * 2)
         and kh % 2 == kw % 2 == 1
     ):
@@ -448,7 +446,7 @@ def _dense_conv(x, kernel, strides, padding, implementation):
 
 
 def _halving_product(x, kernels):
-    """Convolution 2 x 2 of stride 2 as one matrix product."""
+    """2x2 convolution of stride 2 as one matrix product."""
     batch, height, width, channels = x.shape
     rows = x.reshape(batch, height // 2, 2, width // 2, 2 * channels)
     kernel = kernels[0].reshape(2, 2 * channels, -1)
@@ -456,7 +454,7 @@ def _halving_product(x, kernels):
 
 
 def _few_features_kernel_gradient(g, x, kernels):
-    """One matrix product of the input and the patches of the output's gradient."""
+    """One matrix product of the input with patches of the output's gradient."""
     kh, kw, channels, features = kernels[0].shape
     _, height, width, _ = x.shape
     rows, columns = kh // 2, kw // 2

@@ -1,4 +1,4 @@
-"""Dynamic convolution: for each image another mixture of a few kernels."""
+"""Dynamic convolution: each image has its own mixture of a few kernels."""
 
 import math
 
@@ -13,7 +13,7 @@ from llie_jax.registry import Card, register
 
 @register("dynamic", Card("kernel", internal=("features", "zero_init")))
 class DynamicConv(Layer):
-    """Mixes candidate kernels with weights that the mean features decide.
+    """Mixes candidate kernels with weights computed from the mean features.
 
     Source: Chen et al., Dynamic Convolution: Attention over Convolution Kernels, CVPR
     2020, Eqs. (3) and (4) and Section 3.3 for the temperature.
@@ -23,10 +23,10 @@ class DynamicConv(Layer):
         num_kernels: number of candidates.
         kernel_size: rows and columns of the kernels, odd.
         annealing_steps: training steps over which the softmax's temperature falls from
-            `start_temperature` to 1, counted in the collection `counters`; they are a
-            tenth of the training in the source. 0: it is 1 from the start.
+            `start_temperature` to 1, counted in the collection `counters`; a tenth of
+            training in the source. 0 keeps the temperature at 1.
         start_temperature: the temperature at the first step.
-        zero_init: begin with all candidates 0.
+        zero_init: whether to initialise all candidates with zeros.
     """
 
     features: int
@@ -38,13 +38,13 @@ class DynamicConv(Layer):
 
     @nn.compact
     def kernel(self, pooled: jax.Array) -> jax.Array:
-        """Returns the kernels [B, k, k, C, features] of images.
+        """Returns the kernels of a batch of images, [B, k, k, C, features].
 
         Args:
             pooled: mean over the pixels of the convolution's input, [B, C].
 
         Raises:
-            ValueError: if `kernel_size` is even or there is no candidate.
+            ValueError: if `kernel_size` is even or `num_kernels` is below 1.
         """
         check_kernel_size(self.kernel_size)
         if self.num_kernels < 1:
@@ -59,7 +59,7 @@ class DynamicConv(Layer):
         return jnp.einsum("bk,kyxio->byxio", mixture, kernels)
 
     def _temperature(self) -> jax.Array | float:
-        """Returns the temperature, and counts a training step."""
+        """Returns the temperature, and counts training steps."""
         if not self.annealing_steps:
             return 1.0
         step = self.variable("counters", "steps", lambda: jnp.zeros((), jnp.int32))
@@ -69,7 +69,7 @@ class DynamicConv(Layer):
         return 1 + (self.start_temperature - 1) * left
 
     def generator_macs(self, inputs: int, pixels: int) -> int:
-        """Returns what fvcore counts besides the convolution itself, for one image."""
+        """Returns fvcore's count for one image, without the convolution itself."""
         return inputs * pixels + _hidden(inputs) * (inputs + self.num_kernels)
 
 
@@ -80,7 +80,7 @@ class StaticConv(Layer):
     Attributes:
         features: number of output channels.
         kernel_size: rows and columns of the kernel, odd.
-        zero_init: begin with the kernel 0.
+        zero_init: whether to initialise the kernel with zeros.
     """
 
     features: int
@@ -89,7 +89,7 @@ class StaticConv(Layer):
 
     @nn.compact
     def kernel(self, pooled: jax.Array) -> jax.Array:
-        """Returns the kernel [1, k, k, C, features]; of `pooled` [B, C] only C counts.
+        """Returns the kernel [1, k, k, C, features]; `pooled` [B, C] only gives C.
 
         Raises:
             ValueError: if `kernel_size` is even.
@@ -99,13 +99,13 @@ class StaticConv(Layer):
         return self.param("kernel", _init(self.zero_init), shape, self.param_dtype)
 
     def generator_macs(self, inputs: int, pixels: int) -> int:
-        """Returns 0: there is nothing to generate."""
+        """Returns 0: nothing is generated."""
         del inputs, pixels
         return 0
 
 
 def _hidden(inputs: int) -> int:
-    """Returns the width of the network that decides the mixture."""
+    """Returns the hidden width of the network that computes the mixture."""
     return inputs // 4 + 1
 
 

@@ -1,11 +1,11 @@
-"""Banks of learnable feature vectors and patches: reading them, and moving them.
+"""Banks of learnable feature vectors and patches: how they are read and updated.
 
 A vector is a node of one pixel, a patch a node of k x k pixels. `Query` reads a bank.
-In training an `UpdateRule` moves it, by what the batch's features and the other nodes
-make of each node.
+In training, an `UpdateRule` computes new nodes from the old ones and from samples of
+the batch's features.
 
 Source: Learnable Feature Patches and Vectors for Boosting Low-light Image Enhancement
-without External Knowledge, ICCV 2025, and the authors' code where it says more.
+without External Knowledge, ICCV 2025; the authors' code where the paper is silent.
 """
 
 import functools
@@ -25,10 +25,10 @@ KINDS = ("vector", "patch")
 
 _EPSILON = 1e-5
 NORMED_LAYERS = 6
-"""Layers of an `UpdateNetwork` that a norm and a ReLU follow."""
+"""Number of layers of an `UpdateNetwork` that a norm and a ReLU follow."""
 
 Partners = Mapping[str, jax.Array]
-"""Kind -> for each node the number of another one, [l]."""
+"""Kind -> index of each node's partner, [l]."""
 
 
 class Query(nn.Module):
@@ -39,8 +39,8 @@ class Query(nn.Module):
     Source: the authors' code; Section 4 of the paper gives the idea.
 
     Attributes:
-        norms: layer norms of queries and keys, as in the authors' code. False compares
-            features and nodes as they are, as the paper's slides have it.
+        norms: whether layer norms precede the comparison of queries and keys, as in the
+            authors' code. False compares raw features and nodes, as in the slides.
         param_dtype: storage dtype of the parameters.
     """
 
@@ -77,7 +77,7 @@ class Query(nn.Module):
         return by_pixel @ c_v, layers.pixel_shuffle(from_patches, c_p.shape[1])
 
     def assign(self, features: jax.Array, c_v: jax.Array, c_p: jax.Array):
-        """Returns how much each place takes of each node; sums over nodes are 1.
+        """Returns the attention weights over the nodes, which sum to 1.
 
         Args:
             features: [B, h, w, c].
@@ -85,19 +85,19 @@ class Query(nn.Module):
             c_p: patches [l, k, k, c].
 
         Returns:
-            Shares of the vectors [B, h, w, l], of the patches [B, h / k, w / k, l].
+            Weights of the vectors [B, h, w, l] and of the patches [B, h / k, w / k, l].
         """
         features = features.astype(jnp.float32)
         patches = layers.pixel_unshuffle(features, c_p.shape[1])
         vector_keys, patch_keys = self._keys(c_v, c_p)
-        # No scale: the norms decide how sharp the choice is.
+        # No scale: the norms determine how sharp the attention is.
         return (
             nn.softmax(self.vector_query(features) @ vector_keys.T),
             nn.softmax(self.patch_query(patches) @ patch_keys.T),
         )
 
     def _keys(self, c_v, c_p):
-        """Returns the normalised nodes, from the cache if there is one."""
+        """Returns the normalised nodes, from the cache if it holds them."""
         if not self.norms:
             return c_v, _flat(c_p)
         names = ("vector_keys", "patch_keys")
@@ -120,13 +120,13 @@ def _flat(c_p: jax.Array) -> jax.Array:
 
 
 class BatchNorm(nn.Module):
-    """Batch norm that always takes the statistics of what it is given.
+    """Batch norm that always uses batch statistics.
 
-    Running averages would never be read: the updaters belong to training.
+    Running averages would never be read, since updaters run only in training.
 
     Attributes:
-        axis_name: mesh axis whose devices share their statistics; each of them must
-            hold as many rows.
+        axis_name: mesh axis whose devices share their statistics; all must hold the
+            same number of rows.
         param_dtype: storage dtype of the parameters.
     """
 
@@ -135,7 +135,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns an array of the shape of `x`, [..., C]."""
+        """Returns an array of the same shape as `x`, [..., C]."""
         shape = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
@@ -156,10 +156,9 @@ class UpdateNetwork(nn.Module):
     Source: the authors' code.
 
     Attributes:
-        width: channels c of a node; the hidden layers have four times as many, but for
-            the last.
+        width: channels c of a node; all hidden layers but the last have 4 * c.
         kernel_size: 1 for vectors, 3 for patches.
-        axis_name: mesh axis over which the rows are spread, None if all are here.
+        axis_name: mesh axis over which the rows are sharded, or None.
         param_dtype: storage dtype of the parameters.
     """
 
@@ -170,10 +169,10 @@ class UpdateNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, *operands: jax.Array) -> jax.Array:
-        """Returns [..., s, s, c], a row for each combination of the operands' rows.
+        """Returns [..., s, s, c], a row per combination of the operands' rows.
 
         Args:
-            *operands: arrays [..., s, s, c], whose leading axes are broadcast.
+            *operands: arrays [..., s, s, c]; leading axes are broadcast.
         """
         types = dict(param_dtype=self.param_dtype)
         size = self.kernel_size
@@ -211,12 +210,12 @@ class NodeNorm(nn.Module):
 
 
 class UpdateRule(nn.Module):
-    """How the nodes of one kind move in a training step.
+    """Updates the nodes of one kind in a training step.
 
     Attributes:
         width: channels c of a node.
         kernel_size: of the networks' convolutions: 1 for vectors, 3 for patches.
-        axis_name: mesh axis over which the batch is spread, or None.
+        axis_name: mesh axis over which the batch is sharded, or None.
         param_dtype: storage dtype of the parameters.
         draws_partners: whether each node needs a random partner.
     """
@@ -239,16 +238,16 @@ class UpdateRule(nn.Module):
     def from_samples(
         self, nodes: jax.Array, samples: jax.Array, identity: jax.Array
     ) -> jax.Array:
-        """Returns the mean update by the samples of all devices, [l, s, s, c].
+        """Returns the mean update from the samples of all devices, [l, s, s, c].
 
         Args:
             nodes: [l, s, s, c].
-            samples: of this device's images, [b, s, s, c].
+            samples: samples of this device's images, [b, s, s, c].
             identity: embeddings of the nodes [l, c].
         """
         identity = spread(identity, nodes)
         updates = self.sample(nodes[:, None], samples[None], identity[:, None])
-        # The only value of the bank that devices exchange.
+        # The only exchange between devices.
         return _mean_over_devices(jnp.mean(updates, axis=1), self.axis_name)
 
     def __call__(
@@ -264,12 +263,12 @@ class UpdateRule(nn.Module):
 
         Args:
             nodes: [l, s, s, c].
-            samples: of this device's images, [b, s, s, c].
+            samples: samples of this device's images, [b, s, s, c].
             identity: embeddings of the nodes [l, c].
             kind: one of `KINDS`.
-            partners: for rules that draw them, for both kinds.
+            partners: the partners of both kinds, for rules that draw them.
         """
-        raise TypeError(f"{type(self).__name__} does not say how nodes move.")
+        raise TypeError(f"{type(self).__name__} does not define `__call__`.")
 
 
 _INTERNAL = ("width", "kernel_size", "axis_name", "param_dtype")
@@ -277,13 +276,13 @@ _INTERNAL = ("width", "kernel_size", "axis_name", "param_dtype")
 
 @register("released", Card("update_rule", internal=_INTERNAL))
 class Released(UpdateRule):
-    """Replaces a node by what the samples, then one random partner, make of it.
+    """Replaces each node by an update from the samples, then from one random partner.
 
     Source: the authors' code.
 
     Attributes:
-        fix_partner_identity: the embedding of a patch's partner is that of the partner.
-            False takes that of the vector's partner, as in the authors' code.
+        fix_partner_identity: whether a patch's partner comes with its own embedding.
+            False uses that of the vector's partner, as in the authors' code.
     """
 
     fix_partner_identity: bool = True
@@ -291,7 +290,7 @@ class Released(UpdateRule):
     draws_partners = True
 
     def setup(self):
-        """Builds the networks, and a norm behind each."""
+        """Builds the networks, and a norm after each."""
         super().setup()
         self.sample_norm = NodeNorm(param_dtype=self.param_dtype)
         self.mutual_norm = NodeNorm(param_dtype=self.param_dtype)
@@ -313,23 +312,23 @@ class Released(UpdateRule):
 
 @register("paper", Card("update_rule", internal=_INTERNAL))
 class Paper(UpdateRule):
-    """Adds to a node what all samples and all pairs of old nodes make of it.
+    """Adds to each node updates from all samples and from all pairs of old nodes.
 
     Source: the paper's update equations.
-    Differs: it adds means instead of sums, and a norm follows, since sums grow with
-    batch and nodes and without bound; `stabilise=False` is the paper's form.
+    Differs: means replace sums, and a norm follows, since sums grow with the batch and
+    the number of nodes, and without bound; `stabilise=False` is the paper's form.
 
     Attributes:
-        include_self: whether the pairs of a node with itself count. They are among the
-            rows of the batch norms either way.
-        stabilise: means and a norm in place of sums.
+        include_self: whether the pair of a node with itself counts. The batch norms
+            include it either way.
+        stabilise: whether to use means and a norm instead of sums.
     """
 
     include_self: bool = False
     stabilise: bool = True
 
     def setup(self):
-        """Builds the networks, and the norm where there is one."""
+        """Builds the networks, and the norm if `stabilise`."""
         super().setup()
         if self.stabilise:
             self.norm = NodeNorm(param_dtype=self.param_dtype)
@@ -359,11 +358,11 @@ def spread(identity: jax.Array, nodes: jax.Array) -> jax.Array:
 
 
 class Updaters(nn.Module):
-    """What moves a bank in training: a rule for the vectors and one for the patches.
+    """Updates a bank in training, with a rule for vectors and one for patches.
 
     Attributes:
-        rule: the slot of the update rule.
-        axis_name: mesh axis over which the batch is spread, or None.
+        rule: slot for the update rule.
+        axis_name: mesh axis over which the batch is sharded, or None.
         param_dtype: storage dtype of the parameters.
     """
 
@@ -384,11 +383,12 @@ class Updaters(nn.Module):
         Args:
             c_v: vectors [l, c].
             c_p: patches [l, k, k, c].
-            samples: of the features, `vector` [b, 1, 1, c] and `patch` [b, k, k, c].
+            samples: samples of the features, `vector` [b, 1, 1, c] and `patch`
+                [b, k, k, c].
             draw_partners: called once if the rule needs partners.
         """
         count, width = c_v.shape
-        # One table for vectors and patches.
+        # Vectors and patches share one table.
         identity = self.param(
             "embedding", nn.initializers.normal(1.0), (count, width), self.param_dtype
         )
@@ -406,17 +406,17 @@ class Updaters(nn.Module):
 
 
 def sample(features: jax.Array, corners: jax.Array, side: int) -> jax.Array:
-    """Returns cuts of feature maps.
+    """Returns crops of feature maps.
 
     Args:
         features: [B, h, w, c].
         corners: (row, column) of the upper left pixels: [2] for all maps, [B, 2], or
-            [B, n, 2] for several cuts of each map. Beyond the features, the nearest
-            ones inside are taken.
-        side: rows and columns of the cuts.
+            [B, n, 2] for several crops of each map. Crops that reach beyond the
+            features are moved inside.
+        side: rows and columns of the crops.
 
     Returns:
-        [B, side, side, c], or [B * n, side, side, c], the cuts of a map together.
+        [B, side, side, c], or [B * n, side, side, c] with the crops of a map together.
     """
 
     def cut(image, corner):

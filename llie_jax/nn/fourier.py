@@ -1,7 +1,7 @@
-"""Fourier transforms of feature maps, also of maps whose size is not known yet.
+"""Fourier transforms of feature maps, including maps of symbolic size.
 
-XLA's transform needs sizes that are constants. Where height or width is symbolic, as in
-an export with free sizes, the same sums are matrix products.
+XLA's FFT needs constant sizes. Where height or width is symbolic, as in an export with
+free sizes, matrix products compute the same sums.
 """
 
 import jax
@@ -37,7 +37,7 @@ def irfft2(spectrum: jax.Array, size: tuple[int, int]) -> jax.Array:
         return jnp.fft.irfft2(spectrum, s=size, axes=(1, 2))
     rows, columns = _angles(height, height), _angles(width, width // 2 + 1)
     half = _rotated(spectrum, rows, 1)
-    # All but the constant term, and that of half the width, stand for two terms.
+    # Every term stands for two, except the constant one and that of half the width.
     number = lax.broadcasted_iota(jnp.int32, (1, width // 2 + 1), 1)
     weight = jnp.where((number == 0) | (2 * number == width), 1.0, 2.0)
     cosine, sine = weight * jnp.cos(columns), weight * jnp.sin(columns)
@@ -49,19 +49,19 @@ def _angles(size: int, count: int) -> jax.Array:
     """Returns 2 pi n k / size, float32 [size, count]."""
     n = lax.broadcasted_iota(jnp.int32, (size, count), 0)
     k = lax.broadcasted_iota(jnp.int32, (size, count), 1)
-    # The remainder as integers: the cosine of a large float32 angle is inexact.
+    # Reduced as integers: the cosine of a large float32 angle is inexact.
     turns = (n * k % size).astype(jnp.float32)
     return turns * (2 * jnp.pi) / jnp.asarray(size, jnp.float32)
 
 
 def _product(x: jax.Array, matrix: jax.Array, axis: int) -> jax.Array:
-    """Returns x with one axis replaced by its products with a matrix [axis, new]."""
+    """Multiplies one axis of x by a matrix [axis, new]."""
     y = jnp.tensordot(x, matrix, axes=(axis, 0), precision=lax.Precision.HIGHEST)
     return jnp.moveaxis(y, -1, axis)
 
 
 def _rotated(spectrum: jax.Array, angles: jax.Array, sign: int) -> jax.Array:
-    """Returns the transform of the rows of a complex array [B, H, k, C]."""
+    """Returns the transform of a complex array [B, H, k, C] along H."""
     cosine, sine = jnp.cos(angles), sign * jnp.sin(angles)
     real, imaginary = spectrum.real, spectrum.imag
     return lax.complex(

@@ -1,7 +1,8 @@
-"""Convolution layers, layer norm, GELU and pixel shuffle: what most models are made of.
+"""Building blocks of most models: convolutions, layer norm, GELU and pixel shuffle.
 
 Layers keep PyTorch's conventions (explicit zero padding, uniform initialisation), so
-that published weights load without change and training starts alike.
+that published weights load without change and training starts from the same
+distribution.
 """
 
 import abc
@@ -28,7 +29,7 @@ class Layer(nn.Module, kw_only=True):
     """A module that computes in one dtype and keeps its parameters in another.
 
     Attributes:
-        dtype: computation dtype; what needs float32 has it whatever this is.
+        dtype: computation dtype; what needs float32 always uses it.
         param_dtype: storage dtype of the parameters.
     """
 
@@ -37,24 +38,24 @@ class Layer(nn.Module, kw_only=True):
 
     @property
     def types(self) -> dict[str, Dtype]:
-        """Both dtypes, as the layers inside take them."""
+        """Both dtypes, as keyword arguments for submodules."""
         return {"dtype": self.dtype, "param_dtype": self.param_dtype}
 
 
 class FvcoreCounted(abc.ABC):
-    """A module that the tool fvcore counts by another rule than its products."""
+    """A module whose MACs the tool fvcore counts by a rule of its own."""
 
     @abc.abstractmethod
     def fvcore_macs(self, *args: jax.Array) -> int:
-        """Returns fvcore's count of one call of the whole module.
+        """Returns fvcore's count for one call of the whole module.
 
         Args:
-            *args: those of `__call__`.
+            *args: the arguments of `__call__`.
         """
 
 
 class Identity(Layer):
-    """Returns its input: what a slot holds as long as nothing is put into it."""
+    """Returns its input: the default part of a slot."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -63,11 +64,11 @@ class Identity(Layer):
 
 
 class Repeat(nn.Module):
-    """Blocks of one kind behind one another, named `block_0`, `block_1` and so on.
+    """A sequence of blocks of one kind, named `block_0`, `block_1` and so on.
 
     Attributes:
         block: builds a block, given its name.
-        num_blocks: how many; none returns the features as they are.
+        num_blocks: number of blocks; 0 returns the features unchanged.
     """
 
     block: ModuleFactory
@@ -79,7 +80,7 @@ class Repeat(nn.Module):
 
         Args:
             x: features [B, H, W, C].
-            *guides: what every block is given besides.
+            *guides: further inputs of every block.
         """
         for i in range(self.num_blocks):
             x = self.block(name=f"block_{i}")(x, *guides)
@@ -90,8 +91,8 @@ def uniform(bound: float) -> Initializer:
     """Returns an initialiser: uniform from -bound to bound."""
 
     def init(rng, shape, dtype):
-        # In one dimension, with the same values: XLA takes four times as long to
-        # compile a draw in four.
+        # Drawn in one dimension, with the same values: XLA takes four times as long to
+        # compile a draw in four dimensions.
         values = jax.random.uniform(rng, (math.prod(shape),), dtype, -bound, bound)
         return values.reshape(shape)
 
@@ -109,7 +110,7 @@ def _kernel_and_bias(
     kernel_init: Initializer | None = None,
     bias_init: Initializer | None = None,
 ):
-    """Makes a module's parameters, initialised as in PyTorch if nothing is given."""
+    """Makes a module's parameters, initialised as in PyTorch by default."""
     init, dtype = _uniform(shape), module.param_dtype
     kernel = module.param("kernel", kernel_init or init, shape, dtype)
     if not module.use_bias:
@@ -123,11 +124,11 @@ class Conv(Layer):
     Attributes:
         features: number of output channels.
         kernel_size: (rows, columns).
-        strides: step in pixels, the same for rows and columns.
-        padding: zeros on each side; None is half of the kernel, rounded down.
+        strides: stride in pixels, the same for rows and columns.
+        padding: zeros on each side; None is half the kernel size, rounded down.
         use_bias: whether a bias is added.
-        kernel_init: another initialiser of the kernel than PyTorch's.
-        bias_init: another initialiser of the bias than PyTorch's.
+        kernel_init: initialiser of the kernel; None is PyTorch's.
+        bias_init: initialiser of the bias; None is PyTorch's.
     """
 
     features: int
@@ -160,9 +161,8 @@ class Conv(Layer):
 class JointConv(Layer):
     """Convolution of several arrays as if concatenated along their channels.
 
-    It is linear, so that each array is convolved alone and the results are added. An
-    array that is the same for many rows is convolved once for all of them, and nothing
-    is ever concatenated.
+    Since it is linear, each array is convolved separately and the results are added. An
+    array that many rows share is convolved once, and nothing is concatenated.
 
     Attributes:
         features: number of output channels.
@@ -178,7 +178,7 @@ class JointConv(Layer):
     def __call__(self, *operands: jax.Array) -> jax.Array:
         """Returns [..., H, W, features] of arrays [..., H, W, C].
 
-        The axes in front are broadcast; the channels may differ.
+        Leading axes are broadcast; channels may differ.
         """
         kh, kw = self.kernel_size
         channels = [x.shape[-1] for x in operands]
@@ -196,14 +196,14 @@ class JointConv(Layer):
 
 
 class ConvTranspose(Layer):
-    """Transposed convolution whose kernel is as large as its step, nothing overlaps.
+    """Transposed convolution whose kernel size equals its stride: nothing overlaps.
 
     The kernel [factor, factor, features, C] is that of the convolution whose transpose
-    this is; PyTorch also initialises it as such.
+    this is, and is initialised as such, as in PyTorch.
 
     Attributes:
         features: number of output channels.
-        factor: enlargement of both sides, and size of the kernel.
+        factor: upsampling factor, and size of the kernel.
     """
 
     features: int
@@ -232,7 +232,7 @@ class GroupedConv(Layer):
         features: number of output channels.
         groups: number of groups.
         kernel_size: (rows, columns), odd.
-        dilation: distance of the kernel's taps in pixels.
+        dilation: spacing of the kernel's taps, in pixels.
         use_bias: whether a bias is added.
     """
 
@@ -247,7 +247,7 @@ class GroupedConv(Layer):
         """Returns features [B, H, W, features] of `x` [B, H, W, C].
 
         Raises:
-            ValueError: if C or `features` does not divide into `groups`.
+            ValueError: if `groups` does not divide C and `features`.
         """
         channels = x.shape[-1]
         if channels % self.groups or self.features % self.groups:
@@ -267,7 +267,7 @@ class DepthwiseConv(Layer):
 
     Attributes:
         kernel_size: (rows, columns), odd.
-        dilation: distance of the kernel's taps in pixels.
+        dilation: spacing of the kernel's taps, in pixels.
         use_bias: whether a bias is added.
     """
 
@@ -319,11 +319,11 @@ class _Branch(nn.Module):
 class DepthwiseSum(Layer):
     """Sum of depthwise convolutions of the same input; see `summed_depthwise`.
 
-    The parameters of the branches are named `branch_0`, `branch_1` and so on, and each
-    has its own bias.
+    The parameters of the branches are named `branch_0`, `branch_1` and so on; each
+    branch has its own bias.
 
     Attributes:
-        dilations: distance of the taps of each branch in pixels.
+        dilations: spacing of the taps of each branch, in pixels.
         kernel_size: (rows, columns), odd.
         use_bias: whether each branch adds a bias.
     """
@@ -355,7 +355,7 @@ def _moments(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
 
 
 def _weighted_sum(x: jax.Array, weights: jax.Array) -> jax.Array:
-    """Sums [..., C] over its channels to [..., 1]."""
+    """Returns the weighted sum over the channels: [..., C] -> [..., 1]."""
     # On CPU a product is several times faster than a sum along the last axis.
     return lax.platform_dependent(
         x,
@@ -373,7 +373,7 @@ def _layer_norm(x, scale, bias, epsilon):
 
 
 def _layer_norm_forward(x, scale, bias, epsilon):
-    # Else XLA computes the sums again inside of each loop that reads them.
+    # Without the barrier, XLA recomputes the sums inside each loop that reads them.
     moments = lax.optimization_barrier(_moments(x.astype(jnp.float32), epsilon))
     mean, inverse = moments
     y = (x.astype(jnp.float32) - mean) * inverse * scale + bias
@@ -404,8 +404,8 @@ _layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 class LayerNorm(Layer):
     """Layer norm over the channels of each pixel, computed in float32.
 
-    The variance is the biased one, of centred values: E[x^2] - E[x]^2 would cancel
-    where the mean is large.
+    The variance is biased and computed from centred values: E[x^2] - E[x]^2 would
+    cancel where the mean is large.
 
     Attributes:
         epsilon: added to the variance under the square root.
@@ -423,7 +423,7 @@ class LayerNorm(Layer):
 
 
 class CountedLayerNorm(LayerNorm, FvcoreCounted):
-    """A layer norm that the authors take from PyTorch, so that fvcore sees it."""
+    """A layer norm that is PyTorch's in the authors' code, so that fvcore counts it."""
 
     def fvcore_macs(self, x: jax.Array) -> int:
         """Returns fvcore's count for one call."""
@@ -433,8 +433,8 @@ class CountedLayerNorm(LayerNorm, FvcoreCounted):
 def gelu(x: jax.Array) -> jax.Array:
     """Returns the exact GELU, x times the normal distribution function, of any shape.
 
-    Flax's default is the tanh approximation. Its exact form goes by erfc, which takes
-    two to three times as long on CPU; like PyTorch, this one goes by erf, in float32.
+    Flax's default is the tanh approximation, and its exact form uses erfc, which takes
+    two to three times as long on CPU. Like PyTorch's, this one uses erf, in float32.
     """
     y = x.astype(jnp.float32)
     return (0.5 * y * (1.0 + lax.erf(y * math.sqrt(0.5)))).astype(x.dtype)
@@ -448,7 +448,7 @@ def pixel_shuffle(x: jax.Array, factor: int = 2) -> jax.Array:
 
     Args:
         x: features [B, H, W, C].
-        factor: enlargement of both sides.
+        factor: upsampling factor of both sides.
 
     Returns:
         Features [B, factor * H, factor * W, C / factor**2].
@@ -471,11 +471,11 @@ def pixel_shuffle(x: jax.Array, factor: int = 2) -> jax.Array:
 def pixel_unshuffle(x: jax.Array, factor: int = 2) -> jax.Array:
     """Moves space into channels, as PyTorch's `PixelUnshuffle` does.
 
-    The reverse of `pixel_shuffle`, with the same order of channels.
+    The inverse of `pixel_shuffle`, with the same order of channels.
 
     Args:
         x: features [B, H, W, C].
-        factor: reduction of both sides.
+        factor: downsampling factor of both sides.
 
     Returns:
         Features [B, H / factor, W / factor, factor**2 * C].
@@ -486,8 +486,8 @@ def pixel_unshuffle(x: jax.Array, factor: int = 2) -> jax.Array:
     batch, height, width, channels = x.shape
     if height % factor or width % factor:
         raise ValueError(
-            f"pixel_unshuffle by {factor} needs sides that it divides, got {height} x "
-            f"{width}."
+            f"pixel_unshuffle by {factor} needs a height and width divisible by it; "
+            f"got {height} x {width}."
         )
     y = x.reshape(batch, height // factor, factor, width // factor, factor, channels)
     y = y.transpose(0, 1, 3, 5, 2, 4)  # [B, H', W', C, i, j]

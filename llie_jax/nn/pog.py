@@ -1,9 +1,9 @@
 """Convolution kernels generated from orthogonal bases (POG).
 
-Each value of a generated kernel has an embedding, a row of a learned table. The row is
-the mirror of a Householder reflection, whose matrix is an orthogonal basis. A vector
-that the image decides weights the basis vectors, and a small network shared by all
-values turns their sum into the value.
+Each value of a generated kernel has an embedding, a row of a learned table. The row
+defines a Householder reflection, whose matrix is an orthogonal basis. Weights computed
+from the image combine the basis vectors, and a small network shared by all values maps
+the combination to the value.
 
 The bases are never formed. With a unit row n, the weights w and a linear layer U, u,
 
@@ -32,7 +32,7 @@ FORMS = ("closed", "explicit")
 def unit_rows(embedding: jax.Array) -> jax.Array:
     """Returns the rows of [N, De] with length 1, in float32.
 
-    Rows shorter than 1e-6 are divided by that, so that their gradient stays finite.
+    Rows shorter than 1e-6 are divided by 1e-6, so that their gradient stays finite.
     """
     x = embedding.astype(jnp.promote_types(embedding.dtype, jnp.float32))
     squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
@@ -43,7 +43,7 @@ def householder_basis(embedding: jax.Array) -> jax.Array:
     """Returns the orthogonal basis of each row: [N, De] -> [N, De, De].
 
     I - 2 n n^T with the unit row n: symmetric, orthogonal and its own inverse. This is
-    the definition; `OrthogonalConv` does without it unless its `form` is "explicit".
+    the definition; `OrthogonalConv` evaluates it only with `form="explicit"`.
 
     Source: Eq. (4).
     """
@@ -58,7 +58,7 @@ def householder_basis(embedding: jax.Array) -> jax.Array:
 def _decode(along, projected, shared, output):
     """Returns values [B, N] before the last bias: output . gelu(shared + along h).
 
-    Nothing of size B x H x N is kept for the gradient, and on CPU nothing made.
+    Nothing of size B x H x N is kept for the gradient, or formed at all on CPU.
 
     Args:
         along: -2 n . w of each image and row, [B, N].
@@ -110,7 +110,7 @@ def _decode_gradient_at_once(gradient, along, projected, shared, output):
 
 
 def _decode_gradient_in_turns(gradient, along, projected, shared, output):
-    # As products: XLA's sums along the last axis are slow on CPU.
+    # Sums as products: XLA's sums along the last axis are slow on CPU.
     ones = jnp.ones((along.shape[1],), along.dtype)
 
     def add(i, sums):
@@ -130,7 +130,7 @@ def _decode_gradient_in_turns(gradient, along, projected, shared, output):
 
 _decode.defvjp(_decode_forward, _decode_backward)
 
-_UNROLL = 8  # measured: more compiles longer and is no faster
+_UNROLL = 8  # measured: more compiles longer and runs no faster
 
 
 def _gelu(x):
@@ -169,13 +169,13 @@ class _Linear(nn.Module):
 
 @register("orthogonal", Card("kernel", internal=("features", "zero_init")))
 class OrthogonalConv(Layer):
-    """Generates the kernel of a convolution for each image from orthogonal bases.
+    """Generates a convolution kernel for each image from orthogonal bases.
 
     Parameters: the table `embedding` [N, De], N values in the order output channel,
-    input channel, row, column; `mix_in`, `mix_out`, which turn the mean features into
-    the weights of the basis vectors; `decode_in`, `decode_out`, which turn a weighted
-    sum of them into a value. For inference the collection `cache` holds what does not
-    depend on the image, see `llie_jax.inference.prepare`.
+    input channel, row, column; `mix_in`, `mix_out`, which map the mean features to the
+    weights of the basis vectors; `decode_in`, `decode_out`, which map their weighted
+    sum to a value. For inference the collection `cache` holds what does not depend on
+    the image, see `llie_jax.inference.prepare`.
 
     Source: Eqs. (4) to (7).
     Differs: the closed form at the top of this file; the values are equal.
@@ -184,13 +184,12 @@ class OrthogonalConv(Layer):
         features: number of output channels.
         embedding_dim: length De of an embedding, at least 2.
         kernel_size: rows and columns of the kernel, odd.
-        decoder_gain: scale of the first layer of the value network at the start. With
-            1, the paper's, all values of a new kernel are almost equal; the square root
-            of `embedding_dim` spreads them.
-        zero_init: begin with the kernel 0.
+        decoder_gain: initial scale of the value network's first layer. With the paper's
+            1, all values of a new kernel are almost equal; the square root of
+            `embedding_dim` spreads them.
+        zero_init: whether the kernel starts at zero.
         form: "closed", or "explicit" to compute with the bases themselves, as the paper
-            defines them: slow, needs N * De^2 values of memory, and gives the same
-            kernels.
+            defines them: slow, with N * De^2 values in memory, and the same kernels.
     """
 
     features: int
@@ -202,7 +201,7 @@ class OrthogonalConv(Layer):
 
     @nn.compact
     def kernel(self, pooled: jax.Array) -> jax.Array:
-        """Returns the kernels [B, k, k, C, features] of images.
+        """Returns the kernels of a batch of images, [B, k, k, C, features].
 
         Args:
             pooled: mean over the pixels of the convolution's input, [B, C].
@@ -263,7 +262,7 @@ class OrthogonalConv(Layer):
         return values.transpose(0, 3, 4, 2, 1)
 
     def _cached(self, compute):
-        """Returns unit rows and their projections, from the cache if there is one."""
+        """Returns unit rows and their projections, from the cache if it holds them."""
         names = ("rows", "projected")
         if self.has_variable("cache", names[0]):
             return tuple(self.get_variable("cache", name) for name in names)
@@ -274,9 +273,9 @@ class OrthogonalConv(Layer):
         return values
 
     def generator_macs(self, inputs: int, pixels: int) -> int:
-        """Returns what fvcore counts besides the convolution itself, for one image.
+        """Returns fvcore's count for one image, without the convolution itself.
 
-        That is the pooling, and the networks in the authors' form.
+        It includes the pooling, and the networks in the authors' form.
         """
         dim, hidden = self.embedding_dim, self.embedding_dim // 2
         count = inputs * self.features * self.kernel_size**2
@@ -284,8 +283,8 @@ class OrthogonalConv(Layer):
 
 
 def _project(rows, decode_in):
-    """Returns the rows [N, De], and their products with a layer [De, H], [H, N]."""
-    # Kept apart from the transposition: in one, XLA's product is slower on CPU.
+    """Returns the rows [N, De], and their projection [H, N] by a layer [De, H]."""
+    # The barrier keeps XLA from fusing the transposition, which is slower on CPU.
     return rows, jax.lax.optimization_barrier(rows @ decode_in).T
 
 

@@ -13,7 +13,7 @@ RELU = tuple(f"relu{block}_1" for block in range(1, 6))
 
 
 def golden_tensors(golden):
-    """The tiny network's tensors under torchvision's names."""
+    """Returns the tiny network's tensors under torchvision's names."""
     data = np.load(golden / "darkir_vggloss_tiny.npz")
     return {
         "features." + key.split(".", 2)[2]: data[key]
@@ -23,7 +23,7 @@ def golden_tensors(golden):
 
 
 def random_tensors(convolutions, width=2):
-    """A full torchvision file of a narrow network, classifier included."""
+    """Returns all tensors of a narrow torchvision network, classifier included."""
     rng = np.random.default_rng(0)
     tensors = {"classifier.0.weight": np.zeros((2, 2), np.float32)}
     channels = 3

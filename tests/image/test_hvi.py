@@ -53,7 +53,7 @@ def test_inverse_golden(data, source, expected):
 
 
 def test_primaries_by_hand():
-    """Full colours lie on the unit circle, 60 degrees apart; greys in its middle."""
+    """Full colours lie on the unit circle, 60 degrees apart; greys at its centre."""
     plane = hvi.rgb_to_hvi(pixels(), K)[0, 0]
     angles = dict(red=0, yellow=60, green=120, cyan=180, blue=240, magenta=300)
     for name, row in zip(COLOURS, plane, strict=True):
@@ -63,7 +63,7 @@ def test_primaries_by_hand():
             np.testing.assert_allclose(row, expected, atol=1e-6)
     np.testing.assert_array_equal(plane[:3, :2], 0)
     np.testing.assert_allclose(plane[:3, 2], [0, 1, 0.5])
-    # One 255th of red: saturation 1, drawn in by sin(pi / 510) ** 0.2.
+    # One 255th of red: saturation 1, scaled by sin(pi / 510) ** 0.2.
     np.testing.assert_allclose(plane[9, 0], np.sin(np.pi / 510) ** K, rtol=1e-5)
 
 
@@ -73,7 +73,7 @@ def test_there_and_back():
 
 
 def test_hue_just_below_red_is_red():
-    """The hue is a rounding error below the full circle there."""
+    """There the hue is a rounding error below the full circle."""
     for shift in (0.0, -1e-9, -3e-8, -1e-7, -1e-6):
         result = hvi.hvi_to_rgb(jnp.array([0.5, shift, 1.0]), K)
         np.testing.assert_allclose(result, [1, 0.5, 0.5], atol=1e-5)

@@ -44,7 +44,7 @@ def test_area_downsample_needs_whole_cells():
     [
         ((6, 8), (3, 4)),
         ((3, 4), (6, 8)),
-        ((2, 1), (1, 2)),  # a single pixel has no distance to anything
+        ((2, 1), (1, 2)),  # a single pixel: nothing to interpolate
         ((5, 7), (8, 3)),
         ((4, 6), (4, 5)),
     ],

@@ -19,7 +19,7 @@ def test_golden(golden):
 
 
 def test_blur_by_hand():
-    """A single bright corner: mirrored, it is seen once; one row in, twice."""
+    """Reflection counts a corner pixel once, its diagonal neighbour four times."""
     image = jnp.zeros((1, 8, 8, 1)).at[0, 0, 0, 0].set(25.0)
     blurred = box_blur(image)[0, :, :, 0]
     assert blurred[0, 0] == pytest.approx(1.0)

@@ -1,4 +1,4 @@
-"""What every model promises, and what happens where one does not keep it."""
+"""The defaults of `Model`, and the errors for what a model does not define."""
 
 import pytest
 
@@ -23,7 +23,7 @@ class Toy(base.Model):
 
 
 class Plain(base.Model):
-    """A model that promises nothing of its own."""
+    """A model that defines nothing."""
 
 
 def test_options_are_changed_and_told():
@@ -41,7 +41,7 @@ def test_mistakes_in_options():
         Toy().with_options({"alfa": 1.0})
     with pytest.raises(ValueError, match=r"no test option 'width'.*alpha, gamma"):
         Toy().with_options({"width": 1.0})
-    with pytest.raises(ValueError, match="It has: none"):
+    with pytest.raises(ValueError, match="Options: none"):
         Plain().with_options({"alpha": 1.0})
     for pair in ("alpha", "alpha=", "alpha=much"):
         with pytest.raises(ValueError, match="is not NAME=NUMBER"):
@@ -49,9 +49,9 @@ def test_mistakes_in_options():
 
 
 def test_a_promise_that_is_not_kept_is_named():
-    with pytest.raises(TypeError, match="Plain does not say its `multiple`"):
+    with pytest.raises(TypeError, match="Plain does not define `multiple`"):
         _ = Plain().multiple
-    with pytest.raises(TypeError, match="Plain does not say its `pad_mode`"):
+    with pytest.raises(TypeError, match="Plain does not define `pad_mode`"):
         _ = Plain().pad_mode
     assert Toy().multiple == 4
     assert Plain().native_inputs(None) == {}

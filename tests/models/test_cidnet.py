@@ -1,4 +1,4 @@
-"""CIDNet against the official code's numbers, and what is particular to it."""
+"""CIDNet against the official code, and what is specific to it."""
 
 import json
 
@@ -34,7 +34,7 @@ def tensors_of(arrays, prefix=""):
 
 
 def randomised(spec, scale=0.2):
-    """A model with random parameters, but the exponent that it begins with."""
+    """Returns a model with random parameters and the default exponent."""
     model = llie_jax.build(spec)
     leaves, tree = jax.tree.flatten(variable_shapes(model))
     rng = np.random.default_rng(0)
@@ -57,7 +57,7 @@ def _exact_products():
 
 @pytest.fixture(scope="module")
 def small(golden):
-    """The golden file's network, jitted, with its parameters; and the file."""
+    """Returns the golden file's model, jitted `apply` and variables, and the file."""
     arrays = read(golden / "cidnet_small.npz")
     model, variables = convert.from_torch(tensors_of(arrays))
     return model, jax.jit(model.apply), variables, arrays
@@ -83,7 +83,7 @@ def test_network_golden_with_norms_and_saturation(golden):
 
 
 def check_module(arrays, name, module, keys, part=""):
-    """One module against its inputs and output in a golden file."""
+    """Checks a module against its inputs and output in a golden file."""
     inputs = [
         nhwc(arrays[key])
         for i in (0, 1)

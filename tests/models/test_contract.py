@@ -1,6 +1,6 @@
-"""What every registered model promises; a new model is found by itself.
+"""The contract of every registered model; new models are found automatically.
 
-Sizes are the `tiny` ones of the cards; every parameter is randomised.
+Sizes are the `tiny` ones of the cards; all parameters are random.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from llie_jax import costs, registry, weights
 from llie_jax.models import base
 from llie_jax.nn import conv_kernels
 
-# Other tests register toys of their own, which promise less.
+# Other tests register toy models, which do not meet the whole contract.
 MODELS = [
     name
     for name in llie_jax.list_models()
@@ -30,7 +30,7 @@ MODELS = [
 
 @dataclasses.dataclass(frozen=True)
 class Built:
-    """A model, its card and its variables, and its compiled inference."""
+    """A model with its card, its variables and its jitted `apply`."""
 
     name: str
     spec: dict
@@ -54,7 +54,7 @@ def built(request):
         lambda leaf: jnp.asarray(0.2 * rng.standard_normal(leaf.shape), leaf.dtype),
         base.variable_shapes(model),
     )
-    chex.clear_trace_counter()  # it counts the lambdas of all models as one
+    chex.clear_trace_counter()  # it counts all models' lambdas as one function
     apply = jax.jit(chex.assert_max_traces(lambda v, x: model.apply(v, x), n=2))
     yield Built(request.param, spec, model, card, variables, apply)
     jax.clear_caches()
@@ -90,7 +90,7 @@ def test_batches_are_independent_and_compile_once_per_shape(built):
 
 @pytest.fixture(scope="module")
 def training_pass(built):
-    """Outputs, new collections and gradients of one pass, with target and keys."""
+    """Returns outputs, updated collections and gradients of one training pass."""
     image = images(built.model, batch=1)
     streams = ("dropout", "noise", *built.model.shared_streams)
     rngs = {name: jax.random.key(i) for i, name in enumerate(streams)}
@@ -107,7 +107,8 @@ def training_pass(built):
         total = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(outputs))
         return total, (outputs, updated)
 
-    # The choice of implementation has tests of its own; native ones compile fast.
+    # The choice of implementation is tested elsewhere; native convolutions compile
+    # fast.
     with conv_kernels.use_implementation("lax"):
         gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
         (_, aux), grads = gradient(built.variables["params"])
@@ -169,7 +170,7 @@ def test_bfloat16_comes_close(built):
         found = jax.jit(low.apply)(built.variables, image).image
     chex.assert_type(found, jnp.float32)
     wanted = built.apply(built.variables, image).image
-    # Of random weights: one level of brightness is not to be expected.
+    # With random weights, agreement to one grey level cannot be expected.
     scale = float(jnp.max(jnp.abs(wanted - image)))
     assert float(jnp.mean(jnp.abs(found - wanted))) < 0.05 * max(scale, 1)
 
@@ -201,7 +202,7 @@ def test_a_release_file_holds_the_model(built, tmp_path):
 
 
 def test_symbolic_sizes_lower_for_a_tpu(built):
-    """With native convolutions, as for an export."""
+    """Uses native convolutions, as an export does."""
     model = built.model
     size = export.symbolic_shape(f"{model.multiple}*h, {model.multiple}*w")
     image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)

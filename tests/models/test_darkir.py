@@ -1,4 +1,4 @@
-"""DarkIR against the official code's numbers, and what is particular to it."""
+"""DarkIR against the official code, and what is specific to it."""
 
 import chex
 import jax
@@ -31,7 +31,7 @@ def nhwc(array):
 
 
 def error(found, expected):
-    """The largest difference over the largest reference value."""
+    """Returns the largest difference over the largest reference value."""
     found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     assert found.shape == expected.shape
     return np.abs(found - expected).max() / np.abs(expected).max()
@@ -49,7 +49,7 @@ def params_of(arrays, module, x, keys):
 
 
 def gradient_errors(arrays, grads, keys):
-    """Errors of all gradients that the golden file holds, by their official names."""
+    """Returns the errors of all gradients in the golden file, by official name."""
     errors = {}
     for path, value in traverse_util.flatten_dict(grads, sep="/").items():
         key = names.torch_key(path, keys)
@@ -62,7 +62,7 @@ def gradient_errors(arrays, grads, keys):
 
 
 def check_module(arrays, module, keys):
-    """Output and gradients of one block or layer against a golden file."""
+    """Checks the output and gradients of a module against a golden file."""
     x, cotangent = nhwc(arrays["input"]), nhwc(arrays["cot"])
     variables = params_of(arrays, module, x, keys)
 
@@ -115,7 +115,7 @@ def test_block_golden(golden, file, module):
 
 @pytest.fixture(scope="module")
 def tiny(golden):
-    """The whole network with the golden file's parameters, and the file."""
+    """Returns the golden file's model, its variables and the file."""
     arrays = read(golden / "darkir_tiny.npz")
     tensors = {k[6:]: v for k, v in arrays.items() if k.startswith("param:")}
     model, variables = convert.from_torch(tensors)
@@ -180,7 +180,7 @@ def test_published_parameter_counts(width, parameters, inference):
 
 
 def test_a_fresh_network_changes_features_only_at_its_ends():
-    """beta = gamma = 0 make every block the identity."""
+    """With beta = gamma = 0, every block is the identity."""
     block = darkir.DecoderBlock()
     x = jax.random.normal(jax.random.key(0), (1, 8, 8, 4))
     variables = block.init(jax.random.key(1), x)
@@ -221,11 +221,11 @@ def test_bfloat16_keeps_float32_islands(tiny):
     image = nhwc(arrays["input"])
     outputs = jax.jit(low.apply)(variables, image)
     assert outputs.image.dtype == outputs.aux["guide"].dtype == jnp.float32
-    # bfloat16 keeps 8 bits; the error of a few of them is what is left.
+    # bfloat16 keeps 8 bits; a few rounding errors add up.
     assert error(outputs.image, nhwc(arrays["output"])) < 0.05
     text = str(jax.make_jaxpr(low.apply)(variables, image))
     assert "bf16" in text
-    assert "c64" in text  # the transform is complex64, whatever the rest is
+    assert "c64" in text  # the Fourier transform stays in complex64
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""LFPV against the official code, and what is particular to it."""
+"""LFPV against the official code, and what is specific to it."""
 
 import chex
 import jax
@@ -20,7 +20,7 @@ L, C, K = 16, 8, 4
 
 
 def unit_error(found, wanted):
-    """The largest difference over the largest reference value."""
+    """Returns the largest difference over the largest reference value."""
     return np.max(np.abs(np.asarray(found) - wanted)) / np.max(np.abs(wanted))
 
 
@@ -90,7 +90,7 @@ def test_query_and_fusion(golden):
 
 
 def kinds(file):
-    """The bank of a golden file: kind -> nodes [l, s, s, c] and cotangent."""
+    """Returns a file's bank: kind -> nodes [l, s, s, c], cotangent, kernel size."""
     return {
         "vector": (file["c_v"][:, None, None], file["cot_v"][:, None, None], 1),
         "patch": (nhwc(file["c_p"]), nhwc(file["cot_p"]), 3),
@@ -98,20 +98,20 @@ def kinds(file):
 
 
 def norm(x, params):
-    """The joint layer norm of a node."""
+    """Applies the layer norm over all values of a node."""
     return feature_bank.NodeNorm().apply({"params": params}, x)
 
 
 def parts(variables, kind, part):
-    """Returns the parameters of one network and of the norm behind it."""
+    """Returns the parameters of one network and of the norm after it."""
     params = variables["params"][kind]
     return params[part], params[f"{part}_norm"]
 
 
 def official_updaters(file, *missing):
-    """Returns the updaters' parameters, and those of the other half as zeros.
+    """Returns the updaters' parameters, without the missing networks.
 
-    The files hold either the sample or the mutual half.
+    Each file holds either the sample updater or the mutual updater.
     """
     module = feature_bank.Updaters()
     nodes = {"vector": jnp.zeros((1, 1, 1, C)), "patch": jnp.zeros((1, K, K, C))}
@@ -188,7 +188,7 @@ def test_mutual_updater(golden):
             def spread(embeddings):
                 return jnp.broadcast_to(embeddings[:, None, None], nodes.shape)
 
-            # As released: the patch's partner comes with the vector's embedding.
+            # As released: a patch's partner comes with the embedding of the vector's.
             return norm(
                 feature_bank.UpdateNetwork(C, size).apply(
                     {"params": network},  # noqa: B023
@@ -213,7 +213,7 @@ def test_mutual_updater(golden):
 
 
 def numpy_network(params, x):
-    """The seven layers on rows [n, s, s, C] that are concatenated beforehand."""
+    """Computes the seven layers on concatenated rows [n, s, s, C]."""
     for i in range(7):
         kernel = np.asarray(params[f"conv_{i}"]["kernel"], np.float64)
         reach, side = kernel.shape[0] // 2, x.shape[1]
@@ -232,7 +232,7 @@ def numpy_network(params, x):
 
 
 def numpy_paper(params, nodes, samples, identity, *, include_self, stabilise):
-    """The paper's rule with loops and concatenation, in float64."""
+    """Computes the paper's rule with loops and concatenation, in float64."""
     count, side, _, width = nodes.shape
     tiled = np.broadcast_to(identity[:, None, None], nodes.shape)
     rows = [
@@ -297,7 +297,8 @@ def test_the_rule_of_the_paper(kernel_size, include_self, stabilise):
 def test_pairs_are_never_concatenated():
     """The first convolution sees each node once, and no array holds all pairs' inputs.
 
-    Of 4c inputs; the layers behind it have as many channels, but are its results.
+    Such an array would have 4c channels. Those of later layers also have 4c, but hold
+    results.
     """
     count, side, width = 6, 4, 8
     updater = feature_bank.Paper(width, 3)
@@ -328,7 +329,7 @@ BACKBONES = {
 
 
 def make(backbone="toy_backbone", **fields):
-    """A small LFPV model and its variables, all random but for the bank of zeros."""
+    """Returns a small LFPV model and random variables, with a bank of zeros."""
     small = {"num_nodes": 5, "patch_size": 2}
     backbone = {"name": backbone, **BACKBONES.get(backbone, {})}
     model = llie_jax.build({"name": "lfpv", "backbone": backbone, **small, **fields})
@@ -345,7 +346,7 @@ def images(model, batch=2):
 
 
 def trained(model, variables, image, **kwargs):
-    """Runs one training pass: outputs and the new bank."""
+    """Runs one training pass and returns the outputs and the new bank."""
     kwargs = {"rngs": {"lfpv": jax.random.key(0)}, **kwargs}
 
     def run(variables, image):
@@ -356,9 +357,7 @@ def trained(model, variables, image, **kwargs):
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_bank_of_zeros_is_the_backbone(backbone):
-    model, variables = make(
-        backbone, bank_width=4
-    )  # with projections where it is wider
+    model, variables = make(backbone, bank_width=4)  # projects where it is wider
     image = images(model)
     alone = {"params": variables["params"]["backbone"]}
 
@@ -389,7 +388,7 @@ def test_training_moves_the_bank_and_shows_the_backbone(backbone):
         assert f"backbone_{name}" in outputs.aux
         assert name in outputs.aux
     assert np.abs(outputs.image - plain.image).max() > 1e-4
-    # What was stored is what the next evaluation reads.
+    # The next evaluation reads the stored bank.
     after = jax.jit(model.apply)({**variables, **updated}, image)
     np.testing.assert_allclose(after.image, outputs.image, atol=1e-4)
     assert set(after.aux) == set(plain.aux)
@@ -397,8 +396,8 @@ def test_training_moves_the_bank_and_shows_the_backbone(backbone):
 
 @pytest.fixture(scope="module")
 def official(golden):
-    """The whole official model, small, and what it is imported as."""
-    file = np.load(golden / "lfpv_snr_host.npz")
+    """Returns the golden file of the official model, and the imported model."""
+    file = np.load(golden / "lfpv_snr_net.npz")
     state = tensors(file) | {
         "common_feature": file["c_v"],
         "common_feature_patch": file["c_p"],
@@ -429,7 +428,7 @@ def test_whole_backbone_in_evaluation(official):
         variables, nhwc(file["input"]), snr_map=nhwc(file["mask"])
     )
     assert unit_error(outputs.image, nhwc(file["out_eval"])) < 5e-5
-    assert not outputs.aux  # the second pass is for training
+    assert not outputs.aux  # only training decodes twice
 
 
 def test_whole_backbone_in_training(official):
@@ -478,13 +477,13 @@ def test_whole_backbone_in_training(official):
 
 
 def test_import_of_another_model(official, golden):
-    """A checkpoint of the backbone alone is not taken for one with a bank."""
+    """A checkpoint of the backbone alone is not mistaken for one with a bank."""
     file = np.load(golden / "snrnet_small.npz")
     spec = convert.infer_spec(tensors(file), {"num_heads": 4})
     assert spec["name"] == "snr_net"
     with pytest.raises(ValueError, match="no 'common_feature_patch'"):
         convert.infer_spec(tensors(file), "lfpv")
-    # Without updaters, what inference needs is enough.
+    # A checkpoint without updaters is enough for inference.
     file, *_ = official
     state = {
         key: value
@@ -512,7 +511,7 @@ def test_positions_are_drawn_from_the_stream():
 
 
 def test_given_positions_and_partners_are_taken():
-    """The bank depends on the pixel that is named, and on no other."""
+    """The bank depends only on the given pixels."""
     model, variables = make()
     image = images(model)
     features, _ = model.backbone.apply(
@@ -533,7 +532,7 @@ def test_given_positions_and_partners_are_taken():
 
 @pytest.mark.parametrize("positions", lfpv.POSITIONS)
 def test_random_corners_reach_every_place(positions):
-    """All of [0, h - k] x [0, w - k], also those that no cell begins with."""
+    """Corners cover [0, h - k] x [0, w - k], not only multiples of k."""
     model, _ = make(positions=positions)
 
     def corners(rng):
@@ -559,7 +558,7 @@ def test_the_rules_move_the_bank_apart():
     model, variables = make(update_rule="paper")
     paper = trained(model, variables, image)[1]["lfpv"]
     assert np.any(paper["c_v"] != released["c_v"])
-    # To the letter, nothing keeps the sums small.
+    # The paper's literal form does not bound the sums.
     model, variables = make(update_rule={"name": "paper", "stabilise": False})
     for _ in range(3):
         literal = trained(model, variables, image)[1]
@@ -570,7 +569,7 @@ def test_the_rules_move_the_bank_apart():
 @pytest.mark.parametrize("rule", ["released", "paper"])
 @pytest.mark.parametrize("positions", lfpv.POSITIONS)
 def test_several_samples_of_each_map(rule, positions):
-    """As a batch in which each image comes as often as it is sampled."""
+    """The bank is that of a batch that repeats each image once per sample."""
     model, variables = make(update_rule=rule, positions=positions, positions_per_map=3)
     image = images(model)
     rng = np.random.default_rng(6)
@@ -596,7 +595,7 @@ def test_several_samples_of_each_map(rule, positions):
 
 
 def test_queries_without_norms():
-    """As the slides have it: products of features and nodes as they are."""
+    """Raw products of features and nodes, as in the slides."""
     rng = np.random.default_rng(7)
     features, c_v, c_p = (
         rng.standard_normal(shape).astype(np.float32)
@@ -620,7 +619,7 @@ def test_queries_without_norms():
 
 
 def test_the_embedding_of_a_patches_partner():
-    """The authors' code takes the vector's; that is kept for parity."""
+    """The authors' code uses that of the vector's partner, kept as an option."""
     partners = {"vector": jnp.arange(5), "patch": jnp.arange(5)[::-1]}
     positions = {kind: jnp.zeros(2, int) for kind in ("vector", "patch")}
     found = {}
@@ -700,14 +699,14 @@ def test_a_backbone_with_state_counts_one_step():
 
 
 def test_published_sizes():
-    """The bank, what inference pays for it, and what training only has."""
+    """Sizes of the bank, its cost at inference, and the parts for training only."""
     backbone, whole = costs.count("snr_net"), costs.count("lfpv")
     assert whole.params == 45_966_979
     assert whole.inference_params - backbone.params == 21_760
     assert whole.params - whole.inference_params == 6_821_120
     shapes = variable_shapes(llie_jax.build("lfpv"))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["lfpv"])) == 17_408
-    # 4 l c for each position of the features, of which the keys' norms are none.
+    # 4 l c for each position of the features; norms of the keys do not count.
     assert whole.macs - backbone.macs == 4 * 16 * 64 * 64 * 64
     released = costs.count({"name": "lfpv", "updaters": False})
     assert released.params == whole.inference_params
@@ -750,7 +749,7 @@ def test_a_backbone_in_bfloat16():
 
 
 class Closed(base.Model):
-    """A model without a split."""
+    """A model that does not split."""
 
     multiple = 8
     pad_mode = "reflect"
@@ -762,7 +761,7 @@ class Closed(base.Model):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (dict(backbone=Closed()), "LFPV cannot wrap Closed: it is no Backbone.*darkir"),
+        (dict(backbone=Closed()), "cannot wrap Closed, which is not a Backb.*darkir"),
         (dict(positions="all"), "Unknown positions 'all'"),
         (dict(num_nodes=0), "num_nodes=0"),
         (dict(bank_width=0), "bank_width=0"),
@@ -782,7 +781,7 @@ def test_specs_of_backbones_that_are_none(backbone):
 def test_a_size_that_patches_do_not_divide():
     model, variables = make("darkir", patch_size=4)
     assert model.multiple == 16
-    image = jnp.zeros((1, 20, 20, 3))  # which DarkIR alone would take
+    image = jnp.zeros((1, 20, 20, 3))  # DarkIR alone would accept this
     with pytest.raises(
         ValueError, match="20 x 20; LFPV on DarkIR needs multiples of 16"
     ):

@@ -1,4 +1,4 @@
-"""Restormer against the official code's numbers, and what is particular to it."""
+"""Restormer against the official code, and what is specific to it."""
 
 import json
 
@@ -35,7 +35,7 @@ def read(path):
 
 @pytest.fixture(scope="module", params=["restormer_small", "restormer_biasfree_small"])
 def official(request, golden):
-    """A network with the golden file's parameters, and the file."""
+    """Returns a golden file's model, its variables and the file."""
     arrays = read(golden / f"{request.param}.npz")
     tensors = {k[6:]: v for k, v in arrays.items() if k.startswith("param:")}
     model, variables = convert.from_torch(tensors)
@@ -146,7 +146,7 @@ def test_official_names_fill_the_full_size(golden):
 
 
 def test_the_slot_is_in_the_decoder_only():
-    """20 of the 44 attentions."""
+    """20 of the 44 attentions have it."""
 
     class Marked(restormer.attention.Identity):
         @nn.compact
@@ -193,7 +193,7 @@ def test_gradients_are_finite_on_flat_images(norm):
         jax.grad(lambda v, x: jnp.sum(model.apply(v, x).image ** 2), argnums=(0, 1))
     )
     rng = np.random.default_rng(0)
-    for scale in (0.0, 0.2):  # without any parameter, all features are zero
+    for scale in (0.0, 0.2):  # with zero parameters, all features are zero
         variables = jax.tree.map(
             lambda leaf, scale=scale: jnp.asarray(
                 scale * rng.normal(size=leaf.shape), leaf.dtype

@@ -1,4 +1,4 @@
-"""Retinexformer against the official code's numbers, and what is particular to it."""
+"""Retinexformer against the official code, and what is specific to it."""
 
 import fnmatch
 import functools
@@ -219,14 +219,14 @@ def test_layers_for_redundancy_studies():
 
 
 def test_initialisation():
-    """Normal of 0.02 for linear layers, uniform by fan-in for convolutions."""
+    """Linear layers: normal with deviation 0.02; convolutions: uniform by fan-in."""
     module = retinexformer.Block(num_heads=2)
     x = jnp.zeros((1, 4, 4, 64))
     params = module.init(jax.random.key(0), x, x)["params"]
     for name in ("query", "key", "value", "project"):
         kernel = params["attention"][name]["kernel"]
         assert 0.019 < np.std(kernel) < 0.021
-        assert np.abs(kernel).max() > 0.05  # not cut off at two deviations
+        assert np.abs(kernel).max() > 0.05  # not truncated at two deviations
     assert set(params["attention"]["query"]) == {"kernel"}
     np.testing.assert_array_equal(params["attention"]["project"]["bias"], 0)
     np.testing.assert_array_equal(params["attention"]["scale"], 1)
@@ -235,7 +235,7 @@ def test_initialisation():
 
 
 class Recolour(nn.Module):
-    """A slot's part: one factor per channel of query, key and value."""
+    """A part for the slot: one factor per channel of query, key and value."""
 
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
@@ -271,7 +271,7 @@ def test_the_slot_rewrites_what_the_attention_reads():
     expected = {k: v for k, v in params.items() if k != "reallocate"}
     for name, part in (("query", query), ("key", key), ("value", value)):
         expected[name] = {"kernel": params[name]["kernel"] * part}
-    # The value of the positional branch is the rewritten one, too.
+    # The positional branch reads the rewritten value too.
     np.testing.assert_allclose(
         module.apply({"params": params}, x, illumination),
         plain.apply({"params": expected}, x, illumination),
@@ -286,7 +286,7 @@ def test_gradients_are_finite_on_flat_images():
     gradient = jax.jit(
         jax.grad(lambda v, x: jnp.sum(model.apply(v, x).image ** 2), argnums=(0, 1))
     )
-    for value in (0.0, 0.1):  # without any parameter, all features are zero
+    for value in (0.0, 0.1):  # with zero parameters, all features are zero
         variables = jax.tree.map(
             lambda leaf, value=value: jnp.full(leaf.shape, value),
             variable_shapes(model),
@@ -300,7 +300,7 @@ def test_bfloat16_gives_a_float32_image(two_stages):
     output = jax.jit(low.apply)(variables, nhwc(arrays["input"])).image
     assert output.dtype == jnp.float32
     expected = nhwc(arrays["output"])
-    # bfloat16 keeps 8 bits; the error of a few of them is what is left.
+    # bfloat16 keeps 8 bits; a few rounding errors add up.
     assert np.abs(output - expected).max() < 0.05 * np.abs(expected).max()
 
 

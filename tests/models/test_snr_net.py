@@ -1,4 +1,4 @@
-"""SNR-Net against the official code, and what is particular to it."""
+"""SNR-Net against the official code, and what is specific to it."""
 
 import json
 
@@ -38,7 +38,7 @@ def nhwc(x):
 
 @pytest.fixture(scope="module")
 def official(golden):
-    """The golden file, and the model and variables of its tensors."""
+    """Returns the golden file, its model and its variables."""
     file = np.load(golden / "snrnet_small.npz")
     tensors = {
         key.removeprefix("param:"): value
@@ -49,7 +49,7 @@ def official(golden):
 
 
 def small(seed=0, **fields):
-    """A small model, every variable random."""
+    """Returns a small model and random variables."""
     model = llie_jax.build({**SMALL, **fields})
     rng = np.random.default_rng(seed)
     return model, jax.tree.map(
@@ -71,7 +71,7 @@ def test_image_golden(official, mask, output):
     image = nhwc(file["input"])
     found = jax.jit(model.apply)(variables, image, snr_map=nhwc(file[mask])).image
     np.testing.assert_allclose(found, nhwc(file[output]), atol=1e-5)
-    if mask == "mask":  # the model's own
+    if mask == "mask":  # the model's own map
         found = jax.jit(model.apply)(variables, image).image
         np.testing.assert_allclose(found, nhwc(file[output]), atol=1e-4)
 
@@ -85,7 +85,7 @@ def test_loss_golden(official):
 
 
 def test_published_costs():
-    """The paper's size; MACs with the products of the attention."""
+    """At the paper's size; MACs include the products of the attention."""
     found = costs.count("snr_net")
     assert found.params == found.inference_params == 39_124_099
     assert found.macs == 24_335_351_808
@@ -106,7 +106,7 @@ def test_official_names_fill_the_full_size(golden):
 def test_heads_that_do_not_fit_a_checkpoint(golden):
     shapes = json.loads((golden / "snrnet_keys.json").read_text())
     tensors = {key: np.zeros(shape, np.float32) for key, shape in shapes.items()}
-    with pytest.raises(ValueError, match="512 channels, which 7 heads"):
+    with pytest.raises(ValueError, match="512 channels are not divisible by 7 heads"):
         convert.infer_spec(tensors, {"num_heads": 7})
     del tensors["conv_first_1.weight"]
     with pytest.raises(ValueError, match=r"no conv_first_1\.weight"):
@@ -114,7 +114,7 @@ def test_heads_that_do_not_fit_a_checkpoint(golden):
 
 
 def test_attention_looks_at_keys_only():
-    """Without any key all tokens count the same; a single key is all there is."""
+    """Without keys, all tokens have equal weights; a single key takes all of it."""
     attention = snr_net.MaskedAttention(num_heads=2, head_width=4)
     rng = np.random.default_rng(0)
     tokens = jnp.asarray(rng.standard_normal((1, 2, 3, 8)), jnp.float32)

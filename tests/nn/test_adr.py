@@ -1,4 +1,4 @@
-"""ADR against a computation with explicit bases, and in its backbones."""
+"""ADR against a computation with explicit bases, and inside its backbones."""
 
 import functools
 import json
@@ -28,7 +28,7 @@ def official(request, golden):
 
 
 def tree(arrays, prefix, dtype):
-    """The arrays under a prefix, as a tree of ADR's parameters."""
+    """Returns the arrays under a prefix as a tree of ADR's parameters."""
     made = {}
     for number, part in PARTS.items():
         place = f"{prefix}{number}."
@@ -107,7 +107,7 @@ def test_it_begins_as_the_identity(conv):
     gradient = jax.grad(loss)(variables["params"])
     chex.assert_tree_all_finite(gradient)
     moved = {key for key, part in gradient.items() if any(map(np.any, leaves(part)))}
-    assert moved == {"expand"}  # and from the next step on, all
+    assert moved == {"expand"}  # the other parts move from the next step on
 
 
 leaves = jax.tree.leaves
@@ -141,7 +141,7 @@ def test_given_kernels_are_used():
     whole, kernels = module.apply(variables, X, mutable=["kernels"])
     part = module.apply({**variables, **kernels}, X[:, :3])
     np.testing.assert_allclose(part, whole[:, :3], atol=1e-5)
-    # Of one image, for all tiles of it.
+    # The kernels of one image serve all its tiles.
     first = jax.tree.map(lambda x: x[:1], kernels)
     tiles = jnp.concatenate([X[:1, :3], X[:1, 3:]])
     found = module.apply({**variables, **first}, tiles)
@@ -174,11 +174,11 @@ def test_bfloat16_comes_close():
 
 @pytest.mark.parametrize("width", [0, 12, 13])
 def test_a_width_that_is_no_bottleneck(width):
-    with pytest.raises(ValueError, match=f"width={width} is a bottleneck of the 12"):
+    with pytest.raises(ValueError, match=f"width={width} must be a bottleneck of"):
         adr.AttentionDynamicReallocation(width).init(jax.random.key(0), X)
 
 
-HOSTS = {
+BACKBONES = {
     "restormer": dict(
         width=4,
         num_blocks=(1, 1, 1, 1),
@@ -190,12 +190,12 @@ HOSTS = {
 }
 
 
-@pytest.mark.parametrize("name", HOSTS)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_a_backbone_with_it_begins_as_the_backbone(name):
-    """Bit for bit."""
-    plain = llie_jax.build({"name": name, **HOSTS[name]})
+    """The images are bit-identical."""
+    plain = llie_jax.build({"name": name, **BACKBONES[name]})
     slot = {"name": "adr", "width": 3, "conv": {"name": "orthogonal"}}
-    model = llie_jax.build({"name": name, **HOSTS[name], "reallocate": slot})
+    model = llie_jax.build({"name": name, **BACKBONES[name], "reallocate": slot})
     image = jnp.asarray(np.random.default_rng(3).random((2, 16, 24, 3)), jnp.float32)
     rng = np.random.default_rng(4)
 
@@ -204,7 +204,7 @@ def test_a_backbone_with_it_begins_as_the_backbone(name):
         zero = "reallocate" in names and names[-3:-1] == ["expand", "decode_out"]
         return jnp.asarray(0.2 * (not zero) * rng.normal(size=leaf.shape), leaf.dtype)
 
-    # Other values than those of `init`, but for the layer that makes zeros.
+    # Random values everywhere except in the layer that starts at zero.
     variables = jax.tree_util.tree_map_with_path(start, variable_shapes(model))
     assert not np.all([np.any(leaf) for leaf in jax.tree.leaves(variables)])
     alone = {"params": without(variables["params"], "reallocate")}

@@ -13,7 +13,7 @@ def features(seed, shape=(2, 3, 5, 8), dtype=jnp.float32):
 
 
 def plain(query, key, value, scale, heads):
-    """Loops over images and heads, in float64."""
+    """Computes the attention with loops over images and heads, in float64."""
     query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
     output = np.empty(value.shape)
     size = value.shape[-1] // heads

@@ -1,4 +1,4 @@
-"""The products for symbolic sizes against the transform itself."""
+"""The matrix products for symbolic sizes against NumPy's FFT."""
 
 import jax
 import jax.numpy as jnp

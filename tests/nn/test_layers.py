@@ -40,7 +40,7 @@ def assert_close(actual, expected, tolerance=2e-6):
         assert relative_error(a, b) < tolerance
 
 
-# Odd sizes, sizes below the dilation, several images, more than one block of rows.
+# Odd sizes, sizes below the dilation, several images, several blocks of rows.
 CASES = {
     "depthwise": ((2, 7, 9, 6), 6, 1, (1,)),
     "depthwise_dilated": ((1, 11, 6, 3), 3, 1, (4,)),
@@ -76,7 +76,7 @@ def test_shifts_equal_plain_convolution(case):
 
     plain = conv("lax")
     assert_close(conv("shifts"), plain)
-    assert_close(conv(None), plain)  # on CPU, the shifts by the choice at lowering
+    assert_close(conv(None), plain)  # on CPU, lowering chooses the shifts
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_shifts_equal_plain_convolution(case):
     ],
 )
 def test_native_convolutions_can_be_forced(layer):
-    """The same values and gradients, and no loop or choice in the program."""
+    """Values and gradients agree, and the program has no loop and no choice."""
     x = normal(0, 1, 6, 8, 8)
     variables = layer.init(jax.random.key(0), x)
 
@@ -145,7 +145,7 @@ def test_kernels_that_are_not_square():
 
 @pytest.mark.parametrize(("group_inputs", "convs_on_cpu"), [(4, 2), (2, 1)])
 def test_other_groups(group_inputs, convs_on_cpu):
-    """Larger ones are split on CPU; three outputs of two inputs are not covered."""
+    """CPU splits larger groups; three outputs of two inputs are not covered."""
     x, kernel = normal(0, 1, 4, 5, 2 * group_inputs), normal(1, 3, 3, group_inputs, 6)
 
     def conv(name):
@@ -221,7 +221,7 @@ def test_backend_is_chosen_at_lowering(group_inputs):
         assert f"feature_group_count = {groups}" in text
     assert convolutions(traced.lower(lowering_platforms=("cpu",)).as_text()) == 0
 
-    # Each gradient chooses by itself, and an unused one is left out.
+    # Each gradient chooses separately, and an unused one is left out.
     for argument in (0, 1):
         traced = jax.jit(jax.grad(value, argument)).trace(x, kernel)
         text = traced.lower(lowering_platforms=("tpu",)).as_text()
@@ -269,7 +269,7 @@ def test_shifts_need_little_memory():
 
     analysis = jax.jit(gradients).lower(x, kernel, x).compile().memory_analysis()
     if analysis is None:
-        pytest.skip("this backend does not tell the memory of a program")
+        pytest.skip("this backend does not report the memory of a program")
     # The padded copies of the input and of the cotangent, and some rows.
     assert analysis.temp_size_in_bytes < 3 * x.nbytes
 
@@ -448,7 +448,7 @@ def test_conv_transpose_equals_flax():
             for m in (module, reference)
         )
     )
-    # Tap (i, j) lands at row i, column j of each block: the kernel is not turned round.
+    # Tap (i, j) lands at row i, column j of each block: the kernel is not flipped.
     corner = params["kernel"] * jnp.eye(2)[0][:, None, None, None]
     y = module.apply({"params": {"kernel": corner, "bias": jnp.zeros(3)}}, x)
     assert not np.any(y[:, 1::2])

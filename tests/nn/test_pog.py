@@ -25,7 +25,7 @@ def test_bases_are_symmetric_orthogonal_and_their_own_inverse():
 
 
 def explicit(params, pooled):
-    """The kernel values [B, N] by the paper's equations, with all bases."""
+    """Returns the kernel values [B, N] from the paper's equations, with all bases."""
     mix = pooled @ params["mix_in"]["kernel"] + params["mix_in"]["bias"]
     mix = nn.gelu(mix, approximate=True)
     weights = nn.softmax(mix @ params["mix_out"]["kernel"] + params["mix_out"]["bias"])
@@ -57,7 +57,7 @@ def test_closed_form_equals_the_explicit_one_also_in_its_gradients():
 
 @pytest.mark.parametrize("kernel_size", [1, 3])
 def test_the_explicit_form_is_the_closed_one(kernel_size):
-    """The definition, executed with the bases, in float32 and with gradients."""
+    """The definition, computed with the bases, in float32 and with gradients."""
     options = dict(embedding_dim=16, kernel_size=kernel_size)
     closed = pog.OrthogonalConv(3, **options)
     explicit = pog.OrthogonalConv(3, form="explicit", **options)
@@ -85,7 +85,7 @@ def test_short_rows_have_finite_gradients():
 
 
 def test_no_array_of_bases_is_made():
-    """Neither forward nor backward, whatever XLA might do with it later."""
+    """Neither the forward nor the backward program contains one, before XLA runs."""
     conv = pog.OrthogonalConv(7, embedding_dim=6)  # N = 77
     pooled = normal(2, 11)
     params = conv.init(jax.random.key(0), pooled, method="kernel")
@@ -106,7 +106,7 @@ def test_cached_rows_change_nothing():
     chex.assert_trees_all_equal_shapes(
         cache["cache"], {"rows": jnp.ones((24, 64)), "projected": jnp.ones((32, 24))}
     )
-    # Without the table: what is cached is not computed.
+    # NaN in the table shows that cached values are not recomputed.
     del variables["params"]["embedding"]
     table = {"embedding": jnp.full((24, 64), jnp.nan)}
     cached = {"params": variables["params"] | table, **cache}

@@ -13,8 +13,8 @@ from llie_jax.evaluation.report import read_log
 from llie_jax.image import io
 from llie_jax.metrics import protocol as protocols
 from llie_jax.training import loop
-from llie_jax.training.checkpoint import Checkpoints
 from llie_jax.training.experiment import Experiment
+from llie_jax.weights.store import Store
 from tests.metrics import toys as metric_toys
 from tests.training import toys
 
@@ -65,7 +65,7 @@ def test_a_run_without_references(run):
 
 def test_the_newest_weights_count(run):
     workdir, result = run
-    checkpoints = Checkpoints(workdir / "checkpoints")
+    checkpoints = Store(workdir / "checkpoints")
     assert checkpoints.steps() == [8]
     checkpoints.close()
     _, best = weights.load(workdir)
