@@ -1,4 +1,4 @@
-"""`llie-jax score`: scores saved images, from any tool."""
+"""`llie-jax score`: scores saved images from any tool."""
 
 import argparse
 
@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gt",
         metavar="DIR",
-        help="the folder of references; endings (.png, .jpg) may differ. May be left "
-        "out for a protocol whose metrics need none",
+        help="the folder of references; suffixes (.png, .jpg) may differ. Optional for "
+        "protocols whose metrics need none",
     )
     parser.add_argument(
         "--protocol",
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="metrics: default, retinexformer, cidnet, darkir, snr",
     )
-    parser.add_argument("--json", metavar="FILE", help="also write the scores there")
+    parser.add_argument("--json", metavar="FILE", help="also write the scores to FILE")
 
 
 def run(args: argparse.Namespace) -> None:
