@@ -16,7 +16,7 @@ LAYERS = (
     ("types",),
     ("messages",),
     ("files",),
-    ("registry",),
+    ("registry", "jaxprs"),
     ("parallel",),
     ("image",),
     ("nn",),

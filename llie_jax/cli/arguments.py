@@ -2,6 +2,17 @@
 
 import argparse
 
+PROTOCOLS = (
+    "default",
+    "retinexformer",
+    "cidnet",
+    "darkir",
+    "snr",
+    "snr_syn",
+    "snr_video",
+)
+"""The names in `llie_jax.metrics.protocol`, which is slow to import, for help texts."""
+
 
 def positive(text: str) -> int:
     """Parses a whole number of at least 1; argparse reports the error."""

@@ -21,8 +21,8 @@ def load_config(config: str, overrides: Sequence[str] = ()):
     The recipe is executed once, and checked once with all overrides.
 
     Args:
-        config: "RECIPE" or "RECIPE:argument=value,...", where RECIPE is a Python file or
-            the name of a recipe in `llie_jax/configs`.
+        config: "RECIPE" or "RECIPE:argument=value,..."; RECIPE is a Python file or the
+            name of a recipe in `llie_jax/configs`.
         overrides: arguments `--config.KEY=VALUE`.
 
     Raises:

@@ -21,7 +21,13 @@ Exit status: 0 if it fits, 1 if it does not, 2 if an argument is wrong.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the subcommand."""
-    parser.add_argument("--config", required=True, metavar="RECIPE", help="CONFIGHELP")
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="RECIPE",
+        help="name of a recipe in llie_jax/configs, or a Python file; "
+        "arguments follow a colon",
+    )
     parser.add_argument(
         "--topology",
         required=True,

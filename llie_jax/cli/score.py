@@ -2,6 +2,8 @@
 
 import argparse
 
+from llie_jax.cli.arguments import PROTOCOLS
+
 HELP = "Score saved images, against references of the same names if there are any."
 EXAMPLES = """
   llie-jax score --pred results --gt data/lol_v1/eval15/high
@@ -24,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--protocol",
         default="default",
         metavar="P",
-        help="metrics: default, retinexformer, cidnet, darkir, snr",
+        help=f"rounding and metrics: {', '.join(PROTOCOLS)}",
     )
     parser.add_argument("--json", metavar="FILE", help="also write the scores to FILE")
 

@@ -438,19 +438,17 @@ def from_json(text: str) -> FrozenConfigDict:
     Keys that are missing, because the text predates them, have their defaults.
 
     Raises:
-        ValueError: if the text is not JSON, or has keys of another version.
+        AttributeError, KeyError, TypeError, ValueError: if the text is not JSON, or
+            has keys of another version.
     """
     values = json.loads(text)
-    try:
-        config = get_config()
-        with config.unlocked():
-            # Tables whose keys users or parts define are replaced, not merged.
-            config.model, config.stages, config.loss.terms = {}, {}, {}
-            config.optimizer, config.schedule = {}, {}
-            config.update(_table(values))
-        return check(config)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"it is from an older version of llie_jax: {error}") from error
+    config = get_config()
+    with config.unlocked():
+        # Tables whose keys users or parts define are replaced, not merged.
+        config.model, config.stages, config.loss.terms = {}, {}, {}
+        config.optimizer, config.schedule = {}, {}
+        config.update(_table(values))
+    return check(config)
 
 
 def to_json(config: ConfigDict) -> str:

@@ -1,10 +1,7 @@
 """Writes `report.html`: settings, curves, scores and pictures in one offline file."""
 
 import html
-import json
-import math
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,9 +10,12 @@ from llie_jax.evaluation import scores as results
 from llie_jax.evaluation.scores import Picture, Scores
 from llie_jax.metrics import protocol as protocols
 from llie_jax.report import charts, page
+from llie_jax.weights.run import read_log
 
 PICTURE_BYTES = 8_000_000
 """The size limit of all embedded pictures; further ones are left out."""
+
+_LARGEST = 1e100  # of a curve's values; sums of larger ones overflow
 
 
 def write(
@@ -44,21 +44,6 @@ def write(
         _settings(scores, settings),
     ]
     page.write_page(path, title, body)
-
-
-def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """Returns the lines of a `log.jsonl`; none if it is missing.
-
-    A truncated line, as a kill leaves it, is skipped.
-    """
-    path = pathlib.Path(path)
-    lines = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return lines
 
 
 def _numbers(scores: Scores) -> str:
@@ -203,8 +188,8 @@ def _curves(log: Sequence[Mapping[str, Any]]) -> str:
     """Returns the curves of a run: loss, and PSNR in training and validation."""
 
     def series(key):
-        points = [(line["step"], line[key]) for line in log if key in line]
-        return charts.thinned([p for p in points if all(map(math.isfinite, p))])
+        points = [(line["step"], line.get(key)) for line in log]
+        return charts.thinned([(x, y) for x, y in points if _drawable(y)])
 
     found = [
         charts.curves("loss", {"training": series("loss")}),
@@ -215,3 +200,8 @@ def _curves(log: Sequence[Mapping[str, Any]]) -> str:
     ]
     figures = "".join(f'<figure class="chart">{c}</figure>' for c in found if c)
     return f'<h2>Training</h2>\n<div class="grid">{figures}</div>' if figures else ""
+
+
+def _drawable(value: Any) -> bool:
+    """Returns whether a value from a log can be drawn."""
+    return isinstance(value, int | float) and abs(value) < _LARGEST

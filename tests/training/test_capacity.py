@@ -173,7 +173,7 @@ def test_pmap_is_refused_on_several_hosts():
 
 
 def grouped(text):
-    """Returns the dimension along which grouped convolutions are grouped in StableHLO."""
+    """Returns what grouped convolutions in StableHLO are grouped along."""
     return re.findall(r"(feature|batch)_group_count = (?:[2-9]|\d{2,})", text)
 
 
