@@ -29,8 +29,8 @@ class Optimizer(abc.ABC):
         learning_rate: the peak of the schedule.
         clip_norm: largest global norm of the gradient; 0.0 does not clip.
         freeze: patterns of parameters that are not trained.
-        scaled: `parameters`, the pattern of those whose rate is multiplied by `factor`;
-            "" for none.
+        scaled: `parameters`, the pattern of parameters whose learning rate is
+            multiplied by `factor`; "" for none.
     """
 
     learning_rate: float = 5e-4
@@ -55,12 +55,12 @@ class Optimizer(abc.ABC):
 
     @abc.abstractmethod
     def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
-        """Returns the optimizer alone."""
+        """Returns the bare optimizer."""
 
     def chain(self, schedule: optax.Schedule) -> optax.GradientTransformation:
-        """Returns the whole: clipping, the rule, scaled rates.
+        """Returns the full chain: clipping, the rule, scaled learning rates.
 
-        Frozen parameters have no state, and their updates are 0.
+        Frozen parameters have no optimizer state, and their updates are 0.
         """
         chain = [self.rule(schedule)]
         if self.clip_norm > 0:
@@ -93,8 +93,8 @@ class Adam(Optimizer):
     Source: Kingma and Ba, Adam, ICLR 2015.
 
     Attributes:
-        b1: decay of the mean of the gradient.
-        b2: decay of the mean of its square.
+        b1: decay of the running mean of the gradient.
+        b2: decay of the running mean of its square.
         eps: added to the root of the latter.
     """
 
@@ -103,29 +103,30 @@ class Adam(Optimizer):
     eps: float = 1e-8
 
     def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
-        """Returns the optimizer alone."""
+        """Returns the bare optimizer."""
         return optax.adam(schedule, b1=self.b1, b2=self.b2, eps=self.eps)
 
 
 @register("adamw", Card("optimizer"))
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdamW(Adam):
-    """Adam with weight decay apart from the gradient.
+    """Adam with decoupled weight decay.
 
     Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019.
 
     Attributes:
-        weight_decay: share of a parameter that a step takes off, times the rate.
-        no_decay: patterns of parameters without weight decay. The rows of ADR's
-            embeddings count by direction only; decay would shorten them until
-            gradients explode.
+        weight_decay: each step subtracts this fraction of a parameter, times the
+            learning rate.
+        no_decay: patterns of parameters without weight decay. Only the direction of the
+            rows of ADR's embeddings matters; decay would shorten them until gradients
+            explode.
     """
 
     weight_decay: float = 1e-4
     no_decay: tuple[str, ...] = ("*/embedding",)
 
     def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
-        """Returns the optimizer alone."""
+        """Returns the bare optimizer."""
         return optax.adamw(
             schedule,
             b1=self.b1,
@@ -144,7 +145,7 @@ class SGD(Optimizer):
     """Gradient descent without momentum."""
 
     def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
-        """Returns the optimizer alone."""
+        """Returns the bare optimizer."""
         return optax.sgd(schedule)
 
 
@@ -154,13 +155,13 @@ def make_optimizer(
     """Returns the optax chain of a spec with the given learning rates.
 
     Raises:
-        ValueError: for an unknown name or field, or an impossible number.
+        ValueError: for an unknown name or field, or a value out of range.
     """
     return build(spec).chain(schedule)
 
 
 def build(spec: registry.Spec) -> Optimizer:
-    """Returns the optimizer that a spec names, its numbers checked."""
+    """Returns the optimizer of a spec, its values checked."""
     part, fields = registry.split_spec(spec, kind="optimizer")
     return part.make(**fields)
 
@@ -170,7 +171,7 @@ def matching(params: Any, patterns: Sequence[str]) -> Any:
 
     Args:
         params: the parameters, or their shapes.
-        patterns: such as "*/embedding"; the parts of a path are joined by "/".
+        patterns: for example "*/embedding"; the parts of a path are joined by "/".
     """
     flat = traverse_util.flatten_dict(params, sep="/")
     return traverse_util.unflatten_dict(

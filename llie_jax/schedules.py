@@ -1,9 +1,9 @@
 """Learning rates as functions of the step: the parts that `config.schedule` names.
 
-A schedule starts at the optimizer's learning rate, the peak, and its fields are shares
-of the run or counts of steps, so that a shorter run keeps the shape. The weights of
-loss terms have schedules of their own (`llie_jax.losses.weighted`): those hold absolute
-values, and know neither a peak nor the length of the run.
+A schedule starts at the optimizer's learning rate, the peak. Its fields are fractions
+of the run or numbers of steps, so a shorter run keeps the shape. The weights of loss
+terms have their own schedules (`llie_jax.losses.weighted`) with absolute values,
+independent of the peak and the length of the run.
 """
 
 import abc
@@ -19,7 +19,7 @@ from llie_jax import registry
 from llie_jax.registry import Card, register
 
 Curve = Callable[[jax.Array], jax.Array]
-"""From a step to the rate at that step, without warm-up."""
+"""Step -> learning rate, without warm-up."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,9 +27,9 @@ class Schedule(abc.ABC):
     """What all schedules share.
 
     Attributes:
-        warmup_steps: the rate rises linearly to the peak in these steps.
-        hold_steps: the rate changes only every so many steps; papers that schedule by
-            epoch have the steps of an epoch here.
+        warmup_steps: number of steps in which the rate rises linearly to the peak.
+        hold_steps: the rate changes only every `hold_steps` steps; set it to the steps
+            of an epoch for papers that schedule by epoch.
     """
 
     warmup_steps: int = 0
@@ -37,7 +37,7 @@ class Schedule(abc.ABC):
 
     @abc.abstractmethod
     def curve(self, peak: float, steps: int) -> Curve:
-        """Returns the rate by the step, once the warm-up is over."""
+        """Returns the rate as a function of the step, after the warm-up."""
 
     def rates(self, peak: float, steps: int) -> optax.Schedule:
         """Returns the learning rate as a function of the step.
@@ -47,12 +47,14 @@ class Schedule(abc.ABC):
             steps: length of the run.
 
         Raises:
-            ValueError: if `hold_steps` is below 1 or the warm-up as long as the run.
+            ValueError: if `hold_steps` is below 1, or the warm-up does not end before
+                the run.
         """
         if self.hold_steps < 1 or not 0 <= self.warmup_steps < max(steps, 1):
             raise ValueError(
                 f"schedule.hold_steps={self.hold_steps} must be at least 1, and "
-                f"schedule.warmup_steps={self.warmup_steps} below the {steps} steps."
+                f"schedule.warmup_steps={self.warmup_steps} below the run's {steps} "
+                "steps."
             )
         curve = self.curve(peak, steps)
         hold, warmup = self.hold_steps, self.warmup_steps
@@ -69,7 +71,7 @@ class Schedule(abc.ABC):
 @register("constant", Card("schedule"))
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Constant(Schedule):
-    """The peak throughout."""
+    """The peak at every step."""
 
     def curve(self, peak: float, steps: int) -> Curve:
         """Returns the peak for every step."""
@@ -88,22 +90,22 @@ class Cosine(Schedule):
     final_rate: float = 1e-6
 
     def curve(self, peak: float, steps: int) -> Curve:
-        """Returns the falling rate by the step."""
+        """Returns the falling rate as a function of the step."""
         return _half_cosines(peak, (1.0,), (self.final_rate,), self.warmup_steps, steps)
 
 
 @register("cosine_periods", Card("schedule"))
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CosinePeriods(Schedule):
-    """Periods that each begin at the peak and end at a rate of their own.
+    """Periods that each start at the peak and end at their own rate.
 
-    Within a period the rate follows half a cosine, upwards where the period's rate is
+    Within a period the rate follows half a cosine, which rises if the period's rate is
     above the peak.
 
     Source: the schedule of Retinexformer's code.
 
     Attributes:
-        periods: their relative lengths.
+        periods: relative lengths of the periods.
         period_rates: the rate at the end of each period.
     """
 
@@ -119,7 +121,7 @@ class CosinePeriods(Schedule):
             )
 
     def curve(self, peak: float, steps: int) -> Curve:
-        """Returns the rate by the step."""
+        """Returns the rate as a function of the step."""
         return _half_cosines(
             peak, self.periods, self.period_rates, self.warmup_steps, steps
         )
@@ -128,14 +130,14 @@ class CosinePeriods(Schedule):
 @register("steps", Card("schedule"))
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Steps(Schedule):
-    """The rate is multiplied by a factor at fixed shares of the run.
+    """Multiplies the rate by a factor at fixed fractions of the run.
 
-    Source: the schedule of SNR-Net's code, which states steps of its full run.
+    Source: the schedule of SNR-Net's code, which gives the steps of its full run.
 
     Attributes:
-        boundaries: shares of the steps behind the warm-up, rising: (0.25, 0.5) of 1000
-            steps are the steps 250 and 500.
-        factor: multiplies the rate at each of them.
+        boundaries: fractions of the steps after the warm-up, increasing: (0.25, 0.5) of
+            1000 steps are the steps 250 and 500.
+        factor: multiplies the rate at each boundary.
     """
 
     boundaries: tuple[float, ...] = (0.5,)
@@ -145,16 +147,16 @@ class Steps(Schedule):
         rising = np.all(np.diff([0.0, *self.boundaries, 1.0]) > 0)
         if not (rising and self.factor > 0):
             raise ValueError(
-                f"schedule.boundaries={tuple(self.boundaries)} must rise, between 0 "
-                f"and 1 (shares of all steps), and schedule.factor={self.factor} be "
-                "above 0."
+                f"schedule.boundaries={tuple(self.boundaries)} must increase, between "
+                f"0 and 1 (fractions of all steps), and schedule.factor={self.factor} "
+                "must be above 0."
             )
 
     def curve(self, peak: float, steps: int) -> Curve:
-        """Returns the stepwise rate by the step."""
+        """Returns the piecewise constant rate as a function of the step."""
         start = self.warmup_steps
         shares = np.asarray(self.boundaries, float)
-        # Whole steps: a share of two float32 numbers may be a step early or late.
+        # Compares whole steps: a float32 fraction could be a step early or late.
         boundaries = start + np.round(shares * (steps - start)).astype(int)
         return lambda step: peak * self.factor ** jnp.sum(step >= boundaries)
 
@@ -168,13 +170,13 @@ def make_schedule(spec: registry.Spec, *, peak: float, steps: int) -> optax.Sche
         steps: length of the run.
 
     Raises:
-        ValueError: for an unknown name or field, or an impossible number.
+        ValueError: for an unknown name or field, or a value out of range.
     """
     return build(spec).rates(peak, steps)
 
 
 def build(spec: registry.Spec) -> Schedule:
-    """Returns the schedule that a spec names, its own numbers checked."""
+    """Returns the schedule of a spec, its values checked."""
     part, fields = registry.split_spec(spec, kind="schedule")
     return part.make(**fields)
 
@@ -189,11 +191,11 @@ def _half_cosines(
     """Returns half a cosine per period, from `peak` to the period's rate.
 
     Args:
-        peak: the rate at the beginning of each period.
+        peak: the rate at the start of each period.
         lengths: relative lengths of the periods.
-        rates: the rate at the end of each.
-        start: step at which the first one begins.
-        steps: step at which the last one ends.
+        rates: the rate at the end of each period.
+        start: step at which the first period starts.
+        steps: step at which the last period ends.
     """
     ends = np.cumsum(lengths) / np.sum(lengths)
     starts = ends - np.asarray(lengths) / np.sum(lengths)

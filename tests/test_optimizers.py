@@ -1,4 +1,4 @@
-"""Optax chains, against values worked out by hand."""
+"""Optax chains, against values computed by hand."""
 
 import jax
 import jax.numpy as jnp

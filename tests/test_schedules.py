@@ -1,4 +1,4 @@
-"""Schedules, against values worked out by hand."""
+"""Schedules, against values computed by hand."""
 
 import jax
 import numpy as np
@@ -62,15 +62,15 @@ def test_rates_are_held():
     [
         (dict(name="cosin"), "Unknown schedule 'cosin'. Did you mean 'cosine'"),
         (dict(hold_steps=0), "hold_steps=0 must be at least 1"),
-        (dict(warmup_steps=150), "warmup_steps=150 below the 150 steps"),
+        (dict(warmup_steps=150), "warmup_steps=150 below the run's 150 steps"),
         (dict(name="cosine_periods", periods=(1.0, 2.0)), "one entry per period"),
         (dict(name="cosine_periods", periods=(0.0,)), "lengths above 0"),
         (
             dict(name="steps", boundaries=(0.5, 0.2)),
-            r"boundaries=\(0.5, 0.2\) must rise",
+            r"boundaries=\(0.5, 0.2\) must increase",
         ),
-        (dict(name="steps", boundaries=(50.0, 100.0)), "shares of all steps"),
-        (dict(name="steps", factor=0.0), "factor=0.0 be above 0"),
+        (dict(name="steps", boundaries=(50.0, 100.0)), "fractions of all steps"),
+        (dict(name="steps", factor=0.0), "factor=0.0 must be above 0"),
     ],
 )
 def test_schedules_that_make_no_sense(changes, expected):

@@ -1,7 +1,7 @@
-"""LOL-v1 for TensorFlow Datasets; what the set is stands in `llie_jax.data`."""
+"""LOL-v1 for TensorFlow Datasets; `llie_jax.data` defines the set."""
 
 from llie_jax.data import prepared
 
 
 class Builder(prepared.LolV1):
-    """Registered as `lol_v1` once this module has been imported."""
+    """Registered as `lol_v1` when this module is imported."""

@@ -1,7 +1,7 @@
-"""LOL-v2-real for TensorFlow Datasets; what the set is stands in `llie_jax.data`."""
+"""LOL-v2-real for TensorFlow Datasets; `llie_jax.data` defines the set."""
 
 from llie_jax.data import prepared
 
 
 class Builder(prepared.LolV2Real):
-    """Registered as `lol_v2_real` once this module has been imported."""
+    """Registered as `lol_v2_real` when this module is imported."""

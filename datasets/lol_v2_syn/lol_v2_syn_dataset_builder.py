@@ -1,7 +1,7 @@
-"""LOL-v2-syn for TensorFlow Datasets; what the set is stands in `llie_jax.data`."""
+"""LOL-v2-syn for TensorFlow Datasets; `llie_jax.data` defines the set."""
 
 from llie_jax.data import prepared
 
 
 class Builder(prepared.LolV2Syn):
-    """Registered as `lol_v2_syn` once this module has been imported."""
+    """Registered as `lol_v2_syn` when this module is imported."""

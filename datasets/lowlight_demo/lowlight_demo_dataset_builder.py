@@ -1,7 +1,7 @@
-"""The demo set for TensorFlow Datasets; what it is stands in `llie_jax.data`."""
+"""The demo set for TensorFlow Datasets; `llie_jax.data` defines it."""
 
 from llie_jax.data import prepared
 
 
 class Builder(prepared.LowlightDemo):
-    """Registered as `lowlight_demo` once this module has been imported."""
+    """Registered as `lowlight_demo` when this module is imported."""

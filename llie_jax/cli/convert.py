@@ -1,9 +1,9 @@
-"""`llie-jax convert`: official checkpoints and finished runs to release files."""
+"""`llie-jax convert`: converts official checkpoints and runs to release files."""
 
 import argparse
 import pathlib
 
-HELP = "Official PyTorch checkpoint, or a finished run, to a release file."
+HELP = "Convert an official PyTorch checkpoint, or a finished run, to a release file."
 EXAMPLES = """
   llie-jax convert DarkIR_384.pt darkir.safetensors --trained-on LOL-Blur
   llie-jax convert CHECKPOINT.pt OUT.safetensors --spec '{"dilations": [1, 2, 3, 4]}'
@@ -24,18 +24,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--spec",
         metavar="JSON",
-        help="model or fields that the tensors do not tell; found from them by default",
+        help="the model, or fields that cannot be inferred from the tensors",
     )
-    parser.add_argument("--trained-on", default="", help="stored: the training data")
-    parser.add_argument("--licence", default="", help="stored: licence of the weights")
+    parser.add_argument("--trained-on", default="", help="metadata: the training data")
     parser.add_argument(
-        "--score", metavar="JSON", help="stored: scores, metric to value"
+        "--licence", default="", help="metadata: licence of the weights"
     )
-    parser.add_argument("--protocol", default="", help="stored: how they were computed")
+    parser.add_argument(
+        "--score", metavar="JSON", help="metadata: scores, metric -> value"
+    )
+    parser.add_argument("--protocol", default="", help="metadata: protocol of --score")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Converts and prints what was found."""
+    """Converts the checkpoint and prints a summary."""
     from llie_jax.cli import output
 
     source, out = pathlib.Path(args.checkpoint), pathlib.Path(args.out)
@@ -55,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
 
     if source.is_dir():
         if given:
-            raise ValueError(f"--spec is not for runs; {source} knows its model.")
+            raise ValueError(f"--spec is not for runs; {source} records its model.")
         known = weights.describe(source)
         _, variables = weights.load(source, step=known["step"])
         facts["step"] = known["step"]
@@ -79,7 +81,7 @@ def _save(out, spec, variables, facts) -> None:
     from llie_jax import weights
 
     weights.save(out, spec, variables, **facts)
-    spec = weights.describe(out)["spec"]  # a release may leave parts out
+    spec = weights.describe(out)["spec"]  # a release may omit parts for training
     _, variables = weights.load(out)
     fields = ", ".join(f"{k}={v}" for k, v in spec.items() if k != "name")
     size = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
@@ -89,7 +91,7 @@ def _save(out, spec, variables, facts) -> None:
 
 
 def _save_vgg(out, tensors, facts) -> None:
-    """Writes torchvision's VGG, which the perceptual loss reads."""
+    """Writes torchvision's VGG for the perceptual loss."""
     from flax import traverse_util
 
     from llie_jax import __version__, weights

@@ -1,4 +1,4 @@
-"""`llie-jax data`: which data sets there are, whether one is complete, preparation."""
+"""`llie-jax data`: lists, checks and prepares data sets."""
 
 import argparse
 import dataclasses
@@ -6,7 +6,7 @@ import pathlib
 import sys
 from collections.abc import Mapping
 
-HELP = "Lists, checks and prepares data sets; makes pairs from your own photos."
+HELP = "List, check and prepare data sets; make pairs from your own photos."
 
 EXAMPLES = """
   llie-jax data list
@@ -31,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
 
-    add("list", "known data sets, their size, licence, page, and whether they are here")
+    add("list", "list known data sets: size, licence, page, and where they are here")
 
-    check = add("check", "counts, partners, sizes and damage of a data set")
+    check = add("check", "check a data set: counts, partners, sizes, damaged files")
     check.add_argument("name", metavar="NAME", help="a data set, or a folder")
     check.add_argument(
         "root",
@@ -42,9 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="its folder; default: NAME in $LLIE_JAX_DATA, or in data/",
     )
     check.add_argument(
-        "--complete", action="store_true", help="fail if any published pair is missing"
+        "--complete", action="store_true", help="fail if a published pair is missing"
     )
-    check.add_argument("--json", metavar="FILE", help="also write the result here")
+    check.add_argument("--json", metavar="FILE", help="also write the result to FILE")
 
     prepare = add("prepare", "write a data set in the TFDS format (array_record)")
     prepare.add_argument("name", metavar="NAME", help="a data set")
@@ -53,24 +53,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ROOT",
         nargs="?",
         help="its folder; default: NAME in $LLIE_JAX_DATA, or in data/. "
-        "lowlight_demo is made there if it is missing",
+        "lowlight_demo is generated there if it is missing",
     )
     prepare.add_argument(
         "--data-dir",
         metavar="DIR",
-        help="where NAME/VERSION is written; default: $LLIE_JAX_DATA, or data",
+        help="folder to write NAME/VERSION to; default: $LLIE_JAX_DATA, or data",
     )
 
-    darken = add("darken", "make low/ and high/ from photos, by a model of a sensor")
+    darken = add("darken", "make low/ and high/ from photos, with a sensor model")
     darken.add_argument("photos", metavar="PHOTO_FOLDER", help="well-lit photos")
-    darken.add_argument("out", metavar="OUT_FOLDER", help="gets low/ and high/")
+    darken.add_argument(
+        "out", metavar="OUT_FOLDER", help="folder to write low/ and high/ to"
+    )
     darken.add_argument(
         "--exposure",
         type=float,
         nargs="+",
         default=[0.05],
         metavar="E",
-        help="factors on linear light; each makes a pair of every photo",
+        help="factors on linear light; each makes one pair per photo",
     )
     darken.add_argument(
         "--full-well", type=float, default=5000.0, help="electrons at white"
@@ -78,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     darken.add_argument(
         "--read-noise", type=float, default=3.0, help="electrons, standard deviation"
     )
-    darken.add_argument("--bits", type=int, default=12, help="of the converter")
+    darken.add_argument("--bits", type=int, default=12, help="of the A/D converter")
     darken.add_argument("--seed", type=int, default=0, help="of the noise")
 
 
@@ -109,7 +111,7 @@ def _list(args: argparse.Namespace) -> int:
         if dataset.page:
             print(f"  page     {dataset.page}")
         print(f"  layout   {dataset.layout()}")
-        print(f"  to have  {dataset.get}")
+        print(f"  to get   {dataset.get}")
         if not dataset.own:
             root = catalogue.default_root(dataset.name)
             there = catalogue.locate(dataset, root) or list(

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from llie_jax.cli.arguments import positive
+from llie_jax.cli.arguments import PROTOCOLS, positive
 
 HELP = "Score a model on a paired data set."
 EXAMPLES = """
@@ -36,8 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--protocol",
         metavar="P",
         default="default",
-        help="padding or resizing, rounding and metrics: default, retinexformer, "
-        "cidnet, darkir, snr, snr_syn, snr_video",
+        help=f"padding or resizing, rounding and metrics: {', '.join(PROTOCOLS)}",
     )
     add(
         "--out",

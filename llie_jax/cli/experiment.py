@@ -1,4 +1,4 @@
-"""A recipe, its arguments, and the values that the command line changes in it."""
+"""Loads a recipe with its arguments, and applies overrides from the command line."""
 
 import ast
 import importlib.util
@@ -21,14 +21,14 @@ def load_config(config: str, overrides: Sequence[str] = ()):
     The recipe is executed once, and checked once with all overrides.
 
     Args:
-        config: "FILE" or "FILE:argument=value,...", or in place of the file the name of
-            a recipe in `llie_jax/configs`.
-        overrides: `--config.KEY=VALUE` each.
+        config: "RECIPE" or "RECIPE:argument=value,..."; RECIPE is a Python file or the
+            name of a recipe in `llie_jax/configs`.
+        overrides: arguments `--config.KEY=VALUE`.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if a recipe, argument or key is unknown, or a value of the wrong
-            type or not accepted; or if the recipe fails, naming its file.
+        ValueError: if a recipe, argument or key is unknown, or a value has the wrong
+            type or is not accepted; or if the recipe fails, naming its file.
     """
     from llie_jax.configs import base
 
@@ -36,7 +36,7 @@ def load_config(config: str, overrides: Sequence[str] = ()):
     found = _execute(name, _find(name), text)
 
     def read(key: str, text: str, like: Any) -> Any:
-        # The part that has the field says in the check whether it takes None.
+        # `check` decides whether the field of the part accepts None.
         none = text.lower() == "none" and not isinstance(like, str)
         part = base.kind_at(found, key.rpartition(".")[0])
         return None if none and part else _read(key, text, like)
@@ -46,7 +46,7 @@ def load_config(config: str, overrides: Sequence[str] = ()):
 
 
 def recipes() -> dict[str, pathlib.Path]:
-    """Returns the files of the recipes that ship, by name."""
+    """Returns the recipes of the package, name -> file."""
     folder = pathlib.Path(configs.__file__).parent
     return {
         file.stem: file
@@ -75,7 +75,7 @@ def _find(name: str) -> pathlib.Path:
 
 
 def _execute(name: str, path: pathlib.Path, text: str):
-    """Returns what the recipe's `get_config` makes of arguments, not checked yet."""
+    """Returns the unchecked config from a recipe's `get_config` with arguments."""
     from ml_collections import ConfigDict
 
     module_spec = importlib.util.spec_from_file_location("recipe", path)
@@ -85,9 +85,9 @@ def _execute(name: str, path: pathlib.Path, text: str):
     try:
         module_spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):
-            raise ValueError("it has no function get_config().")
+            raise ValueError("the file has no function get_config().")
         parameters = inspect.signature(module.get_config, eval_str=True).parameters
-    except Exception as error:  # the file is the user's: whatever it raises, name it
+    except Exception as error:  # user code may raise anything; the message names it
         raise ValueError(f"{name}: {_explained(error, path)}") from error
     arguments = _arguments(text, parameters, name)
     try:
@@ -95,17 +95,17 @@ def _execute(name: str, path: pathlib.Path, text: str):
     except Exception as error:
         raise ValueError(f"{name}: {_explained(error, path)}") from error
     if not isinstance(found, ConfigDict):
-        raise ValueError(f"{name}: get_config() returns {found!r} and no config.")
-    return ConfigDict(found)  # one that was checked already can be changed again
+        raise ValueError(f"{name}: get_config() returns {found!r}, not a config.")
+    return ConfigDict(found)  # unfreezes a config that the recipe has checked
 
 
 def _arguments(
     text: str, parameters: Mapping[str, inspect.Parameter], recipe: str
 ) -> dict[str, Any]:
-    """Returns the arguments in "key=value,key=value", of their defaults' types.
+    """Parses "key=value,key=value", with the types of the parameters' defaults.
 
     Raises:
-        ValueError: for an unknown or repeated one, or a value of another type.
+        ValueError: for an unknown or repeated argument, or a value of another type.
     """
     known = ", ".join(map(_described, parameters.values())) or "none"
     found = {}
@@ -135,7 +135,7 @@ def _arguments(
 
 
 def _choices(parameter: inspect.Parameter) -> tuple:
-    """Returns the accepted values of a parameter that is annotated as a Literal."""
+    """Returns the accepted values of a parameter annotated as a Literal, or ()."""
     literal = get_origin(parameter.annotation) is Literal
     return get_args(parameter.annotation) if literal else ()
 
@@ -153,22 +153,22 @@ def _described(parameter: inspect.Parameter) -> str:
 
 
 def _changes(overrides: Sequence[str]) -> dict[str, str]:
-    """Returns the keys and texts of overrides; the last of equal keys counts."""
+    """Returns the overrides as key -> text; the last of equal keys wins."""
     found = {}
     for override in overrides:
         key, equals, value = override.partition("=")
         prefix, _, key = key.partition("--config.")
         if prefix or not key or not equals:
             raise ValueError(
-                f"unknown argument {override!r}; values of the config are changed with "
-                "--config.KEY=VALUE."
+                f"unknown argument {override!r}; use --config.KEY=VALUE to change "
+                "values of the config."
             )
         found[key] = value
     return found
 
 
 def _read(key: str, text: str, like: Any) -> Any:
-    """Returns the value that a text stands for, of the type of the present one.
+    """Parses a text as a value of the same type as `like`.
 
     Raises:
         ValueError: if it has another type.
@@ -190,7 +190,7 @@ def _read(key: str, text: str, like: Any) -> Any:
 
 
 def _cast(value: Any, like: Any) -> Any:
-    """Returns a value as the type of another; raises TypeError if it has none."""
+    """Returns a value as the type of `like`; raises TypeError if that is impossible."""
     if isinstance(like, tuple):
         if not isinstance(value, tuple | list):
             raise TypeError
@@ -203,7 +203,7 @@ def _cast(value: Any, like: Any) -> Any:
 
 
 def _explained(error: Exception, path: pathlib.Path) -> str:
-    """Returns what went wrong in a recipe, and where."""
+    """Returns what failed in a recipe, and in which line."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(path.absolute())]
     where = f"line {lines[-1]}: " if lines else ""

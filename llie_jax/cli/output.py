@@ -1,4 +1,4 @@
-"""What subcommands share to show and to write their results."""
+"""Output helpers that subcommands share."""
 
 import json
 import os
@@ -14,12 +14,12 @@ _PIPE_WIDTH = 160
 
 
 def console() -> Console:
-    """Returns a console for results; wide where there is no terminal to wrap for."""
+    """Returns a console for results; wide if the output is not a terminal."""
     return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes a JSON file; it is complete or absent."""
+    """Writes a JSON file, completely or not at all."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic(path) as temporary:
@@ -30,7 +30,7 @@ def read_json_argument(text: str, option: str) -> dict[str, Any]:
     """Returns the JSON object given for an option.
 
     Raises:
-        ValueError: if it is no JSON object.
+        ValueError: if it is not a JSON object.
     """
     try:
         value = json.loads(text)

@@ -1,4 +1,4 @@
-"""`llie-jax plan`: whether a training run fits a TPU slice that is not there."""
+"""`llie-jax plan`: whether a training run fits a TPU slice, without having one."""
 
 import argparse
 import dataclasses
@@ -7,53 +7,57 @@ import pathlib
 
 from llie_jax import files
 
-HELP = "Compiles a config's training step for a TPU slice: memory, and whether it fits."
+HELP = "Compile a recipe's training step for a TPU slice and report whether it fits."
 EXAMPLES = """
   llie-jax plan --config darkir_demo --topology cpu:8
-  llie-jax plan --config FILE --topology v5e:4x8 --config.model.dtype=bfloat16
-  llie-jax plan --config FILE --topology v4:2x2x2 --max-batch --quick --json plan.json
+  llie-jax plan --config darkir:size=l --topology v5e:4x8 --config.model.dtype=bfloat16
+  llie-jax plan --config cidnet --topology v4:2x2x2 --max-batch --quick --json plan.json
 
-No TPU is needed, only its compiler: pip install 'llie-jax[tpu]'. Values of the config
-are changed as with train.py, --config.KEY=VALUE. The data set need not be there.
-Exit status: 0 it fits, 1 it does not, 2 the arguments are wrong.
+It needs no TPU, only the TPU compiler: pip install 'llie-jax[tpu]'. --config.KEY=VALUE
+changes values of the config, as in `llie-jax train`. The data set may be absent.
+Exit status: 0 if it fits, 1 if it does not, 2 if an argument is wrong.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the subcommand."""
     parser.add_argument(
-        "--config", required=True, metavar="FILE", help="the experiment"
+        "--config",
+        required=True,
+        metavar="RECIPE",
+        help="name of a recipe in llie_jax/configs, or a Python file; "
+        "arguments follow a colon",
     )
     parser.add_argument(
         "--topology",
         required=True,
         metavar="NAME",
-        help="TPU and its layout, such as v5e:4x8 or v4:2x2x2; or cpu:8",
+        help="TPU type and layout, such as v5e:4x8 or v4:2x2x2; or cpu:8",
     )
     parser.add_argument(
         "--per-device-batch",
         type=int,
         metavar="N",
-        help="images per device and step, in place of the config's batch_size",
+        help="images per device and step, instead of the config's batch_size",
     )
     parser.add_argument(
         "--max-batch",
         action="store_true",
-        help="find the largest power of two of images per device that fits",
+        help="find the largest number of images per device that fits, a power of two",
     )
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="let the compiler try less hard: several times faster, but it asks for "
-        "more memory than the real program",
+        help="less compiler effort: several times faster, but the reported memory is "
+        "larger than that of the real program",
     )
     parser.add_argument(
         "--resident",
         metavar="COUNTxHEIGHTxWIDTH",
-        help="the training set, where it lives on the devices; left out, the host cuts "
-        "the crops",
+        help="size of a training set that lives on the devices; without it, the host "
+        "cuts the crops",
     )
-    parser.add_argument("--json", metavar="FILE", help="also write the plan there")
+    parser.add_argument("--json", metavar="FILE", help="also write the plan to FILE")
     parser.set_defaults(overrides=[])  # takes --config.KEY=VALUE, see `cli.main`
 
 
@@ -74,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         folder = pathlib.Path(args.json).parent
         files.writable_folder(folder, hint="choose another --json", create=False)
-    # Before anything is computed, for that is when JAX chooses its devices.
+    # Before any computation, because JAX fixes its devices at the first one.
     topology = capacity.open_topology(args.topology)
     planner = capacity.Planner(
         Experiment.from_config(config), topology, resident=resident, quick=args.quick
@@ -110,7 +114,7 @@ def _per_device(args, name: str, stage, topology) -> int:
     """Returns the images per device of a stage.
 
     Raises:
-        ValueError: if the devices cannot share the batch evenly.
+        ValueError: if the batch size is not divisible by the number of devices.
     """
     from llie_jax import parallel
 
@@ -127,7 +131,7 @@ def _per_device(args, name: str, stage, topology) -> int:
 
 
 def _plan_all(planner, stages: dict, *, search: bool) -> dict[str, list]:
-    """Returns stage -> the plans made for it; the one that counts comes last."""
+    """Returns stage -> the plans made for it; the last one is the result."""
     from rich.console import Console
 
     from llie_jax.training import capacity
@@ -156,7 +160,7 @@ def _plan_all(planner, stages: dict, *, search: bool) -> dict[str, list]:
 
 
 def _report(planner, plans: dict[str, list]) -> dict:
-    """Returns everything as JSON holds it."""
+    """Returns the whole report in JSON's types."""
     from llie_jax import costs
 
     topology, config = planner.topology, planner.experiment.config
@@ -216,7 +220,7 @@ def _show(console, report: dict) -> None:
     if report["resident"]:
         parts.append("{} pairs of {} x {} on every device".format(*report["resident"]))
     else:
-        parts.append("crops cut by the host (else give --resident)")
+        parts.append("crops cut by the host (see --resident)")
     if report["quick"]:
         parts.append("compiled with less effort (--quick)")
     console.print(", ".join(parts))
@@ -230,13 +234,13 @@ def _show(console, report: dict) -> None:
     console.print(table)
     for name, stage in stages.items():
         if not stage["fits"]:
-            console.print(f"Stage {name} does not fit. What would help:")
+            console.print(f"Stage {name} does not fit. Try:")
             for line in stage["advice"]:
                 console.print(f"  {line}", soft_wrap=True, markup=False)
 
 
 def _rows(stage: dict) -> dict[str, str]:
-    """Returns what the table says of a stage, label -> text."""
+    """Returns a stage's column of the table, label -> text."""
     forward = stage["forward_macs_per_image"]
     reduced = (stage["collectives"] or {}).get("all-reduce")
     return {
@@ -257,7 +261,7 @@ def _rows(stage: dict) -> dict[str, str]:
 
 
 def _besides(stage: dict, reduced: dict) -> str:
-    """Returns the kB that are no gradients: loss terms, and what the model averages."""
+    """Returns the kB besides gradients: loss terms, and state that is averaged."""
     return f"{(reduced['bytes'] - stage['gradient_bytes']) / 1e3:.1f}"
 
 

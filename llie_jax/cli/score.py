@@ -1,6 +1,8 @@
-"""`llie-jax score`: scores saved images, from any tool."""
+"""`llie-jax score`: scores saved images from any tool."""
 
 import argparse
+
+from llie_jax.cli.arguments import PROTOCOLS
 
 HELP = "Score saved images, against references of the same names if there are any."
 EXAMPLES = """
@@ -17,16 +19,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gt",
         metavar="DIR",
-        help="the folder of references; endings (.png, .jpg) may differ. May be left "
-        "out for a protocol whose metrics need none",
+        help="the folder of references; suffixes (.png, .jpg) may differ. Optional for "
+        "protocols whose metrics need none",
     )
     parser.add_argument(
         "--protocol",
         default="default",
         metavar="P",
-        help="metrics: default, retinexformer, cidnet, darkir, snr",
+        help=f"rounding and metrics: {', '.join(PROTOCOLS)}",
     )
-    parser.add_argument("--json", metavar="FILE", help="also write the scores there")
+    parser.add_argument("--json", metavar="FILE", help="also write the scores to FILE")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,1 +1,1 @@
-"""Experiments: `base` holds the schema, each other file is one recipe."""
+"""Experiments: `base` defines the schema, every other file is a recipe."""

@@ -2,8 +2,8 @@
 
 A recipe is a file whose `get_config(**arguments)` starts from `get_config()` here,
 changes what it needs and returns the config. The config is locked, so a misspelt key
-fails in the file. A recipe does not check its config. Whoever runs it changes values
-with `override`, then calls `check`, which completes all specs and freezes the config.
+fails in the file. A recipe does not check its config: the caller changes values with
+`override`, then calls `check`, which completes all specs and freezes the config.
 """
 
 import dataclasses
@@ -27,13 +27,13 @@ LOL = Literal["lol_v1", "lol_v2_real", "lol_v2_syn"]
 """The data sets of most recipes."""
 
 NOT_IN_CONFIGS = ("metric",)
-"""Kinds of parts that no config names."""
+"""Kinds of parts that configs do not name."""
 
 SHARED = {
     "optimizer": tuple(f.name for f in dataclasses.fields(optimizers.Optimizer)),
     "schedule": tuple(f.name for f in dataclasses.fields(schedules.Schedule)),
 }
-"""Fields that all parts of a kind have; they keep their values in `override`."""
+"""Fields that all parts of a kind share; `override` keeps their values."""
 
 OPEN_TABLES = (
     "config.model",
@@ -42,7 +42,7 @@ OPEN_TABLES = (
     "config.optimizer",
     "config.schedule",
 )
-"""Tables whose keys a user or a part chooses; their entries are checked one by one."""
+"""Tables whose keys a user or a part defines; their entries are checked separately."""
 
 
 def spec(name: str, kind: str | None = None, **fields: Any) -> ConfigDict:
@@ -51,21 +51,21 @@ def spec(name: str, kind: str | None = None, **fields: Any) -> ConfigDict:
     Args:
         name: the registered name of a model, loss term, optimizer, schedule, or part
             of a slot.
-        kind: only needed where parts of several kinds have that name.
+        kind: only needed if parts of several kinds have that name.
         **fields: values that differ from the part's defaults. A loss term also takes
             `on`, `weight` and more, see `llie_jax.losses.weighted`.
 
     Raises:
-        ValueError: for an unknown name or field, naming the nearest known one, and for
-            a name of several kinds without `kind`.
+        ValueError: for an unknown name or field, naming the nearest known one, or an
+            ambiguous name without `kind`.
     """
     if kind is None:
         known = [each for each in registry.kinds() if each not in NOT_IN_CONFIGS]
         found = [each for each in known if name in registry.names(each)]
         if len(found) > 1:
             raise ValueError(
-                f"{name!r} is the name of parts of the kinds {' and '.join(found)}; "
-                f"give one of them, such as spec({name!r}, kind={found[0]!r})."
+                f"{name!r} names parts of the kinds {' and '.join(found)}; choose one, "
+                f"for example spec({name!r}, kind={found[0]!r})."
             )
         if not found:
             names = [each for kind in known for each in registry.names(kind)]
@@ -78,7 +78,7 @@ def spec(name: str, kind: str | None = None, **fields: Any) -> ConfigDict:
 
 
 def sized(name: str, size: str) -> ConfigDict:
-    """Returns the complete spec of a model at one of the sizes it is registered with.
+    """Returns the complete spec of a model at one of its registered sizes.
 
     Raises:
         ValueError: for an unknown model or size, listing the sizes.
@@ -96,29 +96,29 @@ def training_pairs(data: str) -> int:
     """Returns the published number of training pairs, for recipes that count epochs.
 
     Raises:
-        ValueError: for an unknown set, or one of which no number is published.
+        ValueError: for an unknown set, or one without a published number.
     """
     counts = catalogue.get(data).counts
     if "train" not in counts:
         known = [name for name, each in catalogue.DATASETS.items() if each.counts]
         raise ValueError(
-            f"The recipe counts epochs, and {data!r} has no published number of "
-            f"training pairs; these have: {', '.join(known)}."
+            f"The recipe counts epochs, but {data!r} has no published number of "
+            f"training pairs. Sets with one: {', '.join(known)}."
         )
     return counts["train"]
 
 
 def _complete(values: registry.Spec, kind: str) -> dict[str, Any]:
-    """Returns a spec with every plain field."""
+    """Returns a spec with every plain field filled in."""
     if kind == "loss":
         return weighted.complete_term(values)
     return registry.complete_spec(values, kind=kind)
 
 
 def _table(values: Mapping[str, Any]) -> ConfigDict:
-    """Returns values as a locked ConfigDict, with tuples for the lists of JSON.
+    """Returns values as a locked ConfigDict, with lists from JSON as tuples.
 
-    Assignment does not lock: a table in a locked config must have been locked before.
+    Assignment does not lock, so lock a table before assigning it to a locked config.
     """
 
     def convert(value):
@@ -141,45 +141,45 @@ def get_config() -> ConfigDict:
         dict(
             seed=0,
             model=spec("darkir"),
-            # Weights to begin with, whatever `llie_jax.load` reads; "": a fresh start.
+            # Initial weights, anything that `llie_jax.load` reads; "": random.
             init_from="",
             # Parameters that they may lack, such as "*/reallocate/*"; "": none.
             init_missing="",
             data=dict(
-                # `size`: all pairs are resized to this height and width for training;
-                # (0, 0) keeps their own. Held-out images always keep theirs.
+                # `size`: height and width to which training images are resized; (0, 0)
+                # keeps their size. Held-out images always keep theirs.
                 train=dict(name="lowlight_demo", root="", split="train", size=(0, 0)),
-                # Held out of the training split, whole scenes at a time.
+                # Held out from the training split, by whole scenes.
                 validation=dict(fraction=0.1, seed=0),
                 augment=dict(
                     flip_horizontal=True,
                     flip_vertical=True,
                     rotate=False,
-                    # Parameter of the Beta distribution; 0.0 mixes no pairs.
+                    # Parameter of the Beta distribution; 0.0 turns mixtures off.
                     mixup=0.0,
                     # Lowest and highest exponent of the image.
                     gamma=(1.0, 1.0),
                 ),
-                # Where decoded images live: on the "device", on the "host", or "auto":
-                # on the device if they take at most `device_limit_mb`.
+                # Where decoded images live: "device", "host", or "auto": on the device
+                # if they take at most `device_limit_mb`.
                 residence="auto",
                 device_limit_mb=1024,
                 workers=2,
             ),
-            # Run one after the other; each compiles once. batch_size is the global one.
-            # Crops are square, of patch_size, or patch_width wide if that is not 0.
+            # Run in order; each compiles once. batch_size is the global batch size.
+            # Crops are square, of patch_size; a patch_width above 0 sets another width.
             stages=dict(
                 s0=dict(steps=1000, patch_size=128, batch_size=8, patch_width=0)
             ),
             loss=dict(terms=dict(pixel=spec("l1"))),
-            # The parts of `llie_jax.optimizers` and `llie_jax.schedules`, which explain
-            # their fields.
+            # See `llie_jax.optimizers` and `llie_jax.schedules` for the parts and their
+            # fields.
             optimizer=spec("adamw", learning_rate=5e-4, b2=0.9, weight_decay=1e-3),
             schedule=spec("cosine", kind="schedule"),
-            # Decay of the averaged weights, the ones evaluated and released; 0.0: none.
+            # Decay of the averaged weights, which are evaluated and released; 0.0: off.
             ema=dict(decay=0.0),
             parallel="shard_map",
-            # A loss that is not finite: "stop" the run, or "skip" the step, at most
+            # If the loss is not finite: "stop" the run, or "skip" the step, at most
             # `max_skipped` times.
             nonfinite="stop",
             max_skipped=20,
@@ -193,19 +193,19 @@ def get_config() -> ConfigDict:
 
 
 def add_lfpv(config: ConfigDict, *, weight: float = 1.0, **fields: Any) -> ConfigDict:
-    """Puts LFPV round the model of a recipe, and returns the config.
+    """Wraps the model of a recipe in LFPV, and returns the config.
 
-    The recipe's loss terms, now named `backbone_TERM`, stay on what the model makes
-    without the bank. The term `lfpv_pixel` is the term `pixel` on what it makes
-    with the bank.
+    The recipe's loss terms, renamed to `backbone_TERM`, apply to the backbone's output
+    without the bank. The new term `lfpv_pixel` is the term `pixel` on the output with
+    the bank.
 
-    Source: the paper's loss of two terms; which of them has perceptual parts is from
-    the authors' code.
+    Source: the paper's loss has two terms; the authors' code shows which of them has
+    perceptual parts.
 
     Args:
-        config: the recipe, whose terms one is named `pixel`.
-        weight: lambda, how much `lfpv_pixel` counts; the authors' code has 1.
-        **fields: of the model `lfpv`.
+        config: the recipe; one of its terms must be named `pixel`.
+        weight: lambda, the weight of `lfpv_pixel`; the authors' code uses 1.
+        **fields: fields of the model `lfpv`.
 
     Raises:
         ValueError: if no term is named `pixel`.
@@ -213,7 +213,7 @@ def add_lfpv(config: ConfigDict, *, weight: float = 1.0, **fields: Any) -> Confi
     terms = config.loss.terms.to_dict()
     if "pixel" not in terms:
         raise ValueError(
-            "LFPV takes the loss term 'pixel' for what the bank adds; the terms are "
+            "LFPV applies the loss term 'pixel' to its output; the terms are "
             f"{', '.join(terms)}."
         )
     found = {}
@@ -236,17 +236,18 @@ def override(
     changes: Mapping[str, Any],
     read: Callable[[str, Any, Any], Any] = lambda key, value, like: value,
 ) -> None:
-    """Changes values by their dotted keys, whatever their order.
+    """Changes values by their dotted keys, in any order.
 
-    A name replaces a part: "sgd" for the key `optimizer` or `optimizer.name`. What all
-    parts of a kind share (an optimizer's learning rate, what a loss term is on) keeps
-    its value; the new part's other fields have their defaults or what `changes` say.
+    A name replaces a part: "sgd" for the key `optimizer` or `optimizer.name`. Fields
+    that all parts of a kind share (an optimizer's learning rate, a loss term's `on`)
+    keep their values; other fields of the new part have their defaults unless `changes`
+    sets them.
 
     Args:
-        config: an experiment that is not checked yet; it is changed.
+        config: an experiment that is not checked yet; changed in place.
         changes: key -> value.
-        read: makes a value of what stands in `changes`, `(key, value, like) -> value`,
-            where `like` is the present value.
+        read: converts an entry of `changes`, `(key, value, like) -> value`; `like` is
+            the present value.
 
     Raises:
         ValueError: for an unknown key or part, naming the nearest known one.
@@ -255,7 +256,7 @@ def override(
     changes = dict(changes)
     paths = {key: key.removesuffix(".name") for key in changes}
     for key in sorted(changes, key=lambda key: paths[key].count(".")):
-        named = isinstance(changes.get(key), str)  # none: an outer part took it
+        named = isinstance(changes.get(key), str)  # absent if an outer part took it
         if named and (kind := kind_at(config, paths[key])):
             _replace_part(config, paths[key], kind, changes.pop(key), changes, read)
     known = flatten(config)
@@ -283,7 +284,7 @@ def override(
 
 
 def kind_at(config: ConfigDict, path: str) -> str:
-    """Returns the kind of the part whose spec is at a dotted key, "" if none is."""
+    """Returns the kind of the part at a dotted key, "" if there is no part."""
     try:
         table = _at(config, path)
     except (KeyError, AttributeError, TypeError):
@@ -312,7 +313,7 @@ def _replace_part(
     changes: dict[str, Any],
     read: Callable[[str, Any, Any], Any],
 ) -> None:
-    """Replaces the part at a path, and takes its fields out of the changes."""
+    """Replaces the part at a path, and removes its fields from `changes`."""
     old = _at(config, path).to_dict()
     if name == old["name"]:
         return
@@ -327,7 +328,7 @@ def _replace_part(
     }
     for field, default in fields.items():
         key, required = f"{path}.{field}", default is inspect.Parameter.empty
-        # A slot and a model inside a model are tables: replaced by their own names.
+        # Slots and models inside models are tables, which their own names replace.
         if key in changes and (required or _is_plain(default)):
             new[field] = read(key, changes.pop(key), None if required else default)
     parent, _, last = path.rpartition(".")
@@ -339,9 +340,9 @@ def _is_plain(value: Any) -> bool:
 
 
 def check(config: ConfigDict) -> FrozenConfigDict:
-    """Returns the config complete and checked, as far as that needs no data.
+    """Returns the config completed, checked and frozen, without reading the data.
 
-    The result cannot be changed, so a checked config is returned as it is.
+    A frozen config has already been checked and is returned unchanged.
 
     Raises:
         TypeError, ValueError: naming the key, its value, and what is accepted.
@@ -357,7 +358,7 @@ def _checked(config: ConfigDict) -> ConfigDict:
     _check_keys(config, get_config())
     for key in ("model", "optimizer", "schedule"):
         config[key] = _table(_complete(config[key].to_dict(), key))
-    optimizers.build(config.optimizer.to_dict())  # their own checks of values
+    optimizers.build(config.optimizer.to_dict())  # checks the values
     schedules.build(config.schedule.to_dict())
 
     terms = config.loss.terms.to_dict()
@@ -387,7 +388,7 @@ def _checked(config: ConfigDict) -> ConfigDict:
     ):
         raise ValueError(
             f"config.data.train.size is {size}; give (height, width) in pixels, or "
-            "(0, 0) to keep the images' own."
+            "(0, 0) to keep the images' size."
         )
     for key, options in (
         ("parallel", MAPPINGS),
@@ -418,7 +419,7 @@ def _checked(config: ConfigDict) -> ConfigDict:
 
 
 def title(model: Mapping[str, Any] | ConfigDict) -> str:
-    """Returns the name of a spec's model and of the one inside: "lfpv on snr_net"."""
+    """Returns the names of a model and its backbone, such as "lfpv on snr_net"."""
     tables = [
         value for value in model.values() if isinstance(value, Mapping | ConfigDict)
     ]
@@ -427,23 +428,23 @@ def title(model: Mapping[str, Any] | ConfigDict) -> str:
 
 
 def total_steps(config: ConfigDict) -> int:
-    """Returns the steps of all stages together."""
+    """Returns the total number of steps of all stages."""
     return sum(stage.steps for stage in config.stages.values())
 
 
 def from_json(text: str) -> FrozenConfigDict:
     """Returns the checked config that `to_json` wrote.
 
-    Keys that the text lacks have their defaults: it may be older than a key.
+    Keys that are missing, because the text predates them, have their defaults.
 
     Raises:
-        AttributeError, KeyError, TypeError, ValueError: if the text is no JSON, or of a
-            version with other keys.
+        AttributeError, KeyError, TypeError, ValueError: if the text is not JSON, or
+            has keys of another version.
     """
     values = json.loads(text)
     config = get_config()
     with config.unlocked():
-        # What users or parts choose the keys of is replaced, not merged.
+        # Tables whose keys users or parts define are replaced, not merged.
         config.model, config.stages, config.loss.terms = {}, {}, {}
         config.optimizer, config.schedule = {}, {}
         config.update(_table(values))
@@ -456,7 +457,7 @@ def to_json(config: ConfigDict) -> str:
 
 
 def flatten(config: ConfigDict) -> dict[str, Any]:
-    """Returns all values by their dotted keys."""
+    """Flattens a config to dotted key -> value."""
     flat = {}
     for key, value in config.items():
         if isinstance(value, ConfigDict):
@@ -467,14 +468,14 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
 
 
 def _at(config: ConfigDict, key: str) -> Any:
-    """Returns the value at a dotted key, the whole config for ""."""
+    """Returns the value at a dotted key, or the whole config for ""."""
     for part in filter(None, key.split(".")):
         config = config[part]
     return config
 
 
 def _check_keys(config, schema, where: str = "config") -> None:
-    """Raises ValueError if a key is missing from the schema, or from the config."""
+    """Raises ValueError if schema and config do not have the same keys."""
     for key in config:
         if key not in schema:
             raise ValueError(

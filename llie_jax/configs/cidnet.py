@@ -5,22 +5,21 @@ llie-jax train --config cidnet --workdir runs/cidnet
 llie-jax train --config cidnet:data=lol_v2_syn,reallocate=adr --workdir runs/cidnet_adr
     --config.data.train.root=data/lol_v2
 
-Every loss term counts twice: between RGB images, and between their HVI forms with the
-exponent that is being learned. The perceptual terms need the VGG19 weights of
-torchvision. They are off here, so that a run needs nothing but the data;
---config.loss.terms.perceptual.weight=0.01 and
---config.loss.terms.hvi_perceptual.weight=0.01 turn them on, and say which file to get
-if it is missing. "--config.data.augment.gamma=(0.6,1.2)" turns on the random exponents
-that the authors recommend for photos from elsewhere.
+Every loss term applies twice: to RGB images, and to their HVI transforms with the
+learned exponent. The perceptual terms need torchvision's VGG19 weights and are off
+here, so that a run needs only the data; --config.loss.terms.perceptual.weight=0.01 and
+--config.loss.terms.hvi_perceptual.weight=0.01 turn them on, and the error names the
+file if it is missing. "--config.data.augment.gamma=(0.6,1.2)" turns on the random
+exponents that the authors recommend for photos from other sources.
 
 Gradients are not clipped: in the authors' code, clipping comes too early to have an
-effect. The rate rises by the step from 0, not by the epoch. At inference the authors
-raise the saturation of LOL-v1's results: --option saturation=1.3. Their table for
-LOL-v2's real pairs holds results times 0.8, a factor chosen on the test set
-(--option alpha=0.8); report those without it as well.
+effect. The warm-up raises the rate from 0 per step, not per epoch. At inference the
+authors raise the saturation of LOL-v1's results: --option saturation=1.3. Their table
+for LOL-v2's real pairs reports results times 0.8, a factor chosen on the test set
+(--option alpha=0.8); report results without it as well.
 
-`reallocate=adr` adds ADR and POG with the numbers that the ADR paper has for CIDNet; it
-names no recipe, so this one stays. `lfpv=true` puts LFPV round the model, see
+`reallocate=adr` adds ADR and POG with the ADR paper's settings for CIDNet; that paper
+states no recipe, so this one is kept. `lfpv=true` wraps the model in LFPV, see
 docs/recipes.md.
 """
 
@@ -29,7 +28,7 @@ from typing import Literal
 from llie_jax.configs import base
 
 NEVER_DRAWN = {"lol_v2_real": 4}
-"""Training pairs that the authors' loader never draws, which shortens their epochs."""
+"""Data set -> number of training pairs that the authors' loader never draws."""
 
 PERCEPTUAL = dict(
     layers=("conv1_2", "conv2_2", "conv3_4", "conv4_4"),

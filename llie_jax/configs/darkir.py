@@ -3,10 +3,10 @@
 llie-jax train --config darkir --workdir runs/darkir
     --config.data.train.root=data/lol_v1
 
-DarkIR-l is `darkir:size=l`. The paper's perceptual loss needs the VGG19 weights of
-torchvision. It is off here, so that a run needs nothing but the data;
---config.loss.terms.perceptual.weight=0.01 turns it on, and says which file to get if it
-is missing. `lfpv=true` puts LFPV round the model, see docs/recipes.md.
+DarkIR-l is `darkir:size=l`. The paper's perceptual loss needs torchvision's VGG19
+weights and is off here, so that a run needs only the data;
+--config.loss.terms.perceptual.weight=0.01 turns it on, and the error names the file if
+it is missing. `lfpv=true` wraps the model in LFPV, see docs/recipes.md.
 """
 
 from typing import Literal
@@ -22,7 +22,7 @@ def get_config(
     config.model = base.sized("darkir", size)
     config.data.train.name = data
     config.data.validation.fraction = 0.05
-    # 500 epochs of the pairs that are left to train on, 461 of LOL-v1.
+    # 500 epochs of the pairs that are not held out, 461 for LOL-v1.
     pairs = base.training_pairs(data)
     epoch = (pairs - round(0.05 * pairs)) // 8
     config.stages.s0.steps = 500 * epoch

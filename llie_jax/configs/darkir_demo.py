@@ -1,4 +1,4 @@
-"""A small DarkIR on the photographs that scikit-image ships: minutes on two cores.
+"""A small DarkIR on the photographs in scikit-image: minutes on two cores.
 
 llie-jax train --config darkir_demo --workdir runs/demo
 

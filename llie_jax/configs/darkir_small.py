@@ -16,9 +16,9 @@ def get_config():
     config.model = base.sized("darkir", "small")
     config.data.train.name = "lol_v1"
     config.data.validation.fraction = 0.1
-    config.data.augment.rotate = True  # few pairs: all eight symmetries of them
-    # Amplitudes and means depend on the size of the image: the last stage comes near
-    # to what is tested.
+    config.data.augment.rotate = True  # few pairs, so all eight symmetries
+    # Fourier amplitudes and global means depend on the image size, so the last stage
+    # approaches the size of the test images.
     config.stages = dict(
         s0=dict(steps=2000, patch_size=128, batch_size=4),
         s1=dict(steps=1500, patch_size=256, batch_size=2),

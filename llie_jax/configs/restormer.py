@@ -5,11 +5,11 @@ llie-jax train --config restormer --workdir runs/restormer
 llie-jax train --config restormer:data=lol_v2_syn,reallocate=adr
     --workdir runs/restormer_adr --config.data.train.root=data/lol_v2
 
-Restormer's authors have no low-light recipe; Retinexformer's have, in the same
-framework. Restormer's own, for other tasks, is restormer_progressive.py.
+Restormer's authors publish no low-light recipe; Retinexformer's do, in the same
+framework. Restormer's own recipe, for other tasks, is restormer_progressive.py.
 
-`reallocate=adr` adds ADR and POG with the numbers that the ADR paper has for Restormer;
-it names no recipe, so this one stays. `lfpv=true` puts LFPV round the model, see
+`reallocate=adr` adds ADR and POG with the ADR paper's settings for Restormer; that
+paper states no recipe, so this one is kept. `lfpv=true` wraps the model in LFPV, see
 docs/recipes.md.
 """
 

@@ -4,8 +4,8 @@ llie-jax train --config restormer_progressive --workdir runs/restormer_progressi
     --config.data.train.root=data/lol_v1
 
 Patches grow while batches shrink, to 384 pixels and one pair; each stage compiles once.
-A batch of one or two needs as few devices. The rate stays at 3e-4 for 92 of the 300
-thousand steps, then falls.
+Batches of one or two pairs run on at most as many devices. The rate stays at 3e-4 for
+92,000 of the 300,000 steps, then falls.
 """
 
 from typing import Literal

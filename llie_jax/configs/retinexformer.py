@@ -6,12 +6,12 @@ llie-jax train --config retinexformer:data=lol_v2_real,reallocate=adr
     --workdir runs/retinexformer_adr --config.data.train.root=data/lol_v2
 
 The rate first rises from 2e-4 to 3e-4, then restarts at 2e-4 and falls to 1e-6. The
-authors' comments speak of a fixed 3e-4; their code, which made the published weights,
-does this. For fewer steps, --config.stages.s0.steps shortens both periods alike.
+comments in the authors' code describe a fixed 3e-4, but the code does this.
+--config.stages.s0.steps shortens both periods in proportion.
 
-`reallocate=adr` adds ADR and POG with the numbers that the ADR paper has for
-Retinexformer; it names no recipe, so this one stays. `lfpv=true` puts LFPV round the
-model, see docs/recipes.md.
+`reallocate=adr` adds ADR and POG with the ADR paper's settings for Retinexformer; that
+paper states no recipe, so this one is kept. `lfpv=true` wraps the model in LFPV, see
+docs/recipes.md.
 """
 
 from typing import Literal

@@ -5,27 +5,27 @@ llie-jax train --config snr_net --workdir runs/snr_net
 llie-jax train --config snr_net:data=smid,lfpv=true --workdir runs/snr_net_lfpv
     --config.data.train.root=data/smid
 
-LOL: the rate halves after 50, 100, 200 and 300 of the 600 thousand steps; with fewer,
---config.stages.s0.steps, at the same shares. LOL-v2's real pairs are whole images of
-400 x 608, flipped and not rotated.
+LOL: the rate halves after 50,000, 100,000, 200,000 and 300,000 of the 600,000 steps,
+and at the same fractions of a shorter run (--config.stages.s0.steps). LOL-v2's real
+pairs train as whole images of 400 x 608, flipped but not rotated.
 
-SID, SMID, SDSD: the root holds pairs exported as images of equal names, in low/ and
-high/. Training resizes them to 512 x 960 and takes them whole (SID) or cuts crops,
-flipped and not rotated. Held-out pairs keep their size, so images are best exported at
-that size. Frames of a video that share their reference are held out together. Of SDSD
-none are held out: each frame has a reference of its own, and what is held out would be
-almost equal to its neighbours in training.
+SID, SMID, SDSD: the root contains pairs exported as images with the same names, in low/
+and high/. Training resizes them to 512 x 960 and uses whole images (SID) or crops,
+flipped but not rotated. Held-out pairs keep their size, so export images at that size.
+Frames of a video that share their reference are held out together. SDSD holds out
+nothing: each frame has its own reference, so held-out frames would be almost equal to
+their neighbours in training.
 
-The loss is a sum over the pixels of an image. The authors sum over the batch too, where
-this is the mean; Adam takes the same steps for both, but for its eps. The perceptual
-term of LOL-v2 and SID needs the VGG19 weights of torchvision and is off here, so that a
-run needs nothing but the data; --config.loss.terms.perceptual.weight=0.1, the authors'
-value (0.02 for LOL-v2's synthetic pairs), turns it on, and says which file to get if it
-is missing.
+The loss is a sum over the pixels of an image. The authors also sum over the batch,
+where this is the mean; Adam takes the same steps for both, apart from its eps. The
+perceptual term of LOL-v2 and SID needs torchvision's VGG19 weights and is off here, so
+that a run needs only the data; --config.loss.terms.perceptual.weight=0.1, the authors'
+value (0.02 for LOL-v2's synthetic pairs), turns it on, and the error names the file if
+it is missing.
 
-`lfpv=true` puts LFPV round the model, see docs/recipes.md. Its authors released
-`data=smid,lfpv=true`, with a perceptual term on what the model makes without the bank:
---config.loss.terms.backbone_perceptual.weight=0.1 turns that on.
+`lfpv=true` wraps the model in LFPV, see docs/recipes.md. Its authors released
+`data=smid,lfpv=true`, with a perceptual term on the backbone's output without the bank:
+--config.loss.terms.backbone_perceptual.weight=0.1 turns it on.
 """
 
 from typing import Literal, NamedTuple
@@ -37,7 +37,8 @@ class Setting(NamedTuple):
     """What differs between the data sets.
 
     Attributes:
-        size: training images are resized to this height and width; (0, 0) keeps theirs.
+        size: height and width to which training images are resized; (0, 0) keeps their
+            size.
         patch: height and width of the crops.
         batch_size: pairs per step.
         learning_rate: the peak.

@@ -1,4 +1,4 @@
-"""Official PyTorch checkpoints to models and variables."""
+"""Converts official PyTorch checkpoints to models and variables."""
 
 from llie_jax.convert.checkpoint import read_checkpoint as read_checkpoint
 from llie_jax.convert.checkpoint import state_dict as state_dict

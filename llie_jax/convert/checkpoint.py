@@ -1,4 +1,4 @@
-"""Reading checkpoint files, and finding the tensors inside them."""
+"""Reads checkpoint files, and finds the tensors inside them."""
 
 import pathlib
 import pickle
@@ -9,8 +9,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-# Under which key the tensors lie, in the order of preference: averaged weights are
-# the ones that authors score.
+# Keys that may hold the tensors, in order of preference: authors evaluate the averaged
+# weights.
 _NESTS = (
     "params_ema",
     "params",
@@ -27,13 +27,13 @@ def read_checkpoint(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     """Returns the tensors of a PyTorch checkpoint file by their state-dict keys.
 
     A pickled file (`.pth`, `.pt`, `.ckpt`) is read with `weights_only=True`, which
-    never runs code from the file; this needs the extra `torch`. `.safetensors` needs
-    nothing.
+    never runs code from the file; this needs the extra `torch`. `.safetensors` files
+    do not.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ImportError: if PyTorch is needed and absent.
-        ValueError: if the file cannot be read, or holds no tensors.
+        ImportError: if PyTorch is needed and not installed.
+        ValueError: if the file cannot be read, or contains no tensors.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -43,7 +43,7 @@ def read_checkpoint(path: str | pathlib.Path) -> dict[str, np.ndarray]:
             return state_dict(safetensors.numpy.load_file(path))
         except safetensors.SafetensorError as error:
             raise ValueError(
-                f"{path} is not a whole safetensors file: {error}"
+                f"{path} is not a valid safetensors file: {error}"
             ) from None
     try:
         import torch
@@ -55,11 +55,11 @@ def read_checkpoint(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(
-            f"{path} holds Python objects beside its tensors, or is no checkpoint; "
-            "objects are never run here. Where you trust the file, load it in PyTorch "
-            "and save its state dict alone."
+            f"{path} contains Python objects besides tensors, or is no checkpoint; "
+            "objects are never executed here. If you trust the file, load it in "
+            "PyTorch and save only its state dict."
         ) from None
-    except Exception as error:  # PyTorch has no error of its own for damaged files
+    except Exception as error:  # PyTorch has no specific error for damaged files
         raise ValueError(
             f"{path} cannot be read as a PyTorch checkpoint "
             f"({type(error).__name__}: {error})."
@@ -70,15 +70,15 @@ def read_checkpoint(path: str | pathlib.Path) -> dict[str, np.ndarray]:
 def state_dict(checkpoint: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Returns the tensors of a loaded checkpoint, by the keys of the bare model.
 
-    Looks inside `params`, `state_dict` and the like, and takes off the prefix
-    `module.` of models that were trained on several devices.
+    Looks inside `params`, `state_dict` and similar keys, and strips the prefix
+    `module.` of models trained with data parallelism.
 
     Raises:
         ValueError: if there are no tensors.
     """
     if not isinstance(checkpoint, Mapping):
         raise ValueError(
-            f"A checkpoint is a mapping from keys to tensors, not a "
+            "A checkpoint is a mapping from keys to tensors; got a "
             f"{type(checkpoint).__name__}."
         )
     for key in _NESTS:
@@ -87,9 +87,9 @@ def state_dict(checkpoint: Mapping[str, Any]) -> dict[str, np.ndarray]:
     strays = [key for key, value in checkpoint.items() if not hasattr(value, "shape")]
     if strays or not checkpoint:
         raise ValueError(
-            f"No tensors found: the checkpoint holds {_some(checkpoint)}, of which "
-            f"{_some(strays)} are no tensors. Expected are the tensors themselves, or "
-            f"a mapping of them under one of: {', '.join(_NESTS)}."
+            f"The checkpoint contains {_some(checkpoint)}; not a tensor: "
+            f"{_some(strays)}. Expected tensors by key, or such a mapping under one "
+            f"of: {', '.join(_NESTS)}."
         )
     tensors = {key: _to_numpy(value) for key, value in checkpoint.items()}
     if all(key.startswith(_DATA_PARALLEL) for key in tensors):
@@ -98,7 +98,7 @@ def state_dict(checkpoint: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _to_numpy(tensor):
-    """Returns an array; PyTorch's half formats go through float32, NumPy lacks one."""
+    """Returns an array; half precision becomes float32, as NumPy lacks bfloat16."""
     if hasattr(tensor, "detach"):
         tensor = tensor.detach().cpu()
         if tensor.is_floating_point():

@@ -1,4 +1,4 @@
-"""From the tensors of an official checkpoint to a model and its variables."""
+"""Converts the tensors of an official checkpoint to a model and its variables."""
 
 import fnmatch
 from collections.abc import Mapping, Sequence
@@ -25,18 +25,18 @@ def from_torch(
     Every tensor must be used and every variable filled.
 
     Args:
-        tensors: official state-dict keys to arrays; also nested under `params` or
-            `state_dict`, or with the prefix `module.`.
-        spec: the model, or some of its fields. What it leaves out is found from keys
-            and shapes; what these cannot tell (see the model's `TorchKeys`) has the
+        tensors: official state-dict keys to arrays; may be nested under `params` or
+            `state_dict`, or have the prefix `module.`.
+        spec: the model, or some of its fields. Other fields are inferred from keys and
+            shapes; those that cannot be inferred (see the model's `TorchKeys`) have the
             paper's value.
 
     Returns:
         The model, and `{collection: tree of arrays}` for its `apply`.
 
     Raises:
-        ValueError: if the model is not recognised, or keys are unknown or missing
-            (the message lists both), or shapes differ.
+        ValueError: if the model is not recognised, keys are unknown or missing (the
+            message lists both), or shapes differ.
     """
     tensors = state_dict(tensors)
     spec = infer_spec(tensors, spec)
@@ -50,11 +50,11 @@ def from_torch(
 def infer_spec(
     tensors: Mapping[str, Any], spec: registry.Spec | None = None
 ) -> dict[str, Any]:
-    """Returns the complete spec of the model that a checkpoint belongs to.
+    """Returns the complete spec of the model of a checkpoint.
 
     Args:
         tensors: as in `from_torch`.
-        spec: the model, or some of its fields, which win over what is found.
+        spec: the model, or some of its fields, which override inferred ones.
 
     Raises:
         ValueError: if no model has such tensors, or the spec has unknown fields.
@@ -82,13 +82,13 @@ def convert_tensors(
     *,
     unused: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Returns variables filled with tensors, all of them used and none left empty.
+    """Returns the variables; every tensor must be used and every variable filled.
 
     Args:
         tensors: state-dict keys to arrays.
         shapes: `{collection: tree}` of anything with a shape and a dtype.
         torch_keys: name patterns, see `llie_jax.convert.names`.
-        unused: patterns with `*` of keys that the model has no use for.
+        unused: patterns with `*` of keys that the model does not use.
 
     Raises:
         ValueError: listing the unknown keys, the missing keys and the shapes that
@@ -117,7 +117,7 @@ def convert_tensors(
     ]
     if unknown or missing or differing:
         raise ValueError(
-            "The checkpoint does not fit the model. "
+            "The checkpoint does not match the model. "
             f"Unknown keys: {listed(unknown)}. Missing keys: {listed(missing)}."
             + (f" Other shapes: {listed(differing)}." if differing else "")
         )
@@ -129,7 +129,7 @@ def _find_model(tensors):
     cards = {name: base.card(name) for name in registry.list_models()}
     patterns = {name: card.torch.patterns for name, card in cards.items() if card.torch}
     known = {name: names.count_known(tensors, keys) for name, keys in patterns.items()}
-    # A wrapper knows all the keys of its backbone: the one with fewer others is meant.
+    # A wrapper knows all the keys of its backbone, so ties go to fewer patterns.
     best = max(known, key=lambda name: (known[name], -len(patterns[name])))
     if known[best] <= len(tensors) / 2:
         raise ValueError(

@@ -1,12 +1,12 @@
-"""Names of tensors: PyTorch state-dict keys and Flax variable paths.
+"""Maps PyTorch state-dict keys to Flax variable paths.
 
 A model's card has `TorchKeys`, patterns from one to the other. A pattern names a layer
-or a single parameter; a field in braces stands for a number:
+or a single parameter; a field in braces matches a number:
 
     {"encoders.{i}.modules_list.{j}.conv1": "encoders_{i}/block_{j}/spatial/expand"}
 
-The last part of a layer's key is not in the pattern: `weight` is the kernel or the
-scale, `bias` the bias.
+Patterns of layers omit the last part of the key: `weight` is the kernel or the scale,
+`bias` the bias.
 """
 
 import functools
@@ -17,10 +17,10 @@ _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 
 
 def torch_key(path: str, patterns: Mapping[str, str]) -> str | None:
-    """Returns the state-dict key of a variable, None if no pattern covers it.
+    """Returns the state-dict key of a variable, None if no pattern matches it.
 
     Args:
-        path: path inside its collection, "intro/kernel".
+        path: path inside its collection, such as "intro/kernel".
         patterns: a model's `TorchKeys.patterns`.
     """
     layer, _, leaf = path.rpartition("/")
@@ -33,7 +33,7 @@ def torch_key(path: str, patterns: Mapping[str, str]) -> str | None:
 
 
 def count_known(keys: Iterable[str], patterns: Mapping[str, str]) -> int:
-    """Returns how many of the state-dict keys some pattern covers."""
+    """Returns how many of the state-dict keys match a pattern."""
     return sum(
         any(
             _regex(pattern).fullmatch(name)

@@ -1,4 +1,4 @@
-"""The layout of single tensors: PyTorch's to Flax's."""
+"""Converts single tensors from the layout of PyTorch to that of Flax."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ def to_flax(tensor: np.ndarray, name: str, shape: Sequence[int]) -> np.ndarray |
     Args:
         tensor: convolution weights [O, I, kh, kw] (grouped ones with I per group),
             linear weights [O, I], a vector, possibly as [1, C, 1, 1], or values with
-            channels before rows and columns, [..., C, H, W].
-        name: last part of the variable's path; a `kernel` has its axes turned round.
+            channels first, [..., C, H, W].
+        name: last part of the variable's path; the axes of a `kernel` are reversed.
         shape: shape of the variable: [kh, kw, I, O], [I, O], [C] or [..., H, W, C]. A
-            linear layer may stand for a 1x1 convolution and the other way round.
+            linear layer and a 1x1 convolution are interchangeable.
 
     Returns:
         The array [*shape], or None if the tensor does not have that shape.

@@ -1,4 +1,4 @@
-"""Data sets, with references or without, and the pipelines that feed a training step.
+"""Data sets, with or without references, and the pipelines that feed training steps.
 
 Each module imports only from those before it: `catalogue`, `sources`, `synthetic`,
 `splitting`, `prepared`, `opening`, `checking`, `transforms`, `pipeline`.

@@ -1,7 +1,7 @@
-"""What each data set is: layout on disk, counts, size, licence, official page.
+"""The facts of each data set: layout on disk, counts, size, licence, official page.
 
-Everything a set's own terms ask for is here and nowhere else, so that a moved link or
-a corrected count is one edit. No image is part of the package.
+They are stated only here, so a moved link or a corrected count is one edit. The package
+contains no images.
 """
 
 import dataclasses
@@ -13,25 +13,25 @@ from llie_jax import messages
 from llie_jax.image import io
 
 INPUT_FOLDERS = ("low", "input")
-"""Names of the folder of low-light images, compared in lower case."""
+"""Accepted names of the folder of low-light images, compared in lower case."""
 
 TARGET_FOLDERS = ("high", "normal", "target", "gt")
-"""Names of the folder of references, compared in lower case."""
+"""Accepted names of the folder of references, compared in lower case."""
 
 Folders = tuple[pathlib.Path, ...]
-"""The folders of one split, one for each of its set's keys."""
+"""The folders of one split, one per key of the data set."""
 
 WHOLE = "all"
-"""The split of a folder that has no splits."""
+"""The split name of a folder without splits."""
 
 
 def same_name(name: str) -> str:
-    """The usual pairing rule: input and target have the same name, endings aside."""
+    """The usual pairing rule: input and target share a name, ignoring the suffix."""
     return name
 
 
 def normal_name(name: str) -> str:
-    """The pairing rule of LOL-v2-real: `low00690` goes with `normal00690`.
+    """The pairing rule of LOL-v2-real: `low00690` pairs with `normal00690`.
 
     Renamed copies have `00690` in both folders.
     """
@@ -39,12 +39,12 @@ def normal_name(name: str) -> str:
 
 
 def own_scene(name: str) -> str:
-    """The scene of a set that tells nothing about scenes: each image is its own."""
+    """The scene rule of sets without scene labels: each image is its own scene."""
     return name
 
 
 def first_part(name: str) -> str:
-    """The scene of `coffee-r0-c1-e05` is `coffee`."""
+    """The scene rule of the demo set: `coffee-r0-c1-e05` is of scene `coffee`."""
     return name.split("-")[0]
 
 
@@ -55,17 +55,17 @@ class Dataset:
     Attributes:
         name: as in `open_source` and the commands.
         title: one line for lists.
-        splits: per split the names of its folder, in lower case; the first is the
-            official one. Without any, the root itself is the folder.
-        counts: published number of records per split; empty if there is none.
+        splits: the accepted folder names of each split, in lower case; the first is the
+            official one. If empty, the root itself is the folder.
+        counts: published number of records per split; empty if none is published.
         image_size: (height, width) of all images, or None.
-        keys: the images of a record: `image`, and `target` where there are references.
-        own: whether it is a user's own folder, which has no usual place.
+        keys: the images of a record: `image`, and `target` if there are references.
+        own: whether it is a user's own folder, which has no default location.
         licence: as the official page states it.
         page: the official page.
-        get: what a user does to have it.
-        wrappers: names of a folder round the splits that archives may add.
-        target_name: input name -> target name, both without ending.
+        get: how to get it, as an instruction to the user.
+        wrappers: names of a folder that archives may add around the splits.
+        target_name: input name -> target name, both without suffix.
         scene: input name -> scene.
     """
 
@@ -95,7 +95,7 @@ OWN_SPLITS = {
     "validation": ("val", "validation"),
     "test": ("test", "eval", "testing"),
 }
-"""The splits that a user's own folder may have."""
+"""The splits that a user's own folder may contain."""
 
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset
@@ -140,7 +140,7 @@ DATASETS: dict[str, Dataset] = {
             splits={"train": ("train",), "test": ("test",)},
             counts={"train": 72, "test": 18},
             image_size=(192, 192),
-            licence="of the photographs: public domain, CC0, Middlebury benchmark 2014",
+            licence="photographs: public domain, CC0, Middlebury benchmark 2014",
             page="https://scikit-image.org/docs/stable/api/skimage.data.html",
             get="make it with: llie-jax data prepare lowlight_demo",
             scene=first_part,
@@ -150,7 +150,7 @@ DATASETS: dict[str, Dataset] = {
             title="Your own pairs: low/ and high/ with the same file names",
             splits=OWN_SPLITS,
             own=True,
-            get="give the folder that holds low/ and high/, or train/ and test/ "
+            get="give the folder that contains low/ and high/, or train/ and test/ "
             "with low/ and high/ in each",
         ),
         Dataset(
@@ -159,7 +159,7 @@ DATASETS: dict[str, Dataset] = {
             splits=OWN_SPLITS,
             keys=("image",),
             own=True,
-            get="give the folder that holds the photos, or train/ and test/ with "
+            get="give the folder that contains the photos, or train/ and test/ with "
             "photos in each",
         ),
     )
@@ -170,7 +170,7 @@ def get(name: str) -> Dataset:
     """Returns the facts of a data set.
 
     Raises:
-        ValueError: if there is none of that name.
+        ValueError: if the name is unknown.
     """
     if name not in DATASETS:
         raise ValueError(
@@ -181,7 +181,7 @@ def get(name: str) -> Dataset:
 
 
 def default_root(name: str) -> pathlib.Path:
-    """Returns where a set is looked for: `$LLIE_JAX_DATA/<name>` or `data/<name>`."""
+    """Returns a set's default root: `$LLIE_JAX_DATA/<name>` or `data/<name>`."""
     return pathlib.Path(os.environ.get("LLIE_JAX_DATA") or "data") / name
 
 
@@ -189,7 +189,7 @@ def subfolder(folder: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path | No
     """Returns the child folder with one of the names, in any case; earlier names win.
 
     Raises:
-        ValueError: if two children fit the same name (`low` and `Low`).
+        ValueError: if two children match the same name (`low` and `Low`).
     """
     if not folder.is_dir():
         return None
@@ -198,8 +198,8 @@ def subfolder(folder: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path | No
         fitting = [child for child in children if child.name.lower() == name]
         if len(fitting) > 1:
             raise ValueError(
-                f"{folder} holds {fitting[0].name}/ and {fitting[1].name}/, which mean "
-                "the same; remove or rename one."
+                f"{folder} contains {fitting[0].name}/ and {fitting[1].name}/, which "
+                "mean the same; remove or rename one."
             )
         if fitting:
             return fitting[0]
@@ -214,21 +214,21 @@ def pair_folders(folder: pathlib.Path) -> Folders | None:
 
 
 def keys_of(name: str) -> tuple[str, ...]:
-    """Returns the images of a set's records; a folder is taken to hold pairs.
+    """Returns the images of a set's records; a folder is assumed to contain pairs.
 
-    For plans, which are made without the data.
+    For plans, which do not read the data.
     """
     known = DATASETS.get(name)
     return known.keys if known else DATASETS["paired_folder"].keys
 
 
 def unit(keys: Sequence[str]) -> str:
-    """Returns what a set is counted in whose records have these images."""
+    """Returns what to call records with these images: "pairs" or "images"."""
     return "pairs" if "target" in keys else "images"
 
 
 def split_folders(dataset: Dataset, folder: pathlib.Path) -> Folders | None:
-    """Returns the folders of a split inside its own folder, if they are there."""
+    """Returns the image folders inside the folder of a split, if they exist."""
     if "target" in dataset.keys:
         return pair_folders(folder)
     return (folder,) if folder.is_dir() and io.list_images(folder) else None
@@ -238,8 +238,8 @@ def locate(dataset: Dataset, root: pathlib.Path) -> dict[str, Folders]:
     """Finds the splits of a data set below `root`.
 
     Returns:
-        Per split found, its folders. A user's own folder with `low` and `high`, or
-        photos, directly inside `root` has the one split "all".
+        The folders of each split found. A user's own folder with `low` and `high`, or
+        photos, directly inside `root` has the single split "all".
     """
     if dataset.own and (whole := split_folders(dataset, root)):
         return {WHOLE: whole}
@@ -256,7 +256,7 @@ def locate(dataset: Dataset, root: pathlib.Path) -> dict[str, Folders]:
 
 
 def prepared(folder: pathlib.Path) -> pathlib.Path | None:
-    """Returns the TFDS data set at `folder`, or its newest version below, or None."""
+    """Returns the TFDS data set at `folder`, or the newest version in it, or None."""
     found = [file.parent for file in folder.glob("dataset_info.json")]
     found += [file.parent for file in folder.glob("*/dataset_info.json")]
 
@@ -269,12 +269,12 @@ def prepared(folder: pathlib.Path) -> pathlib.Path | None:
 def recognise(folder: pathlib.Path) -> Dataset | None:
     """Returns the data set whose layout a folder has, or None.
 
-    A folder named as a set is that set, or as the part of an archive that holds it;
-    `our485` or `eval15` inside make it LOL-v1, as does a folder `LOLv1` with `Train`
-    and `Test`; else it may hold a user's own pairs, or photos.
+    A folder that has the name of a set, or of the part of an archive that contains it,
+    is that set. `our485` or `eval15` inside make it LOL-v1, as does a folder `LOLv1`
+    with `Train` and `Test`. Otherwise it may contain a user's own pairs, or photos.
 
     Raises:
-        ValueError: if it holds both pairs and photos.
+        ValueError: if it contains both pairs and photos.
     """
     name = folder.resolve().name.lower()
     lol = DATASETS["lol_v1"]
@@ -291,15 +291,15 @@ def recognise(folder: pathlib.Path) -> Dataset | None:
     own = [known for known in DATASETS.values() if known.own and locate(known, folder)]
     if len(own) > 1:
         raise ValueError(
-            f"{folder} holds pairs of images in subfolders, and images beside these. "
-            f"Say which are meant: {own[0].name} or {own[1].name} with this folder as "
+            f"{folder} contains pairs of images in subfolders and other images next to "
+            f"them. Choose one: {own[0].name} or {own[1].name} with this folder as "
             "root, or move the others away."
         )
     return own[0] if own else None
 
 
 def missing(dataset: Dataset | None, root: pathlib.Path) -> str:
-    """Returns why nothing was found in `root`, and what to do."""
+    """Returns a message: why nothing was found in `root`, and what to do."""
     if dataset is None:
         return (
             f"{root} has no known layout. Expected low/ and high/ with equal file "
@@ -311,10 +311,10 @@ def missing(dataset: Dataset | None, root: pathlib.Path) -> str:
     elsewhere = (
         ""
         if dataset.own
-        else " Another place: give root, or set LLIE_JAX_DATA to the folder that holds "
-        f"{dataset.name}/."
+        else " If it is elsewhere, give root, or set LLIE_JAX_DATA to the folder that "
+        f"contains {dataset.name}/."
     )
     return (
-        f"{dataset.name}: {root} {state}. Expected: {dataset.layout()}. To have it: "
+        f"{dataset.name}: {root} {state}. Expected: {dataset.layout()}. To get it: "
         f"{dataset.get}.{page}{elsewhere}"
     )

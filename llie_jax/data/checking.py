@@ -1,4 +1,4 @@
-"""Is a data set complete and whole? Reads every file once."""
+"""Checks that a data set is complete and undamaged; reads every file once."""
 
 import collections
 import dataclasses
@@ -10,16 +10,16 @@ from llie_jax.data import catalogue, opening, sources
 
 @dataclasses.dataclass(frozen=True)
 class SplitCheck:
-    """What was found out about one split.
+    """The result of checking one split.
 
     Attributes:
         split: its name.
-        count: number of records that are whole.
+        count: number of intact records.
         expected: published number of records, or None.
         keys: the images of a record.
         fingerprint: of the names, see `Source.fingerprint`; "" without records.
         sizes: image size "height x width" -> number of records.
-        notes: what is unusual but no fault.
+        notes: unusual findings that are no faults.
         problems: faults; each names files.
     """
 
@@ -34,7 +34,7 @@ class SplitCheck:
 
     @property
     def unit(self) -> str:
-        """What the numbers count."""
+        """What `count` counts: "pairs" or "images"."""
         return catalogue.unit(self.keys)
 
     @property
@@ -53,7 +53,7 @@ class SplitCheck:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is missing or wrong, as far as is known."""
+        """Whether nothing is known to be missing or wrong."""
         return self.state in ("complete", "no published count")
 
 
@@ -67,7 +67,7 @@ def check(
         root: as in `open_source`.
 
     Returns:
-        One entry per split; published splits that are not there have count 0.
+        One entry per split; published splits that are absent have count 0.
 
     Raises:
         FileNotFoundError, ValueError: as `open_source`, if there is nothing to check.
@@ -81,7 +81,7 @@ def check(
             source = sources.folder_source(scan, dataset, split)
             checks.append(_check_records(source, scan.problems()))
     else:
-        from llie_jax.data import prepared  # late, as in `open_source`
+        from llie_jax.data import prepared  # imported late, as in `open_source`
 
         directory = opening.find_prepared(dataset, folder)
         for split in prepared.splits(directory):
@@ -118,7 +118,7 @@ def _check_records(source: sources.Source, problems: list[str]) -> SplitCheck:
         published = "{} x {}".format(*dataset.image_size)
         if other := sum(sizes.values()) - sizes[published]:
             notes.append(
-                f"{other} {catalogue.unit(source.keys)} are not of the published size "
+                f"{other} {catalogue.unit(source.keys)} do not have the published size "
                 f"{published}"
             )
     return SplitCheck(

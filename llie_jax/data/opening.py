@@ -1,6 +1,6 @@
-"""Opens the source that a name or a folder means.
+"""Opens a data set by name or by folder.
 
-What a folder holds is seen from its layout:
+The layout of a folder tells what it contains:
 
     open_source("lol_v1", split="train")        # $LLIE_JAX_DATA/lol_v1 or data/lol_v1
     open_source("lol_v1", root="/disk/LOL", split="test")
@@ -27,21 +27,21 @@ def open_source(
         name_or_folder: a name of `catalogue.DATASETS`, or a folder: LOL-v1 as unpacked
             (`our485`, `eval15`, or `LOLv1/{Train,Test}`), own pairs (`low` and `high`,
             or `train` and `test` with these inside), own photos, or prepared by TFDS.
-        root: where a named data set lies; by default `$LLIE_JAX_DATA/<name>`, or
+        root: the folder of a named data set; by default `$LLIE_JAX_DATA/<name>`, or
             `data/<name>` in the working directory.
-        split: "train", "test", ...; may be left out where there is only one. A folder
-            without splits is the same whatever is asked for; its split is "all".
+        split: "train", "test", ...; optional if there is only one. A folder without
+            splits ignores it; its split is "all".
 
     Raises:
-        FileNotFoundError: if the data are not there; the message says how to get them.
-        ValueError: if the name, layout or split is unknown or unclear, a folder is
+        FileNotFoundError: if the data are absent; the message says how to get them.
+        ValueError: if the name, layout or split is unknown or ambiguous, a folder is
             empty, or files have no partner.
     """
     dataset, root = resolve(name_or_folder, root=root)
     found = catalogue.locate(dataset, root) if dataset else {}
     if not found:
         directory = find_prepared(dataset, root)
-        # Imported late: TFDS takes a second, and folders do not need it.
+        # Imported late: TFDS takes a second to import, and folders do not need it.
         from llie_jax.data import prepared
 
         return prepared.open_prepared(directory, split=split)
@@ -52,16 +52,16 @@ def open_source(
 def resolve(
     name_or_folder: str | os.PathLike, *, root: str | os.PathLike | None = None
 ) -> tuple[catalogue.Dataset | None, pathlib.Path]:
-    """Returns the data set that is meant, and its folder.
+    """Returns the data set that a name or folder stands for, and its folder.
 
-    The set is None for a folder without a known layout (it may be a prepared one).
+    The set is None for a folder without a known layout, such as a prepared one.
 
     Raises:
-        ValueError: if it is neither a known name nor a folder, or the folder holds
+        ValueError: if it is neither a known name nor a folder, or the folder contains
             both pairs and photos.
     """
     name = os.fspath(name_or_folder)
-    root = root or None  # a config says "" for the default place
+    root = root or None  # "" in a config means the default location
     if name in catalogue.DATASETS:
         dataset = catalogue.get(name)
         if root is None and dataset.own:
@@ -75,7 +75,7 @@ def resolve(
         catalogue.get(name)  # raises: neither a folder nor a name
     if root is not None:
         raise ValueError(
-            f"{name} is a folder and root={os.fspath(root)!r} another; give one."
+            f"{name} is a folder and root={os.fspath(root)!r} is another; give one."
         )
     return catalogue.recognise(folder), folder
 
@@ -86,7 +86,7 @@ def find_prepared(
     """Returns the prepared data set at `root`, or its newest version below `root`.
 
     Raises:
-        FileNotFoundError: if there is none; the message says what was expected.
+        FileNotFoundError: if there is none; the message says what is expected.
     """
     directory = catalogue.prepared(root)
     if directory is None:

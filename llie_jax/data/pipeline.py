@@ -1,14 +1,14 @@
-"""Batches for training, from one of two loaders that give the same ones.
+"""Batches for training, from one of two loaders that yield the same batches.
 
-On-device: all images lie in device memory as uint8, a batch is a few numbers per
-record, and crops are cut inside the compiled step. For sets up to a size limit. Host:
-images are decoded and cropped by grain's threads, ahead of the step that needs them.
+On device, for sets up to a size limit: all images stay in device memory as uint8, a
+batch is a few numbers per record, and the compiled step cuts the crops. On the host:
+grain's threads decode and crop images ahead of the step that needs them.
 
     pipeline = make_pipeline(source, stages, seed=0)
     for batch in pipeline.batches(first_step=100):
         ...  # in the compiled step: pipeline.expand(pipeline.resident, batch) -> Batch
 
-There is no state to save: the position in the data is the number of the step.
+There is no state to save: the step number determines the position in the data.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from llie_jax.data import sources, transforms
 RESIDENCES = ("auto", "device", "host")
 
 NUMBERS = ("index", "share", "gamma")
-"""What a batch of pixels holds besides them."""
+"""What a batch from the host loader contains besides pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Pipeline:
 
     Attributes:
         residence: "device" or "host", where the decoded images are.
-        plan: what every batch is made of.
+        plan: which crops make up each batch.
         resident: arrays that `expand` needs on every device; {} for the host loader.
         expand: `(resident, batch) -> Batch` with the images of the source's keys
-            [b, P, Q, 3], uint8, or float32 where they are mixed, and `index` [b]. Pure,
+            [b, P, Q, 3], uint8, or float32 if they are mixed, and `index` [b]. Pure,
             for use inside `jit`.
     """
 
@@ -64,7 +64,7 @@ class Pipeline:
             last_step: where to stop, exclusive; by default after the last stage.
 
         Raises:
-            ValueError: while iterating, if an image file is damaged; it is named.
+            ValueError: while iterating, if an image file is damaged; names the file.
         """
         steps = range(first_step, self.steps if last_step is None else last_step)
         if self.residence == "device":
@@ -93,7 +93,7 @@ class Pipeline:
         return self.plan.batch(step, slice(index * size, (index + 1) * size))
 
     def _load(self, step: int) -> dict[str, np.ndarray]:
-        """Returns this process's part of a batch, with the pixels."""
+        """Returns this process's part of a batch with its pixels."""
         part = self._part(step)
         batch = self._crop(part)
         if "partner_index" in part:
@@ -103,7 +103,7 @@ class Pipeline:
         return batch | {key: part[key] for key in NUMBERS if key in part}
 
     def _crop(self, crops: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the pixels of crops, by the source's keys, [B, P, Q, 3]."""
+        """Returns the pixels of crops, source key -> [B, P, Q, 3]."""
         shape = (*crops["rows"].shape, crops["columns"].shape[1], 3)
         images = {key: np.empty(shape, np.uint8) for key in self._source.keys}
         for place, index in enumerate(crops["index"]):
@@ -133,21 +133,21 @@ def make_pipeline(
     Args:
         source: the training data.
         stages: `Stage`s, or dicts of their fields.
-        size: height and width that all images are resized to when they are read, see
-            `transforms.resize`; (0, 0) keeps their own.
-        seed: of everything random.
+        size: height and width to which all images are resized when they are read, see
+            `transforms.resize`; (0, 0) keeps their size.
+        seed: seeds all random choices.
         augment: an `Augment`, a dict of its fields, or None for the defaults.
         residence: "device", "host", or "auto": on the device if the decoded images take
             at most `device_limit_bytes`.
         device_limit_bytes: see `residence`.
-        host_cache_bytes: the host loader keeps decoded records up to this size.
-        process_index: which part of each batch this process delivers.
+        host_cache_bytes: the host loader caches decoded records up to this size.
+        process_index: which part of each batch this process loads.
         process_count: number of processes.
         workers: threads of the host loader.
 
     Raises:
-        ValueError: if an option is out of range, a crop does not fit into an image, or
-            a batch cannot be divided by the processes.
+        ValueError: if an option is out of range, a crop is larger than an image, or a
+            batch size is not divisible by the number of processes.
     """
     stages = tuple(_fields(transforms.Stage, stage) for stage in stages)
     augment = _fields(transforms.Augment, augment or {})
@@ -163,8 +163,8 @@ def make_pipeline(
             raise ValueError(f"{stage} has a value below 1.")
         if stage.batch_size % process_count:
             raise ValueError(
-                f"batch_size={stage.batch_size} cannot be divided by "
-                f"{process_count} processes; make it a multiple."
+                f"batch_size={stage.batch_size} is not divisible by {process_count} "
+                "processes; make it a multiple."
             )
     if workers < 1:
         raise ValueError(f"workers={workers}; the host loader needs at least 1.")
@@ -202,7 +202,7 @@ def expand_crops(resident: dict[str, jax.Array], batch: dict) -> types.Batch:
 
 
 def expand_images(resident: dict, batch: dict) -> types.Batch:
-    """Mixes the images of the batch, which the host has cropped already."""
+    """Mixes the images of a batch that the host has already cropped."""
     del resident
     return transforms.mix(batch)
 
@@ -210,7 +210,7 @@ def expand_images(resident: dict, batch: dict) -> types.Batch:
 def _load_resident(
     source: "sources.Source | ResizedSource", shape: tuple[int, ...]
 ) -> dict[str, np.ndarray]:
-    """Decodes all images, key -> [N, H, W, 3]; smaller ones are padded."""
+    """Decodes all images, key -> [N, H, W, 3]; smaller ones are zero-padded."""
     resident = {key: np.zeros(shape, np.uint8) for key in source.keys}
 
     def load(index: int) -> None:
@@ -227,7 +227,7 @@ class ResizedSource:
     """Resizes the images of a source when they are read, see `transforms.resize`.
 
     Differs: SNR-Net's authors keep the resized pixels as floats; here they are rounded
-    to 8 bits, as all loaded pixels are.
+    to 8 bits, like all loaded pixels.
 
     Args:
         source: the source.
@@ -255,7 +255,7 @@ class ResizedSource:
 
 
 class _Cached:
-    """Keeps the decoded records of a source in memory, up to a limit."""
+    """Caches the decoded records of a source in memory, up to a limit."""
 
     def __init__(self, source: sources.Source | ResizedSource, limit_bytes: int):
         self.keys = source.keys
@@ -275,7 +275,7 @@ class _Cached:
 
 
 def _fields(cls, value):
-    """Returns `value` as an instance of `cls`, made from a dict if it is one.
+    """Returns `value` as an instance of `cls`; a dict gives the fields.
 
     Raises:
         ValueError: if the dict has an unknown or missing field.

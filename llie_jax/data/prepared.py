@@ -1,8 +1,8 @@
 """Data sets in the TFDS format: written once, read anywhere, without TensorFlow.
 
-A prepared set is a folder of array_record files that holds the image files' own bytes,
-so reading it gives the same pixels as reading the folders. `prepare` writes it, and
-`opening.open_source` reads it. The builders here are also reachable through TFDS: each
+A prepared set is a folder of array_record files with the original bytes of the image
+files, so it yields the same pixels as the folders. `prepare` writes it, and
+`opening.open_source` reads it. The builders are also available through TFDS: each
 folder of `datasets/` at the root of the repository registers one.
 """
 
@@ -28,7 +28,7 @@ class FolderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First version."}  # noqa: RUF012  TFDS's own form
+    RELEASE_NOTES = {"1.0.0": "First version."}  # noqa: RUF012  TFDS requires a dict
     MANUAL_DOWNLOAD_INSTRUCTIONS = "Give the folder of the data set as manual_dir."
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -44,7 +44,7 @@ class FolderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 {"name": tfds.features.Text(), "scene": tfds.features.Text(), **images}
             ),
             supervised_keys=dataset.keys if "target" in dataset.keys else None,
-            # Records stay in sorted order, and their names are known without reading.
+            # Keeps records in sorted order, so their names are known without reading.
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(names={}, scenes={}),
         )
@@ -70,8 +70,8 @@ class FolderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.info.metadata["names"][source.split] = list(source.names)
         self.info.metadata["scenes"][source.split] = list(source.scenes)
         for index, files in enumerate(source.files):
-            # As paths: TFDS stores the bytes of a file, but would need TensorFlow to
-            # encode an array.
+            # As paths: TFDS stores the bytes of a file as they are, but needs
+            # TensorFlow to encode an array.
             images = dict(zip(source.keys, map(str, files), strict=True))
             yield (
                 index,
@@ -80,10 +80,10 @@ class FolderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def _instructions(name: str) -> str:
-    """Returns what a user does to have a data set, and what manual_dir then is."""
+    """Returns how to get a data set, and what its manual_dir is."""
     dataset = catalogue.get(name)
     return (
-        f"{dataset.get} ({dataset.page}); manual_dir is the folder that holds "
+        f"{dataset.get} ({dataset.page}); manual_dir is the folder that contains "
         f"{dataset.layout()}."
     )
 
@@ -110,15 +110,15 @@ class LolV2Syn(FolderBuilder, skip_registration=True):
 
 
 class LowlightDemo(FolderBuilder, skip_registration=True):
-    """The demo set; made on the spot if there is no `manual_dir` that holds it."""
+    """The demo set; generated if there is no `manual_dir` with it."""
 
     name = "lowlight_demo"
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "Nothing has to be done by hand."
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "No manual download is needed."
 
     def _root(self, dl_manager: tfds.download.DownloadManager) -> pathlib.Path:
         try:
             return super()._root(dl_manager)
-        except AssertionError:  # how TFDS says that there is no such folder
+        except AssertionError:  # TFDS raises it if the folder does not exist
             root = pathlib.Path(dl_manager.download_dir) / self.name
             synthetic.write_demo(root)
             return root
@@ -144,25 +144,25 @@ def prepare(
 
     Raises:
         ValueError: if the set needs no preparation, or files have no partner.
-        FileExistsError: if it is prepared already.
-        FileNotFoundError: if `root` does not hold it.
+        FileExistsError: if it is already prepared.
+        FileNotFoundError: if `root` does not contain it.
     """
     if name not in BUILDERS:
         catalogue.get(name)
         raise ValueError(
-            f"{name} is used as it is, without preparation; prepared can be "
+            f"{name} needs no preparation; sets that can be prepared: "
             f"{', '.join(BUILDERS)}."
         )
     builder = BUILDERS[name](data_dir=os.path.abspath(data_dir))
     directory = pathlib.Path(builder.data_dir)
     if directory.exists():
         raise FileExistsError(
-            f"{directory} exists already and can be used; to write it anew, remove it."
+            f"{directory} already exists and can be used; to rewrite it, remove it."
         )
     tfds.disable_progress_bar()
     with (
         tempfile.TemporaryDirectory() as downloads,
-        contextlib.redirect_stdout(io.StringIO()),  # TFDS prints notes
+        contextlib.redirect_stdout(io.StringIO()),  # silences TFDS
     ):
         builder.download_and_prepare(
             download_dir=downloads,
@@ -180,14 +180,14 @@ def splits(directory: str | os.PathLike) -> dict[str, list[str]]:
     """Returns the names of the records of each split of a prepared set.
 
     Raises:
-        ValueError: if the folder is not one that `prepare` wrote.
+        ValueError: if the folder was not written by `prepare`.
     """
     info = tfds.builder_from_directory(directory).info
     names = dict(info.metadata or {}).get("names")
     if not names or "image" not in info.features:
         raise ValueError(
-            f"{directory} is a TFDS data set, but not one that `llie-jax data prepare` "
-            "wrote."
+            f"{directory} is a TFDS data set, but was not written by "
+            "`llie-jax data prepare`."
         )
     return names
 
@@ -198,7 +198,8 @@ def open_prepared(
     """Opens one split of a prepared set.
 
     Raises:
-        ValueError: if there is no such split, or `prepare` did not write the folder.
+        ValueError: if there is no such split, or the folder was not written by
+            `prepare`.
     """
     names = splits(directory)
     split = sources.choose_split(split, list(names), where=str(directory))
@@ -219,7 +220,7 @@ def open_prepared(
 
 @dataclasses.dataclass(frozen=True)
 class PreparedSource(sources.Source):
-    """Records in a folder that `prepare` wrote; made by `open_prepared`."""
+    """Records in a folder written by `prepare`; made by `open_prepared`."""
 
     directory: pathlib.Path
     name: str
@@ -236,9 +237,9 @@ class PreparedSource(sources.Source):
 
     @functools.cached_property
     def _records(self) -> Sequence[dict[str, Any]]:
-        """The records with undecoded images, opened at first use."""
-        # Decoded by our own reader, so that grey and transparent images become RGB in
-        # the same way as when they are read from folders.
+        """The records with undecoded images, opened on first use."""
+        # `Source` decodes them, so grey and transparent images become RGB in the same
+        # way as from folders.
         raw = {key: tfds.decode.SkipDecoding() for key in self.keys}
         builder = tfds.builder_from_directory(self.directory)
         return builder.as_data_source(self.split, decoders=raw)

@@ -1,4 +1,4 @@
-"""Sources of records: the images of a data set and what belongs to them, by number.
+"""Sources: sequences of records, each with its images, name and scene.
 
 `opening.open_source` opens one by the name of a data set or by a folder.
 """
@@ -18,20 +18,21 @@ from llie_jax.data import catalogue
 from llie_jax.image import io
 from llie_jax.types import Record
 
-_THREADS = 4  # decoding releases the interpreter lock; more threads only add memory
+_THREADS = 4  # decoding releases the GIL; more threads only use more memory
 
 
 class Source(abc.ABC):
-    """A sequence of records in sorted name order; can be pickled.
+    """A sequence of records, sorted by name; can be pickled.
 
     Attributes:
         name: the data set.
         split: "train", "test", ..., or "all" for a folder without splits.
-        keys: the images of every record: `image` first; `target` and others where the
-            set has them.
+        keys: the images of every record: `image` first; `target` and others if the set
+            has them.
         names: the names of the records, sorted.
         scenes: the scene of each record; records of one scene show the same place.
-        expected_counts: published number of records per split; empty if there is none.
+        expected_counts: published number of records per split; empty if none is
+            published.
     """
 
     name: str
@@ -43,17 +44,17 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def _read(self, index: int, key: str) -> tuple[bytes, str]:
-        """Returns the file of an image, and what errors call it."""
+        """Returns the bytes of an image file, and its name for error messages."""
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Record:
-        """Returns the record of a number.
+        """Returns the record with its images decoded, uint8 [H, W, 3].
 
         Raises:
-            IndexError: if there is no such number.
-            ValueError: if a file is damaged, or the sizes differ; the files are named.
+            IndexError: if the index is out of range.
+            ValueError: if a file is damaged, or the sizes differ; names the files.
         """
         index = range(len(self))[index]
         images, files = {}, {}
@@ -71,15 +72,15 @@ class Source(abc.ABC):
         return {"name": self.names[index], "scene": self.scenes[index], **images}
 
     def image(self, index: int, key: str) -> np.ndarray:
-        """Returns only one of a record's images, uint8 [H, W, 3]."""
+        """Returns a single image of a record, uint8 [H, W, 3]."""
         data, file = self._read(index, key)
         return io.decode_rgb(data, name=file)
 
     def size(self, index: int) -> tuple[int, int]:
-        """Returns (H, W) of a record's images from a header, without decoding it.
+        """Returns (H, W) of a record's images from a file header, without decoding.
 
         Raises:
-            ValueError: if the file is not an image; it is named.
+            ValueError: if the file is not an image; names the file.
         """
         data, file = self._read(index, "image")
         return io.decode_size(data, name=file)
@@ -90,11 +91,11 @@ class Source(abc.ABC):
         return np.array(sizes, np.int32).reshape(-1, 2)
 
     def fingerprint(self) -> str:
-        """Returns 16 hex digits that identify the set of names."""
+        """Returns a hash of the record names, 16 hex digits."""
         return hashlib.sha256("\n".join(self.names).encode()).hexdigest()[:16]
 
     def note(self) -> str:
-        """Returns e.g. "20 of 485: a subset", or "" if the count is as published."""
+        """Returns e.g. "20 of 485: a subset", or "" for the published count."""
         expected = self.expected_counts.get(self.split)
         if expected is None or len(self) == expected:
             return ""
@@ -104,7 +105,7 @@ class Source(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class FolderSource(Source):
-    """Files in folders, one folder for each key; made by `open_folders`.
+    """Files in folders, one folder per key; made by `open_folders`.
 
     Attributes:
         files: the files of each record, in the order of the keys.
@@ -123,14 +124,14 @@ class FolderSource(Source):
         return path.read_bytes(), str(path)
 
     def size(self, index: int) -> tuple[int, int]:
-        """Returns (H, W) of a record's images; reads only the header of a file."""
+        """Returns (H, W) of a record's images; reads only a file header."""
         return io.read_size(self.files[index][0])
 
 
 class SubsetSource(Source):
-    """Some records of another source, in the same order.
+    """A subset of the records of another source, in the same order.
 
-    Nothing is expected of its count: published counts are of the whole.
+    It has no expected counts: published counts refer to the whole set.
     """
 
     def __init__(self, source: Source, indices: Sequence[int], *, split: str):
@@ -147,20 +148,20 @@ class SubsetSource(Source):
         return self.source._read(self.indices[index], key)
 
     def size(self, index: int) -> tuple[int, int]:
-        """Returns (H, W) of a record's images, read as its source does."""
+        """Returns (H, W) of a record's images, as its source reads it."""
         return self.source.size(self.indices[index])
 
 
 def check_keys(source: Source, keys: Iterable[str], user: str) -> None:
-    """Checks that the records of a source have the images that somebody needs.
+    """Checks that the records of a source have the needed images.
 
     Args:
         source: the source.
-        keys: the images needed.
-        user: who needs them, the subject of the message.
+        keys: the needed images.
+        user: what needs them, the subject of the message.
 
     Raises:
-        ValueError: naming the images that are missing, and those that are there.
+        ValueError: naming the missing and the available images.
     """
     absent = [key for key in keys if key not in source.keys]
     if absent:
@@ -172,14 +173,14 @@ def check_keys(source: Source, keys: Iterable[str], user: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
-    """What the folders of a split hold.
+    """The files in the folders of a split.
 
     Attributes:
         files: name -> (input file, target file), or (input file,) without a folder of
             targets; in sorted order.
         inputs_alone: input files without a target.
-        targets_alone: target files that no input asks for.
-        doubles: names that two files of one folder share.
+        targets_alone: target files without an input.
+        doubles: files whose name another file of the folder already has.
     """
 
     files: dict[str, tuple[pathlib.Path, ...]]
@@ -188,14 +189,14 @@ class Scan:
     doubles: list[str]
 
     def problems(self) -> list[str]:
-        """Returns a sentence for each kind of misfit, naming the first files."""
+        """Returns a phrase for each kind of problem, naming the first files."""
         found = []
         if self.inputs_alone:
             found.append(f"inputs without a target: {_some(self.inputs_alone)}")
         if self.targets_alone:
             found.append(f"targets without an input: {_some(self.targets_alone)}")
         if self.doubles:
-            found.append(f"two files of the same name: {_some(self.doubles)}")
+            found.append(f"two files with the same name: {_some(self.doubles)}")
         return found
 
 
@@ -205,12 +206,12 @@ def scan_folders(
     *,
     target_name: Callable[[str], str] = catalogue.same_name,
 ) -> Scan:
-    """Lists the images of a folder, paired by name with those of another; reads none.
+    """Lists the images of one folder, or of two paired by name, without reading them.
 
     Args:
         inputs: the folder of low-light images.
         targets: the folder of references; None if there are none.
-        target_name: input name -> target name, both without ending.
+        target_name: input name -> target name, both without suffix.
     """
     doubles: list[str] = []
 
@@ -251,16 +252,16 @@ def open_folders(
     dataset: catalogue.Dataset = catalogue.DATASETS["paired_folder"],
     split: str = catalogue.WHOLE,
 ) -> FolderSource:
-    """Opens the records whose files lie in some folders.
+    """Opens the records in the folders of a split.
 
     Args:
         folders: the folder of low-light images and, for a set of pairs, of references.
-        dataset: what they belong to; its `target_name` says what pairs with what.
+        dataset: the data set; its `target_name` is the pairing rule.
         split: the split.
 
     Raises:
         ValueError: if there is no image, two files share a name, or a file has no
-            partner; the files are named.
+            partner; names the files.
         OSError: if a folder cannot be read.
     """
     scan = scan_folders(*folders, target_name=dataset.target_name)
@@ -274,14 +275,14 @@ def open_folders(
         )
     if not scan.files:
         raise ValueError(
-            f"There are no images in {where}; endings read: "
+            f"There are no images in {where}; supported suffixes: "
             f"{', '.join(io.IMAGE_SUFFIXES)}."
         )
     return folder_source(scan, dataset, split)
 
 
 def folder_source(scan: Scan, dataset: catalogue.Dataset, split: str) -> FolderSource:
-    """Returns what a scan found as a source."""
+    """Returns a source of the files that a scan found."""
     return FolderSource(
         name=dataset.name,
         split=split,
@@ -297,14 +298,14 @@ def choose_split(split: str | None, available: list[str], *, where: str) -> str:
     """Returns the split to open.
 
     Raises:
-        ValueError: if the split is not there, or left out where there are several.
+        ValueError: if the split is absent, or not given and there are several.
     """
     if available == [catalogue.WHOLE]:
         return catalogue.WHOLE
     if split is None and len(available) == 1:
         return available[0]
     if split not in available:
-        asked = "Say which split" if split is None else f"There is no split {split!r}"
+        asked = "Choose a split" if split is None else f"There is no split {split!r}"
         raise ValueError(
             f"{asked} of {where}: it has {', '.join(available)}."
             + (messages.suggest(split, available) if split else "")
@@ -313,7 +314,7 @@ def choose_split(split: str | None, available: list[str], *, where: str) -> str:
 
 
 def parallel_map(function: Callable, items: Iterable) -> list:
-    """Returns `[function(item) for item in items]`, by a few threads."""
+    """Returns `[function(item) for item in items]`, computed by a few threads."""
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(function, items))
 

@@ -1,4 +1,4 @@
-"""Holding out records for validation."""
+"""Holds out records for validation."""
 
 import collections
 import hashlib
@@ -16,42 +16,42 @@ def split_by_reference(
 ) -> tuple[sources.Source, sources.Source]:
     """Holds out a validation part that shares no reference and no scene with the rest.
 
-    Several low-light images may have one reference (LOL-v1: 500 pairs, 414 distinct
-    references). Split by file name, a validation target would be a training target too.
-    So records with equal decoded targets, or of one scene, move together; without
-    targets, those of one scene do.
+    Several low-light images may share a reference (LOL-v1: 500 pairs, 414 distinct
+    references), so a split by file name would leak training targets into validation.
+    Records with equal decoded targets or of one scene therefore stay together; without
+    targets, records of one scene do.
 
     Args:
         source: the records to divide; their targets, if any, are read once.
-        count: number of validation records wanted; or
+        count: number of validation records; or
         fraction: their share, between 0 and 1.
         seed: of the choice, which does not depend on the order of the records.
 
     Returns:
-        (training, validation). Validation has at most the wanted number of records, or
-        one whole group if every group is larger.
+        (training, validation). Validation has at most the requested number of records,
+        or one whole group if every group is larger.
 
     Raises:
         ValueError: if not exactly one of `count` and `fraction` is given, or the
             records form a single group.
     """
     if (count is None) == (fraction is None):
-        raise ValueError("Give count or fraction of the validation part, and not both.")
+        raise ValueError("Give count or fraction of the validation part, not both.")
     if count is None:
         if not 0 < fraction < 1:
             raise ValueError(f"fraction={fraction} is not between 0 and 1.")
         count = max(1, round(fraction * len(source)))
     if not 0 < count < len(source):
         raise ValueError(
-            f"count={count} of validation images; {source.name} {source.split} has "
-            f"{len(source)}, so between 1 and {len(source) - 1} can be held out."
+            f"Cannot hold out {count} validation images: {source.name} {source.split} "
+            f"has {len(source)}. Hold out between 1 and {len(source) - 1}."
         )
 
     groups = reference_groups(source)
     if len(groups) == 1:
         raise ValueError(
             f"All {len(source)} images of {source.name} {source.split} show one scene "
-            "or share one reference; no leak-free validation part can be held out."
+            "or share one reference; any validation part would leak into training."
         )
 
     def rank(group: list[int]) -> bytes:
@@ -73,7 +73,7 @@ def split_by_reference(
 
 
 def reference_groups(source: sources.Source) -> list[list[int]]:
-    """Returns record numbers, grouped by scene and, if any, by equal decoded target."""
+    """Returns record indices, grouped by scene and by equal decoded target, if any."""
 
     def keys(index: int) -> list[tuple[str, Any]]:
         found = [("scene", source.scenes[index])]

@@ -1,8 +1,8 @@
-"""Low-light pairs from ordinary photographs, by a model of a camera's sensor.
+"""Low-light pairs from ordinary photographs, by a camera sensor model.
 
-`darken` is the model, `darken_folder` makes pairs of anyone's own photos, and
-`write_demo` makes the embedded data set `lowlight_demo` from the photographs that
-scikit-image carries inside its package.
+`darken` is the model, `darken_folder` makes pairs from a user's own photos, and
+`write_demo` makes the data set `lowlight_demo` from the photographs in the scikit-image
+package.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ DEMO_PHOTOS = {
 """Scene -> its photographs in scikit-image. The two motorcycles are a stereo pair."""
 
 DEMO_TEST_SCENES = ("coffee",)
-"""Scenes of the split "test"; all tiles of the others are "train"."""
+"""Scenes of the split "test"; all tiles of the others belong to "train"."""
 
 DEMO_EXPOSURES = (0.03, 0.05, 0.08)
 DEMO_TILE = 192
@@ -42,19 +42,19 @@ def darken(
     bits: int = 12,
     seed: int | Sequence[int] = 0,
 ) -> np.ndarray:
-    """Returns the photo that a camera would have taken with less light.
+    """Returns the photo that a camera would take with less light.
 
-    The photo is decoded to linear light E in [0, 1], which makes on average
-    `exposure * full_well * E` electrons in a pixel. The sensor counts N of them,
+    The photo is decoded to linear light E in [0, 1], which gives an expected
+    `exposure * full_well * E` electrons per pixel. The sensor counts N of them,
 
         N ~ Poisson(exposure * full_well * E) + Normal(0, read_noise^2),
 
-    a converter with 2^bits levels up to `full_well` rounds N, and the result is
-    encoded as sRGB with 8 bits. There is no gain: the picture stays as dark as it was
-    taken, as the inputs of LOL are.
+    an A/D converter with 2^bits levels up to `full_well` quantises N, and the result is
+    encoded as 8-bit sRGB. There is no gain: the photo stays dark, like the inputs of
+    LOL.
 
-    Each colour of each pixel is a sensor element of its own; a colour filter array and
-    what follows it (demosaicing, denoising, compression) are left out.
+    Each colour of each pixel is a separate sensor element. A colour filter array and
+    the processing after it (demosaicing, denoising, compression) are not modelled.
 
     Source: the standard Poisson-Gaussian model, Foi et al., Practical
     Poissonian-Gaussian noise modeling and fitting for single-image raw-data, TIP 2008;
@@ -63,9 +63,9 @@ def darken(
     Args:
         image: a well-lit photo, uint8 [H, W, 3], sRGB.
         exposure: factor on linear light, above 0 and at most 1; 0.05 is 4.3 stops less.
-        full_well: electrons at white. Fewer electrons make more shot noise.
-        read_noise: standard deviation of the read-out, in electrons.
-        bits: of the converter, 1 to 16.
+        full_well: electrons at white. Fewer electrons give more shot noise.
+        read_noise: standard deviation of the read noise, in electrons.
+        bits: resolution of the A/D converter, 1 to 16.
         seed: of the noise; equal arguments give equal results.
 
     Returns:
@@ -77,17 +77,17 @@ def darken(
     """
     image = np.asarray(image)
     if image.dtype != np.uint8:
-        raise TypeError(f"`image` is a uint8 photo, 0 to 255; got {image.dtype}.")
+        raise TypeError(f"`image` must be a uint8 photo, 0 to 255; got {image.dtype}.")
     if image.ndim != 3 or image.shape[-1] != 3:
-        raise ValueError(f"`image` is [H, W, 3]; got {list(image.shape)}.")
+        raise ValueError(f"`image` must be [H, W, 3]; got {list(image.shape)}.")
     if not 0 < exposure <= 1:
-        raise ValueError(f"exposure={exposure} is not above 0 and at most 1.")
+        raise ValueError(f"exposure={exposure}; give a factor above 0, at most 1.")
     if not 0 < full_well < 1e12:
-        raise ValueError(f"full_well={full_well} is not a positive electron count.")
+        raise ValueError(f"full_well={full_well}; give a positive electron count.")
     if not 0 <= read_noise < 1e12:
-        raise ValueError(f"read_noise={read_noise} is not zero or more electrons.")
+        raise ValueError(f"read_noise={read_noise}; give 0 or more electrons.")
     if not 1 <= bits <= 16:
-        raise ValueError(f"bits={bits} is not between 1 and 16.")
+        raise ValueError(f"bits={bits}; give 1 to 16.")
 
     rng = np.random.default_rng(seed)
     linear = _SRGB_TO_LINEAR[image]
@@ -99,14 +99,14 @@ def darken(
 
 
 def srgb_to_linear(encoded: np.ndarray) -> np.ndarray:
-    """Returns linear light of sRGB values, both in [0, 1] (IEC 61966-2-1)."""
+    """Decodes sRGB values to linear light, both in [0, 1] (IEC 61966-2-1)."""
     return np.where(
         encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4
     )
 
 
 def linear_to_srgb(linear: np.ndarray) -> np.ndarray:
-    """Returns sRGB values of linear light, both in [0, 1] (IEC 61966-2-1)."""
+    """Encodes linear light as sRGB values, both in [0, 1] (IEC 61966-2-1)."""
     return np.where(
         linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055
     )
@@ -126,18 +126,18 @@ def darken_folder(
     seed: int = 0,
     progress: Callable[[str], None] = lambda name: None,
 ) -> int:
-    """Makes `out/low` and `out/high` from a folder of photos: a `paired_folder`.
+    """Writes `out/low` and `out/high` from a folder of photos: a `paired_folder`.
 
-    The noise of a photo depends on `seed` and its name, not on the other photos. With
-    several exposures, each makes a pair; the names end in the exposure.
+    The noise of a photo depends on `seed` and its name, not on the other photos. Each
+    exposure makes a pair; with several, the names end in the exposure.
 
     Args:
         photos: the folder of well-lit photos.
-        out: the folder to write; complete or not at all.
-        exposures: see `darken`; so are the other options.
+        out: the folder to write, completely or not at all.
+        exposures: see `darken`, also for the options below.
         full_well: electrons at white.
         read_noise: in electrons.
-        bits: of the converter.
+        bits: resolution of the A/D converter.
         seed: of the noise.
         progress: called with the name of each photo.
 
@@ -146,19 +146,19 @@ def darken_folder(
 
     Raises:
         ValueError: if there are no photos, two share a name, one is damaged, or `out`
-            holds other images.
+            already contains files.
         OSError: if a folder cannot be read or written.
     """
     files = io.list_images(photos)
     if not files:
         raise ValueError(
-            f"There are no photos in {photos}; endings read: "
+            f"There are no photos in {photos}; supported suffixes: "
             f"{', '.join(io.IMAGE_SUFFIXES)}."
         )
     by_stem: dict[str, pathlib.Path] = {}
     for file in files:
         if (other := by_stem.setdefault(file.stem, file)) is not file:
-            raise ValueError(f"{other} and {file} would make one pair; rename one.")
+            raise ValueError(f"{other} and {file} make the same pair; rename one.")
     count = 0
     with _new_pairs(pathlib.Path(out)) as (low, high):
         for file in files:
@@ -184,9 +184,9 @@ def darken_folder(
 def write_demo(root: str | os.PathLike, *, seed: int = 0) -> dict[str, int]:
     """Writes the data set `lowlight_demo`: `root/{train,test}/{low,high}/*.png`.
 
-    Each photograph is cut into tiles without overlap, and each tile is darkened by
-    every exposure. The test split is a photograph that is nowhere in the training part.
-    A name tells photograph, tile and exposure: `coffee-r0-c1-e05`.
+    Each photograph is cut into tiles without overlap, and each tile is darkened with
+    every exposure. The photograph of the test split is not in the training split. A
+    name gives photograph, tile and exposure: `coffee-r0-c1-e05`.
 
     Args:
         root: the folder to write.
@@ -198,7 +198,7 @@ def write_demo(root: str | os.PathLike, *, seed: int = 0) -> dict[str, int]:
     Raises:
         ModuleNotFoundError: if scikit-image is not installed.
         FileNotFoundError: if its package lacks a photograph.
-        ValueError: if `root` holds other images.
+        ValueError: if `root` already contains files.
     """
     spec = importlib.util.find_spec("skimage")
     if spec is None or spec.origin is None:
@@ -206,7 +206,7 @@ def write_demo(root: str | os.PathLike, *, seed: int = 0) -> dict[str, int]:
             "lowlight_demo is made from the photographs in scikit-image, which is not "
             "installed: pip install scikit-image"
         )
-    # Read as files: `skimage.data` would try to download what it does not find.
+    # Read as files: `skimage.data` would try to download missing ones.
     photos = pathlib.Path(spec.origin).parent / "data"
     counts = {}
     for split in ("train", "test"):
@@ -227,7 +227,7 @@ def write_demo(root: str | os.PathLike, *, seed: int = 0) -> dict[str, int]:
 def _demo_pairs(
     scene: str, files: Sequence[str], folder: pathlib.Path
 ) -> Iterator[tuple[str, np.ndarray, float]]:
-    """Yields (file name, tile, exposure) of all pairs of one scene."""
+    """Yields (file name, tile, exposure) for all pairs of one scene."""
     for view, file in enumerate(files):
         if not (folder / file).is_file():
             raise FileNotFoundError(
@@ -245,7 +245,7 @@ def _demo_pairs(
 
 
 def _tiles(image: np.ndarray, size: int) -> list[tuple[str, np.ndarray]]:
-    """Returns the (place, tile) of a centred grid of square tiles."""
+    """Returns (place, tile) for a centred grid of square tiles."""
     rows, columns = image.shape[0] // size, image.shape[1] // size
     top = (image.shape[0] - rows * size) // 2
     left = (image.shape[1] - columns * size) // 2
@@ -266,17 +266,17 @@ def _tiles(image: np.ndarray, size: int) -> list[tuple[str, np.ndarray]]:
 def _new_pairs(
     folder: pathlib.Path,
 ) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
-    """Gives temporary folders that become `folder/low` and `folder/high` on success.
+    """Yields temporary folders that become `folder/low` and `folder/high` on success.
 
     Raises:
-        ValueError: if one of them holds files: new pairs among old ones would be a
-            data set that nobody meant.
+        ValueError: if one of them contains files, because a mixture of old and new
+            pairs is never intended.
     """
     final = folder / "low", folder / "high"
     for path in final:
         if path.exists() and any(path.iterdir()):
             raise ValueError(
-                f"{path} already holds files; give a new folder, or remove them."
+                f"{path} already contains files; give a new folder, or remove them."
             )
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".making-") as temporary:

@@ -1,8 +1,8 @@
-"""Resizing, random crops, flips, rotations, mixtures, and the plan of who gets which.
+"""Resizing, random crops, flips, rotations and mixtures, and the plan of all batches.
 
-A plan is a pure function of the seed and the step, in numpy and for the whole batch of
-all processes. Both loaders follow it, so they give the same batches; a restarted run
-asks for the next step; the number of devices or processes changes nothing.
+A plan is a pure function of the seed and the step, in NumPy, for the global batch. Both
+loaders follow it, so they yield the same batches; a resumed run continues with the next
+step; the number of devices or processes has no effect.
 """
 
 import dataclasses
@@ -18,17 +18,17 @@ from scipy import special
 _ORDER, _CROP, _BATCH = 0, 1, 2  # independent streams of random numbers
 
 CROP_KEYS = ("index", "rows", "columns", "transpose")
-"""What tells one crop."""
+"""What defines a crop."""
 
 
 class Stage(NamedTuple):
-    """A part of training with one static shape.
+    """A phase of training with one static shape.
 
     Attributes:
         steps: number of steps.
         patch_size: height of the crops, and their width if `patch_width` is 0.
         batch_size: records per step, over all devices of all processes.
-        patch_width: width of crops that are not square.
+        patch_width: width of crops that are not square; 0 for square ones.
     """
 
     steps: int
@@ -49,21 +49,22 @@ class Augment:
     The defaults are DarkIR's: each flip with probability 1/2, no rotation. All three
     together give the eight symmetries of the square, equally likely.
 
-    All images of a record are cropped, flipped, rotated and mixed alike.
+    All images of a record are cropped, flipped, rotated and mixed in the same way.
 
     Attributes:
-        flip_horizontal: left and right are swapped.
-        flip_vertical: top and bottom are swapped.
-        rotate: by 0, 90, 180 or 270 degrees; for square crops only.
-        mixup: in every other batch, on average, each record is mixed with another one
-            of the batch. The share that all its records keep is drawn from
-            Beta(mixup, mixup). 0 never mixes; Retinexformer has 1.2.
-        gamma: lowest and highest exponent of `image`, one for a whole batch, in steps
-            of 0.01; other images keep their brightness. CIDNet has (0.6, 1.2) as an
-            option.
+        flip_horizontal: swap left and right.
+        flip_vertical: swap top and bottom.
+        rotate: rotate by 0, 90, 180 or 270 degrees; square crops only.
+        mixup: parameter of Beta(mixup, mixup). With probability 1/2 per batch, each
+            record is mixed with another record of the batch; the share that records
+            keep is drawn from the distribution, once per batch. 0 never mixes;
+            Retinexformer uses 1.2.
+        gamma: lowest and highest exponent applied to `image`, in steps of 0.01, drawn
+            once per batch; other images keep their brightness. CIDNet has (0.6, 1.2) as
+            an option.
 
     Raises:
-        ValueError: if `mixup` is negative, or `gamma` not a range above 0.
+        ValueError: if `mixup` is negative, or `gamma` is no range above 0.
     """
 
     flip_horizontal: bool = True
@@ -84,16 +85,16 @@ class Augment:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What every batch is made of.
+    """Which crops make up each batch.
 
     Attributes:
         sizes: height and width of every record's images, int [N, 2].
-        stages: the parts of training, one after the other.
+        stages: the phases of training, in order.
         augment: the random transforms.
-        seed: of everything random.
+        seed: seeds all random choices.
 
     Raises:
-        ValueError: if crops that are not square shall be rotated.
+        ValueError: if `augment` rotates crops that are not square.
     """
 
     sizes: np.ndarray
@@ -115,10 +116,10 @@ class Plan:
         return sum(stage.steps for stage in self.stages)
 
     def locate(self, step: int) -> tuple[Stage, int]:
-        """Returns the stage of a step, and how many samples came before the step.
+        """Returns the stage of a step, and the number of samples before the step.
 
         Raises:
-            IndexError: if the stages have no such step.
+            IndexError: if the step is out of range.
         """
         first_step = samples = 0
         for stage in self.stages:
@@ -137,8 +138,8 @@ class Plan:
     ) -> dict[str, np.ndarray]:
         """Returns the crops of one step.
 
-        Every record comes once per epoch, in an order of its own for each epoch;
-        epochs go on over the borders of stages.
+        Every record occurs once per epoch, and each epoch has its own order; epochs
+        continue across stages.
 
         Args:
             step: the step, counted over all stages from 0.
@@ -146,13 +147,13 @@ class Plan:
 
         Returns:
             `index` int32 [B], the record; `rows` int32 [B, P] and `columns` int32
-            [B, Q], where in the record's images those of the crop come from:
-            consecutive numbers, falling if the crop is flipped; `transpose` bool [B],
-            whether the crop is then transposed. With mixtures also `share` float32 [B],
-            what of each record is kept, and `partner_index`, `partner_rows` and so on,
-            the crop that fills the rest; with a range of exponents `gamma` float32 [B].
+            [B, Q], the source rows and columns of the crop: consecutive numbers,
+            descending if the crop is flipped; `transpose` bool [B], whether the crop is
+            then transposed. With mixtures also `share` float32 [B], how much of each
+            record is kept, and `partner_index`, `partner_rows` and so on, the crop that
+            it is mixed with; with a range of exponents `gamma` float32 [B].
         """
-        # Drawn for the whole batch, whatever the part, so that parts fit together.
+        # Always drawn for the global batch, so the parts of all processes agree.
         stage, samples = self.locate(step)
         crops = self._crops(step, stage, samples)
         batch = dict(crops)
@@ -170,7 +171,7 @@ class Plan:
         return {key: value[part] for key, value in batch.items()}
 
     def _crops(self, step: int, stage: Stage, samples: int) -> dict[str, np.ndarray]:
-        """Returns the crops of a whole batch."""
+        """Returns the crops of a global batch."""
         count = len(self.sizes)
         draws = _uniform(self.seed, _CROP, step, 5 * stage.batch_size)
         top, left, vertical, horizontal, turn = draws.reshape(5, -1)
@@ -203,8 +204,8 @@ class Plan:
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Returns an 8-bit image [H, W, C] resized to (height, width), uint8.
 
-    Bilinear between pixel centres, borders repeated, no averaging where it gets
-    smaller: OpenCV's INTER_LINEAR.
+    Bilinear between pixel centres, borders replicated, no antialiasing: OpenCV's
+    INTER_LINEAR.
     """
     values = image
     for axis, (old, new) in enumerate(zip(image.shape, size, strict=False)):
@@ -230,8 +231,8 @@ def crop_batch(images: jax.Array, crops: dict[str, jax.Array]) -> jax.Array:
     height, width = crops["rows"].shape[1], crops["columns"].shape[1]
 
     def one(index, rows, columns, transpose):
-        # Rows and columns are consecutive: a slice and a reversal are plain copies, a
-        # gather of single pixels is slow on accelerators.
+        # Rows and columns are consecutive, so a slice and a reversal do; a gather of
+        # single pixels is slow on accelerators.
         start = (
             index,
             jnp.minimum(rows[0], rows[-1]),
@@ -252,16 +253,16 @@ def crop_batch(images: jax.Array, crops: dict[str, jax.Array]) -> jax.Array:
 
 
 def mix(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Mixes records and changes their brightness, where the plan says so.
+    """Applies the mixtures and exponents of the plan.
 
     Args:
-        batch: the images of the records by their keys [B, P, Q, 3], and what
-            `Plan.batch` gives besides the crops; with mixtures also the partners'
-            images, `partner_image` and so on.
+        batch: the images of the records by their keys [B, P, Q, 3], and the entries of
+            `Plan.batch` besides the crops; with mixtures also the partners' images,
+            `partner_image` and so on.
 
     Returns:
-        The images of the records, and `index`; images are float32 in [0, 1] where they
-        were changed, else as they came.
+        The images of the records, and `index`. Changed images are float32 in [0, 1];
+        others are unchanged.
     """
     images = {
         key: value
@@ -288,7 +289,7 @@ def _as_float(image: jax.Array) -> jax.Array:
 def check_patches(
     sizes: np.ndarray, names: Sequence[str], stages: Sequence[Stage]
 ) -> None:
-    """Checks that every image holds every stage's crop.
+    """Checks that the crops of every stage fit into every image.
 
     Raises:
         ValueError: naming the smallest image, its size and what to do.
@@ -300,19 +301,19 @@ def check_patches(
             (height, width), image = stage.crop, sizes[smallest]
             raise ValueError(
                 f"A crop of {height} x {width} is larger than the image "
-                f"{names[smallest]!r}, {image[0]} x {image[1]} (height x width). Set "
-                "patch_size and patch_width to less, or leave small images out."
+                f"{names[smallest]!r}, {image[0]} x {image[1]} (height x width). "
+                "Reduce patch_size and patch_width, or leave small images out."
             )
 
 
 def _run(start: np.ndarray, length: int, reverse: np.ndarray) -> np.ndarray:
-    """Returns int32 [B, length]: start, start + 1, ...; backwards where reversed."""
+    """Returns int32 [B, length]: start, start + 1, ...; descending where `reverse`."""
     offsets = np.arange(length, dtype=np.int32)
     return start[:, None] + np.where(reverse[:, None], offsets[::-1], offsets)
 
 
 def _slice(run: np.ndarray) -> slice:
-    """Returns the slice that takes what consecutive numbers name."""
+    """Returns the slice for consecutive numbers, rising or falling."""
     if run[0] <= run[-1]:
         return slice(run[0], run[-1] + 1)
     return slice(run[0], run[-1] - 1 if run[-1] else None, -1)
@@ -320,7 +321,7 @@ def _slice(run: np.ndarray) -> slice:
 
 def _uniform(seed: int, stream: int, number: int, count: int) -> np.ndarray:
     """Returns float64 numbers in [0, 1), a pure function of the arguments."""
-    # Raw output of a counter-based generator: numpy promises that it never changes.
+    # Raw output of a counter-based generator, which NumPy guarantees to be stable.
     bits = np.random.Philox(key=seed, counter=[0, 0, stream, number]).random_raw(count)
     return (bits >> np.uint64(11)) * 2.0**-53
 

@@ -1,8 +1,4 @@
-"""`report.html`: settings, curves, scores and pictures in one file.
-
-It needs no network and nothing beside it: pictures are embedded, curves are drawn as
-SVG, and the little script it holds only moves sliders and sorts the table.
-"""
+"""Writes `report.html`: settings, curves, scores and pictures in one offline file."""
 
 import html
 import os
@@ -17,9 +13,9 @@ from llie_jax.report import charts, page
 from llie_jax.weights.run import read_log
 
 PICTURE_BYTES = 8_000_000
-"""The embedded pictures take at most this much; further ones are left out."""
+"""The size limit of all embedded pictures; further ones are left out."""
 
-_LARGEST = 1e100  # of a curve's values: sums of larger ones overflow
+_LARGEST = 1e100  # of a curve's values; sums of larger ones overflow
 
 
 def write(
@@ -30,13 +26,13 @@ def write(
     log: str | os.PathLike | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a report; it is complete or absent.
+    """Writes a report, completely or not at all.
 
     Args:
         path: the HTML file.
         title: its heading.
         scores: scores with their pictures.
-        log: the `log.jsonl` of a run, for the curves; may be missing.
+        log: the `log.jsonl` of a run, for the curves; the file may be missing.
         settings: the configuration of a run, nested or flat.
     """
     body = [
@@ -74,7 +70,7 @@ def _numbers(scores: Scores) -> str:
 
 
 def _pictures(scores: Scores) -> str:
-    """Returns the before/after pictures, as many as fit the size limit."""
+    """Returns the before/after pictures, as many as the size limit allows."""
     figures, used = [], 0
     for picture in scores.pictures:
         shown = (picture.image, picture.output, picture.target)
@@ -123,7 +119,7 @@ def _figure(picture: Picture, images: Sequence[str], scores: Scores) -> str:
 
 
 def _table(scores: Scores) -> str:
-    """Returns the scores of every image, sorted by a click on a heading."""
+    """Returns the table of all scores; a click on a heading sorts it."""
     columns = scores.protocol.metrics
     heads = ["image", *(results.heading(c, m) for c, m in columns.items())]
     if scores.inputs:
@@ -167,7 +163,7 @@ def _other(scores: Scores) -> str:
 
 
 def _settings(scores: Scores | None, settings: Mapping[str, Any] | None) -> str:
-    """Returns everything that the numbers depend on."""
+    """Returns the settings of the evaluation and of the training run."""
     parts = []
     if scores:
         content = scores.to_dict()
@@ -207,5 +203,5 @@ def _curves(log: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _drawable(value: Any) -> bool:
-    """Returns whether a value of a log is a number that fits on a chart."""
+    """Returns whether a value from a log can be drawn."""
     return isinstance(value, int | float) and abs(value) < _LARGEST

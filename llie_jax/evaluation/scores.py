@@ -1,4 +1,4 @@
-"""The scores of a set of images, and the files and tables that show them."""
+"""The scores of a set of images, and the files and tables that present them."""
 
 import csv
 import dataclasses
@@ -32,8 +32,8 @@ class Picture:
     Attributes:
         name: of the record.
         image: the input.
-        output: the model's.
-        target: the reference, None where there is none.
+        output: the model's output.
+        target: the reference, None if there is none.
     """
 
     name: str
@@ -44,17 +44,17 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Scores of every image, and all that they depend on.
+    """The scores of every image, and everything that they depend on.
 
     Attributes:
         protocol: how they were computed.
         images: image name -> columns.
-        inputs: likewise for the unchanged inputs, the floor for any model; empty where
+        inputs: likewise for the unchanged inputs, a baseline for any model; empty if
             there are none.
         facts: what the result file also records: model, data, device, options.
         pictures: examples for the report.
         other: "protocols" and "metrics" -> name -> mean columns or value, computed from
-            the same outputs; empty unless asked for.
+            the same outputs; empty unless requested.
     """
 
     protocol: Protocol
@@ -71,16 +71,16 @@ class Scores:
 
     @property
     def mean(self) -> dict[str, float]:
-        """The mean over images of each column."""
+        """The mean of each column over the images."""
         return mean_columns(self.images.values())
 
     @property
     def input_mean(self) -> dict[str, float]:
-        """The mean over the unchanged inputs; empty where there are none."""
+        """The mean over the unchanged inputs; empty if there are none."""
         return mean_columns(self.inputs.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the result file's content; an infinite value is the string "inf"."""
+        """Returns the content of the result file; infinity is the string "inf"."""
         facts = dict(self.facts)
         options = {"protocol": self.protocol.to_dict(), **facts.pop("options", {})}
         content = {
@@ -102,7 +102,7 @@ class Scores:
 
 
 def mean_columns(rows) -> dict[str, float]:
-    """Returns the mean of each column; infinite where one value is."""
+    """Returns the mean of each column; infinite if any value is."""
     rows = list(rows)
     if not rows:
         return {}
@@ -115,7 +115,7 @@ def unit(metric: registry.Spec) -> str:
 
 
 def text(value: float, metric: registry.Spec) -> str:
-    """Returns a value with the digits that its metric deserves."""
+    """Returns a value with the usual digits of its metric: two for dB, else four."""
     if math.isinf(value):
         return "inf" if value > 0 else "-inf"
     return f"{value:.2f}" if unit(metric) == "dB" else f"{value:.4f}"
@@ -135,14 +135,14 @@ def definitions(protocol: Protocol) -> str:
 
 
 def write_json(path: str | os.PathLike, scores: Scores) -> None:
-    """Writes the result file; it is complete or absent."""
+    """Writes the result file, completely or not at all."""
     content = json.dumps(scores.to_dict(), indent=2, allow_nan=False)
     with files.atomic(path) as temporary:
         temporary.write_text(content + "\n")
 
 
 def write_csv(path: str | os.PathLike, scores: Scores) -> None:
-    """Writes one line for each image, with the scores of its input beside them."""
+    """Writes one line per image: its scores, and those of its input if known."""
     columns = list(scores.protocol.metrics)
     beside = [f"input_{column}" for column in columns] if scores.inputs else []
     text = io.StringIO(newline="")
@@ -156,7 +156,7 @@ def write_csv(path: str | os.PathLike, scores: Scores) -> None:
 
 
 def show(scores: Scores, console: Console) -> None:
-    """Prints the table of scores, and the other protocols if there are any."""
+    """Prints the table of scores, and those of other protocols if there are any."""
     columns = scores.protocol.metrics
     console.print(f"Protocol {scores.protocol.name}: {definitions(scores.protocol)}")
     table = Table("image", box=box.SIMPLE_HEAD)

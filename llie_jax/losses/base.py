@@ -1,7 +1,7 @@
 """What every loss promises.
 
 A loss is a function `(prediction, target, *, options) -> [B]`, see `losses.pixel`, or a
-`NetworkLoss`; its card says what it takes instead, if it takes something else.
+`NetworkLoss`. Its card says if it takes other arguments.
 """
 
 import abc
@@ -18,10 +18,10 @@ class LossCard(registry.Card):
     """What is known about a loss.
 
     Attributes:
-        needs_target: whether it compares: with the image that a term's `against` names,
-            or with the batch's `target` if it takes the whole output.
-        whole_output: whether it takes `(outputs, batch)`, all that the model returned
-            and all that it was given.
+        needs_target: whether it compares with another image: the one that a term's
+            `against` names, or the batch's `target` if it takes the whole output.
+        whole_output: whether it takes `(outputs, batch)`, everything that the model
+            returned and everything that it was given.
     """
 
     kind: str = "loss"
@@ -30,10 +30,11 @@ class LossCard(registry.Card):
 
 
 class NetworkLoss(abc.ABC):
-    """A loss with a network behind it; a frozen dataclass whose fields are its options.
+    """A loss that evaluates a frozen network; its dataclass fields are its options.
 
-    The network's weights are constants: loaded once, passed to every call as an
-    argument of the compiled step, and never changed.
+    The network's weights are constants: they are loaded once, passed to every call as
+    an argument of the compiled step, and never changed. Subclasses are frozen
+    dataclasses.
     """
 
     @property
@@ -43,10 +44,11 @@ class NetworkLoss(abc.ABC):
 
     @abc.abstractmethod
     def load_constants(self) -> dict[str, Any]:
-        """Returns the constants, from their file.
+        """Loads the constants from their file.
 
         Raises:
-            FileNotFoundError, ImportError, ValueError: if the file is missing or unfit.
+            FileNotFoundError, ImportError, ValueError: if the file is missing or does
+                not hold this network.
         """
 
     @abc.abstractmethod
@@ -58,6 +60,6 @@ class NetworkLoss(abc.ABC):
         """Returns the loss per image, [B].
 
         Args:
-            *images: what the card says, as for a loss that is a function.
+            *images: the same arguments as a loss that is a function takes.
             constants: from `load_constants`.
         """

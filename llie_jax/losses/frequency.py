@@ -1,4 +1,4 @@
-"""Losses on parts of the spectrum: edges, and the Fourier amplitude."""
+"""Losses in frequency bands: edges, and the Fourier amplitude."""
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,10 @@ _BLUR = (0.05, 0.25, 0.4, 0.25, 0.05)
 def edge(
     prediction: jax.Array, target: jax.Array, *, reduce: str = "mean"
 ) -> jax.Array:
-    """Returns the squared difference of the Laplacian residues per image, [B].
+    """Returns the squared difference of the Laplacian residuals per image, [B].
 
-    The residue is linear, so it is taken once, of the difference. The factor 50 of the
-    paper is the term's weight.
+    The residual is linear, so it is computed once, of the difference. The paper's
+    factor of 50 is the term's weight.
 
     Source: Feijoo et al., DarkIR, CVPR 2025, L_edge.
 
@@ -39,10 +39,10 @@ def amplitude_spectrum(
 ) -> jax.Array:
     """Returns the squared difference of the Fourier amplitudes per image, [B].
 
-    Amplitudes are those of the unnormalised `rfft2`, over its half spectrum; they grow
-    with the image's size, so a weight fits one patch size.
+    The amplitudes are those of the unnormalised `rfft2`, over its half spectrum. They
+    grow with the image size, so a weight is tuned for one patch size.
 
-    Source: the authors' code of DarkIR (Feijoo et al., CVPR 2025), where it is off.
+    Source: the authors' code of DarkIR (Feijoo et al., CVPR 2025), off by default.
 
     Raises:
         ValueError: if the shapes differ or `reduce` is unknown.
@@ -53,10 +53,10 @@ def amplitude_spectrum(
 
 
 def laplacian_residue(image: jax.Array) -> jax.Array:
-    """Returns what a Laplacian pyramid's first level keeps of `image`, [B, H, W, C].
+    """Returns the first level of the Laplacian pyramid of `image`, [B, H, W, C].
 
-    That is the image less its blurred version brought down to every second pixel and
-    up again: edges and texture.
+    This is the image minus its blurred, downsampled and upsampled version: edges and
+    texture.
 
     Source: Burt and Adelson, 1983; 5-tap kernel and borders as in DarkIR's code.
 
@@ -66,13 +66,13 @@ def laplacian_residue(image: jax.Array) -> jax.Array:
     blurred = _blur(image)
     _, height, width, _ = image.shape
     kept = (jnp.arange(height) % 2 == 0)[:, None] & (jnp.arange(width) % 2 == 0)
-    # A quarter of the samples is kept: times 4 keeps the mean.
+    # A quarter of the samples remains, so a factor of 4 preserves the mean.
     sparse = jnp.where(kept[None, :, :, None], 4 * blurred, 0)
     return image - _blur(sparse)
 
 
 def _blur(image: jax.Array) -> jax.Array:
-    """Blurs both axes with the 5-tap kernel, borders repeated."""
+    """Blurs both axes with the 5-tap kernel and replicated borders."""
     for axis in (1, 2):
         size = image.shape[axis]
         pads = [(0, 0)] * image.ndim

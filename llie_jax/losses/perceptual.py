@@ -1,4 +1,4 @@
-"""The distance of images as a network trained on photographs sees them."""
+"""Perceptual loss: the distance between features of a pretrained network."""
 
 import dataclasses
 
@@ -19,25 +19,25 @@ _DISTANCES = {"l1": l1, "mse": mse}
 @register("vgg19", LossCard())
 @dataclasses.dataclass(frozen=True)
 class VGGPerceptual(NetworkLoss):
-    """Weighted distance of VGG19 features.
+    """Weighted distance between VGG19 features.
 
-    The target's features carry no gradient.
+    No gradient flows through the target's features.
 
     Source: Johnson et al., ECCV 2016; layers and factors as in SNR-Net (Xu et al., CVPR
     2022) and the authors' code of DarkIR (Feijoo et al., CVPR 2025), where the term's
     weight is 0.01.
 
     Attributes:
-        weights: file of the network's weights; "" looks in the usual places, see
+        weights: file with the network's weights; "" searches the default places, see
             `llie_jax.features.vgg.load`.
         layers: layers to compare; "conv..." is before the ReLU, "relu..." after it.
-        factors: how much each layer counts.
-        normalize: whether images are normalised by ImageNet's mean and deviation, which
-            the weights were trained with. Off, as in those authors' code.
-        signed: whether images are taken to be in [-1, 1] and first brought to [0, 1].
+        factors: weight of each layer.
+        normalize: whether images are normalised by ImageNet's mean and standard
+            deviation, as in the network's training. Off, as in those authors' code.
+        signed: whether images are assumed to be in [-1, 1] and mapped to [0, 1] first.
             HVI-CIDNet's code (Yan, Feng et al., CVPR 2025) does so with images that are
             in [0, 1] already.
-        distance: "l1" or "mse", of the features.
+        distance: "l1" or "mse", between the features.
         reduce: "mean" or "sum" over the pixels and channels of each layer.
     """
 
@@ -50,7 +50,7 @@ class VGGPerceptual(NetworkLoss):
     reduce: str = "mean"
 
     def __post_init__(self):
-        vgg.needed_layers(self.layers)  # known layers, or its error
+        vgg.needed_layers(self.layers)  # raises for unknown layers
         if len(self.layers) != len(self.factors):
             raise ValueError(
                 f"vgg19 has {len(self.layers)} layers but {len(self.factors)} factors; "
@@ -69,7 +69,7 @@ class VGGPerceptual(NetworkLoss):
         return f"vgg19:{self.weights}:{vgg.needed_layers(self.layers)[-1]}"
 
     def load_constants(self) -> dict:
-        """Returns the network's parameters up to the last layer, from its file.
+        """Loads the network's parameters up to the last layer from its file.
 
         Raises:
             FileNotFoundError, ImportError, ValueError: see `vgg.load`.
@@ -77,7 +77,7 @@ class VGGPerceptual(NetworkLoss):
         return vgg.load(self.weights or None, taps=self.layers)
 
     def constants_shapes(self) -> dict:
-        """Returns the parameters' shapes in the published network, without its file."""
+        """Returns the parameter shapes of the published network, without its file."""
         trunk = vgg.VGG(taps=tuple(self.layers))
         image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
         return jax.eval_shape(trunk.init, jax.random.key(0), image)["params"]
@@ -88,13 +88,13 @@ class VGGPerceptual(NetworkLoss):
         """Returns the distance per image, [B].
 
         Args:
-            prediction: images [B, H, W, 3] in [0, 1], not necessarily clipped.
+            prediction: images [B, H, W, 3] in [0, 1], clipped or not.
             target: images of the same shape.
             constants: the network's parameters.
 
         Raises:
-            ValueError: if the shapes differ or the images are too small (16 x 16 for
-                relu5_1).
+            ValueError: if the shapes differ or the images are too small (relu5_1 needs
+                16 x 16).
         """
         check_shapes(prediction, target)
         width = constants["conv1_1"]["kernel"].shape[-1]

@@ -1,10 +1,10 @@
 """Losses that compare images pixel by pixel.
 
 A basic loss is a function `(prediction, target) -> [B]`: float images [B, H, W, C] in,
-one value per image out, reduced over the image's pixels and channels by `reduce`:
-"mean", or "sum" for objectives that were published as sums. The batch is always
-averaged by the caller, so a published sum over a batch of B images is B times that.
-Computation is in float32 at least, whatever the dtype of the images.
+one value per image out, reduced over pixels and channels by `reduce`: "mean", or "sum"
+for objectives that are published as sums. The caller always averages over the batch, so
+a published sum over a batch of B images is B times the value here. Computation is in
+float32 or wider, whatever the dtype of the images.
 """
 
 import jax
@@ -44,12 +44,12 @@ def charbonnier(
 ) -> jax.Array:
     """Returns sqrt(difference^2 + eps) per image, [B]: an L1 that is smooth at 0.
 
-    Source: Charbonnier et al., ICIP 1994, in the form used for restoration.
+    Source: Charbonnier et al., ICIP 1994, in the form common in image restoration.
 
     Args:
         prediction: images [B, H, W, C].
         target: images of the same shape.
-        eps: added inside the root, not squared; equal images score sqrt(eps).
+        eps: added under the root, not squared; equal images give sqrt(eps).
         reduce: "mean" or "sum" over pixels and channels.
 
     Raises:
@@ -57,15 +57,15 @@ def charbonnier(
     """
     if not eps > 0:
         raise ValueError(
-            f"charbonnier needs eps > 0 (its gradient at 0 is infinite without), "
-            f"not {eps!r}; use 'l1' for eps = 0."
+            f"charbonnier needs eps > 0, because its gradient at 0 is infinite "
+            f"otherwise; got {eps!r}. Use 'l1' for eps = 0."
         )
     squared = jnp.square(difference(prediction, target))
     return reduce_pixels(jnp.sqrt(squared + eps), reduce)
 
 
 def difference(prediction: jax.Array, target: jax.Array) -> jax.Array:
-    """Returns `prediction - target`, in float32 at least.
+    """Returns `prediction - target`, in float32 or wider.
 
     Raises:
         ValueError: if the shapes differ.
@@ -75,25 +75,25 @@ def difference(prediction: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def check_shapes(prediction: jax.Array, target: jax.Array) -> None:
-    """Refuses what would broadcast.
+    """Rejects shapes that would broadcast.
 
     Raises:
         ValueError: if the shapes differ.
     """
     if prediction.shape != target.shape:
         raise ValueError(
-            f"The prediction {prediction.shape} and the target {target.shape} differ "
-            "in shape; a loss needs equal shapes."
+            f"The prediction has shape {prediction.shape}, the target {target.shape}; "
+            "a loss needs equal shapes."
         )
 
 
 def as_float(x: jax.Array) -> jax.Array:
-    """Returns `x` in float32, or unchanged if it is wider."""
+    """Casts `x` to float32; wider dtypes are unchanged."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def reduce_pixels(values: jax.Array, reduce: str) -> jax.Array:
-    """Returns the mean or the sum of [B, ...] over all axes but the first, [B].
+    """Reduces [B, ...] over all axes but the first, to [B].
 
     Raises:
         ValueError: if `reduce` is neither "mean" nor "sum".

@@ -1,4 +1,4 @@
-"""Losses on local statistics: means, contrast and correlation around each pixel."""
+"""Losses on local statistics: mean, contrast and correlation around each pixel."""
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,8 @@ def ssim(
 ) -> jax.Array:
     """Returns 1 - SSIM per image, [B]: 0 for equal images.
 
-    Gaussian windows of 11 x 11 pixels, for images whose range is 1. At the border they
-    reach into zeros, so that the map has one value per pixel and channel. The metrics
+    Gaussian windows of 11 x 11 pixels, with constants for a dynamic range of 1. Borders
+    are zero-padded, so the SSIM map has one value per pixel and channel; the metrics
     leave the border out.
 
     Source: Wang et al., IEEE TIP 2004, Eq. (13); borders as in HVI-CIDNet's code.
@@ -40,7 +40,7 @@ def ssim(
     mean_x, mean_y, square_x, square_y, product = jnp.split(means, 5, axis=-1)
     variances = square_x - mean_x**2 + square_y - mean_y**2
     covariance = product - mean_x * mean_y
-    # Rounding could make it zero where an image is far out of range.
+    # Rounding errors could make it zero for images far out of range.
     contrast = jnp.maximum(variances + _C2, 0.5 * _C2)
     similarity = (2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)
     similarity /= (mean_x**2 + mean_y**2 + _C1) * contrast
@@ -48,7 +48,7 @@ def ssim(
 
 
 def _blur(x: jax.Array) -> jax.Array:
-    """Returns Gaussian means of the windows around each pixel, zeros outside."""
+    """Returns the Gaussian mean around each pixel, with zeros outside the image."""
     taps = np.exp(-0.5 * ((np.arange(_WINDOW) - _WINDOW // 2) / _SIGMA) ** 2)
     kernel = jnp.asarray(taps / taps.sum(), x.dtype)[:, None, None, None]
     kernel = jnp.broadcast_to(kernel, (_WINDOW, 1, 1, x.shape[-1]))

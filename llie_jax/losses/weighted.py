@@ -1,6 +1,6 @@
-"""The weighted sum of named loss terms, and the specs that terms come in.
+"""The weighted sum of named loss terms, and the specs of these terms.
 
-A term is a loss's spec plus what it compares, and how much it counts:
+A term is the spec of a loss plus what it compares and its weight:
 
     pixel = "l1"
     guide = {"name": "l1", "on": "aux.guide", "resize": "target_area"}
@@ -42,7 +42,7 @@ _DEFAULTS = {
 
 @register("model_loss", LossCard(needs_target=False))
 def model_loss(value: jax.Array) -> jax.Array:
-    """Returns a loss that the model computed itself, a scalar or [B], unchanged."""
+    """Returns a loss that the model computes itself, a scalar or [B], unchanged."""
     return value
 
 
@@ -72,12 +72,12 @@ def _cosine(
 def _piecewise_constant(
     *, values: tuple[float, ...], boundaries: tuple[int, ...]
 ) -> optax.Schedule:
-    """The first value up to the first boundary (a step), then the second, ..."""
+    """The first value before the first boundary (a step), then the second, ..."""
     schedules = [optax.constant_schedule(value) for value in values]
     if len(schedules) != len(boundaries) + 1:
         raise ValueError(
             f"piecewise_constant has {len(values)} values and {len(boundaries)} "
-            "boundaries; give one value more than boundaries."
+            "boundaries; give one more value than boundaries."
         )
     return optax.join_schedules(schedules, boundaries)
 
@@ -86,14 +86,15 @@ def complete_term(spec: registry.Spec) -> dict[str, Any]:
     """Returns a term's spec with every field filled in, as a config holds it.
 
     Args:
-        spec: name of a loss, or a dict of `name`, and as wanted `on`, the prediction
-            ("image", "aux.NAME" or "losses.NAME" of the model's outputs), `against`,
-            what it is compared with ("target", "image", which is the low-light input,
-            or another image of the records by its key; or "aux.NAME" of the outputs;
-            "" for a loss that does not compare), `weight` (a number or a schedule's
-            spec; 0 turns the term off), `resize` ("" or one of `RESIZES`), `space` (""
-            for RGB, or "hvi": both images are brought to HVI with the model's
-            `aux.density_k`), and the loss's options.
+        spec: name of a loss, or a dict of `name`, the loss's options, and optionally:
+            `on`: the prediction ("image", "aux.NAME" or "losses.NAME" of the outputs).
+            `against`: what it is compared with: "target", "image" (the low-light
+            input), another image of the records by its key, or "aux.NAME" of the
+            outputs; "" for a loss that compares nothing.
+            `weight`: a number or the spec of a schedule; 0 turns the term off.
+            `resize`: "" or one of `RESIZES`.
+            `space`: "" for RGB, or "hvi" to convert both images to HVI with the model's
+            `aux.density_k`.
 
     Raises:
         TypeError: if the spec or its weight has the wrong type.
@@ -118,14 +119,14 @@ def complete_term(spec: registry.Spec) -> dict[str, Any]:
     root, _, leaf = str(term["on"]).partition(".")
     if term["on"] != "image" and not (root in ("aux", "losses") and leaf):
         raise ValueError(
-            "A loss term is on 'image', 'aux.NAME' or 'losses.NAME', "
-            f"not {term['on']!r}."
+            "A loss term is on 'image', 'aux.NAME' or 'losses.NAME'; got "
+            f"{term['on']!r}."
         )
     if card.whole_output and term["on"] != "image":
         raise ValueError(f"{part.name!r} reads the whole output; leave out 'on'.")
     if root == "losses" and part.make is not model_loss:
         raise ValueError(
-            f"{term['on']!r} is a loss already; its name is 'model_loss', "
+            f"{term['on']!r} is a loss already; use the loss 'model_loss' on it, "
             f"not {part.name!r}."
         )
     _check_against(part.name, term["against"], compares)
@@ -142,14 +143,14 @@ def complete_term(spec: registry.Spec) -> dict[str, Any]:
 
 
 def _check_against(loss: str, against: str, compares: bool) -> None:
-    """Raises ValueError if a term cannot be against that path."""
+    """Raises ValueError if a term cannot be compared with that path."""
     root, dot, leaf = str(against).partition(".")
     if not compares and against:
         raise ValueError(f"{loss!r} compares no images; leave out 'against'.")
     if compares and (not root or (dot and (root != "aux" or not leaf))):
         raise ValueError(
             "A loss term is against 'target', 'image' (the input), another image of "
-            f"the records by its key, or 'aux.NAME', not {against!r}."
+            f"the records by its key, or 'aux.NAME'; got {against!r}."
         )
 
 
@@ -163,7 +164,7 @@ class WeightedLoss:
         terms: the complete specs.
 
     Raises:
-        TypeError, ValueError: if a spec is wrong, or no term is left.
+        TypeError, ValueError: if a spec is wrong, or all weights are 0.
     """
 
     def __init__(self, terms: Mapping[str, registry.Spec]):
@@ -177,14 +178,14 @@ class WeightedLoss:
             raise ValueError("A loss needs at least one term whose weight is not 0.")
 
     def check_keys(self, keys: Sequence[str], where: str) -> None:
-        """Checks that the terms find the images that they compare with.
+        """Checks that the records have the images that the terms compare with.
 
         Args:
             keys: the images of the records.
-            where: what the message calls the records.
+            where: the name of the records in the message.
 
         Raises:
-            ValueError: naming the terms that do not, and what would do.
+            ValueError: naming the terms whose images are missing, and the remedy.
         """
         absent = {
             name: term.record_key
@@ -196,16 +197,17 @@ class WeightedLoss:
             raise ValueError(
                 f"Loss terms compare with images that {where} does not have: {terms}. "
                 f"It has: {', '.join(keys)}. Train on data that has them, or set the "
-                "'against' of these terms to what there is."
+                "'against' of these terms to an image that exists."
             )
 
     def load_constants(self) -> dict[str, Any]:
-        """Returns the weights of the networks behind the terms, {} if there are none.
+        """Loads the weights of the networks behind the terms, {} if there are none.
 
-        To be loaded once and passed to every call, an argument of the compiled step.
+        Load them once and pass them to every call, as an argument of the compiled step.
 
         Raises:
-            FileNotFoundError, ImportError, ValueError: if a file is missing or unfit.
+            FileNotFoundError, ImportError, ValueError: if a file is missing or does not
+                hold its network.
         """
         return {key: loss.load_constants() for key, loss in self._networks().items()}
 
@@ -226,13 +228,12 @@ class WeightedLoss:
         constants: Mapping[str, Any],
         step: jax.Array | int,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Returns the total and what each term adds to it, scalars.
+        """Returns the total and the weighted value of each term, scalars.
 
-        The values are weighted, so that a log shows what counts: the total is their
-        sum.
+        The total is the sum of the values, so a log shows what each term contributes.
 
         Args:
-            outputs: of the model.
+            outputs: what the model returned.
             batch: the images of the records [B, H, W, 3] in [0, 1].
             constants: from `load_constants`.
             step: for weights that are schedules.
@@ -249,7 +250,7 @@ class WeightedLoss:
 
 
 class _Term:
-    """One term: picks its prediction and its target, brings both to one size, compares.
+    """One term: picks prediction and target, resizes them to one size, compares them.
 
     Attributes:
         record_key: the image of the records that it compares with, or None.
@@ -266,7 +267,7 @@ class _Term:
         self.space = spec["space"]
         self.weight = _schedule(spec["weight"])
         self.loss = functools.partial(part.make, **options)
-        if inspect.isclass(part.make):  # a loss with a network behind it
+        if inspect.isclass(part.make):  # a NetworkLoss
             self.loss = self.loss()
 
     @property
@@ -276,7 +277,7 @@ class _Term:
         return self.against if self.against and "." not in self.against else None
 
     def values(self, outputs: Outputs, batch: Batch, constants: Mapping) -> jax.Array:
-        """Returns the loss per image [B], or a scalar of the model's own."""
+        """Returns the loss per image [B], or a scalar that the model computed."""
         if self.card.whole_output:
             arguments = (outputs, batch)
         elif self.card.needs_target:
@@ -318,37 +319,37 @@ class _Term:
             raise ValueError(
                 f"The loss term {self.name!r} compares {self.on} {prediction.shape} "
                 f"with {self.against} {target.shape}; set its 'resize' to "
-                "'target_area' (averages the latter) or 'prediction_nearest' (repeats "
-                "pixels of the former)."
+                "'target_area' (area-averages the latter) or 'prediction_nearest' "
+                "(repeats pixels of the former)."
             )
-        # The model's input and not the target tells the factor: where the input was
-        # padded, the prediction covers the padding too.
+        # The factor comes from the model's input, not the target: the prediction of a
+        # padded input covers the padding too.
         full = batch["image"].shape
         factor = full[1] // prediction.shape[1]
         if tuple(factor * side for side in prediction.shape[1:3]) != full[1:3]:
             raise ValueError(
-                f"The loss term {self.name!r} can resize by a whole factor only; "
+                f"The loss term {self.name!r} can only resize by a whole factor; "
                 f"{self.on} is {prediction.shape} for an input of {full}."
             )
         height, width = target.shape[1:3]
         if self.resize == "prediction_nearest":
             prediction = nearest_upsample(as_float(prediction), factor)
             return prediction[:, :height, :width], target
-        # Cells that the target fills only in part are left out.
+        # Cells that the target covers only partly are dropped.
         height, width = height // factor, width // factor
         target = as_float(target[:, : height * factor, : width * factor])
         return prediction[:, :height, :width], area_downsample(target, factor)
 
 
 def _pick(outputs: Outputs, path: str, term: str) -> jax.Array:
-    """Returns what is at "image", "aux.NAME" or "losses.NAME"."""
+    """Returns the output at "image", "aux.NAME" or "losses.NAME"."""
     paths = {"image": outputs.image}
     paths |= {f"aux.{name}": value for name, value in outputs.aux.items()}
     paths |= {f"losses.{name}": value for name, value in outputs.losses.items()}
     if path not in paths:
         raise ValueError(
-            f"The loss term {term!r} names {path!r}, which this model does not give."
-            f"{messages.suggest(path, paths)} It gives: {', '.join(paths)}."
+            f"The loss term {term!r} names {path!r}, which this model does not return."
+            f"{messages.suggest(path, paths)} It returns: {', '.join(paths)}."
         )
     return paths[path]
 
@@ -361,10 +362,11 @@ def _complete_weight(weight: Any) -> Any:
         spec = dict(weight)
     except (TypeError, ValueError):
         raise TypeError(
-            f"A loss term's weight is a number or a schedule's spec, not {weight!r}."
+            f"A loss term's weight is a number or the spec of a schedule; got "
+            f"{weight!r}."
         ) from None
     spec = registry.complete_spec(spec, kind="weight_schedule")
-    _schedule(spec)  # its own check of values
+    _schedule(spec)  # checks the values
     return spec
 
 

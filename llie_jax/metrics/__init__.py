@@ -1,10 +1,10 @@
-"""Image quality metrics, each by the name of its definition, and protocols.
+"""Image quality metrics, each named after its definition, and protocols.
 
     compute("rgb_uint8", image, target)      # PSNR in dB
     compute("gauss11", image, target)        # SSIM
 
-Papers print "PSNR" and "SSIM" for quantities that differ by more than their claimed
-gains; here each definition has its own name, and a `protocol.Protocol` says which ones
+Papers use "PSNR" and "SSIM" for quantities that differ by more than their claimed
+gains. Here each definition has its own name, and a `protocol.Protocol` says which ones
 a table uses.
 """
 
@@ -30,9 +30,9 @@ __all__ = [
 def compute(
     name: registry.Spec, image: np.ndarray, target: np.ndarray | None = None
 ) -> float:
-    """Returns one metric of one image.
+    """Returns the value of one metric for one image.
 
-    For many images, a `Scorer` loads what a metric needs only once.
+    For many images, use a `Scorer`, which loads the constants of a metric once.
 
     Args:
         name: a registered metric, or its spec with fields, for example
@@ -43,7 +43,7 @@ def compute(
     Raises:
         TypeError: if an image is neither uint8 nor floating point.
         ValueError: if the name is unknown, a target is missing or superfluous, shapes
-            differ, an image is too small, or values are not finite or not in range.
+            differ, an image is too small, or values are not finite or out of range.
         FileNotFoundError, ImportError: if the metric's constants cannot be loaded.
     """
     if target is not None and not card(name).needs_target:

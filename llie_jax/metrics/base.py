@@ -1,7 +1,7 @@
-"""What every metric promises, and how metrics get their images.
+"""What every metric promises, and how metrics receive their images.
 
-A metric is registered with its card as a function of one image, with its options as
-keyword-only arguments, or as a `Metric` class where it needs more, such as a network:
+A metric is registered with its card as a function of one image with keyword-only
+options, or as a `Metric` class if it needs more, such as a network:
 
     @register("rgb_uint8", MetricCard(unit="dB", used_by="BasicSR"))
     def rgb_uint8(image, target) -> float: ...
@@ -24,11 +24,11 @@ class MetricCard(registry.Card):
     """What is known about a metric.
 
     Attributes:
-        used_by: whose numbers it gives.
+        used_by: the papers and tools whose numbers it reproduces.
         unit: of its values, "" if they have none.
-        higher_is_better: whether more is better.
+        higher_is_better: whether larger values are better.
         needs_target: whether it compares with a reference; otherwise it takes none.
-        minimum_size: the least height and width of its images, in pixels.
+        minimum_size: the smallest height and width of its images, in pixels.
     """
 
     kind: str = "metric"
@@ -40,21 +40,22 @@ class MetricCard(registry.Card):
 
 
 class Metric(abc.ABC):
-    """A metric with its options set; a frozen dataclass whose fields these are.
+    """A metric with its options set. Subclasses are frozen dataclasses of the options.
 
     Attributes:
-        batch: how many images it wants at a time.
+        batch: how many images it takes per call.
     """
 
     batch: ClassVar[int] = 1
 
     def load_constants(self) -> dict[str, Any]:
-        """Returns what it computes with, such as a network's weights, from files.
+        """Loads the constants of the metric from files, such as a network's weights.
 
-        Loaded once for many images, and passed to each call.
+        They are loaded once for many images and passed to each call.
 
         Raises:
-            FileNotFoundError, ImportError, ValueError: if a file is missing or unfit.
+            FileNotFoundError, ImportError, ValueError: if a file is missing or does not
+                hold what the metric needs.
         """
         return {}
 
@@ -91,14 +92,14 @@ class _Function(Metric):
 
 
 def build(spec: registry.Spec) -> tuple[MetricCard, Metric]:
-    """Returns the metric of a spec, its options set, and what is known about it.
+    """Returns the card of a spec's metric, and the metric with its options set.
 
     Args:
         spec: a registered metric, or its spec with fields, for example
             `{"name": "rgb_float", "clip": False}`.
 
     Raises:
-        TypeError, ValueError: if the spec names something unknown, see
+        TypeError, ValueError: if the spec has an unknown name or field, see
             `registry.split_spec`.
     """
     part, options = registry.split_spec(spec, kind="metric")
@@ -108,7 +109,7 @@ def build(spec: registry.Spec) -> tuple[MetricCard, Metric]:
 
 
 def card(spec: registry.Spec) -> MetricCard:
-    """Returns what is known about the metric of a spec.
+    """Returns the card of the metric of a spec.
 
     Raises:
         TypeError, ValueError: as `build`.
@@ -117,7 +118,7 @@ def card(spec: registry.Spec) -> MetricCard:
 
 
 def metric_name(spec: registry.Spec) -> str:
-    """Returns a metric's name with the fields that are set, for people."""
+    """Returns a metric's name and the fields that are set, for display."""
     if isinstance(spec, str):
         return spec
     fields = ", ".join(f"{k}={v}" for k, v in spec.items() if k != "name")
@@ -125,16 +126,16 @@ def metric_name(spec: registry.Spec) -> str:
 
 
 class Scorer:
-    """Some metrics with their constants loaded, ready for many images.
+    """Metrics with their constants loaded, ready for many images.
 
     Args:
         metrics: column -> metric, by name or spec.
-        prepare: what becomes of each image first, before it is checked.
-        constants: those that other scorers have loaded, by metric; what this one loads
-            is added.
+        prepare: applied to each image before it is checked.
+        constants: a cache shared between scorers, metric -> constants; this scorer adds
+            what it loads.
 
     Attributes:
-        batch: how many images of one size it wants at a time.
+        batch: how many images of one size to pass per call.
 
     Raises:
         TypeError, ValueError: as `build`.
@@ -168,12 +169,12 @@ class Scorer:
         Args:
             images: RGB images [H, W, 3] of one size, uint8 or floating point in [0, 1].
             targets: the reference of each, likewise; for metrics that compare.
-            names: what errors call the images.
+            names: names of the images for error messages.
 
         Raises:
             TypeError: if an image is neither uint8 nor floating point.
             ValueError: if targets are missing, shapes differ, an image is too small, or
-                values are not finite or not in range.
+                values are not finite or out of range.
         """
         images = [self._prepare(image) for image in images]
         targets = [None] * len(images) if targets is None else list(targets)
@@ -198,7 +199,7 @@ class Scorer:
     def _checked(
         self, image: np.ndarray, target: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Returns an image and its target, which every metric can take."""
+        """Returns an image and its target, checked for every metric."""
         image = values.check_image(image)
         if target is not None:
             target = values.check_image(target, role="target")
@@ -207,8 +208,8 @@ class Scorer:
             name = metric_name(self._specs[column])
             if min(height, width) < card.minimum_size:
                 raise ValueError(
-                    f"{name} needs images of at least {card.minimum_size} pixels a "
-                    f"side, got {height} x {width}."
+                    f"{name} needs images of at least {card.minimum_size} x "
+                    f"{card.minimum_size} pixels; got {height} x {width}."
                 )
             if not card.needs_target:
                 continue

@@ -1,7 +1,7 @@
-"""Fast metrics for training logs: JAX, one value per image.
+"""Fast metrics in JAX for training logs, one value per image.
 
 They follow the default protocol (rounded to 8 bits, `rgb_uint8` and `gauss11`) and
-agree with `metrics.compute` to 1e-3 dB and 1e-4. Scores that are published come from
+agree with `metrics.compute` to 1e-3 dB and 1e-4. For published scores use
 `metrics.compute`, which works in float64.
 """
 
@@ -13,7 +13,7 @@ from llie_jax.metrics.ssim import SIGMA, WINDOW
 
 
 def psnr(image: jax.Array, target: jax.Array) -> jax.Array:
-    """Returns the PSNR of each image in dB, [B]; infinity where equal.
+    """Returns the PSNR of each image in dB, [B]; infinity for equal images.
 
     Args:
         image: [B, H, W, 3] in [0, 1]; clipped and rounded to 8 bits.
@@ -34,7 +34,7 @@ def ssim(image: jax.Array, target: jax.Array) -> jax.Array:
     """
     if min(image.shape[1:3]) < WINDOW:
         raise ValueError(
-            f"SSIM needs images of at least {WINDOW} x {WINDOW} pixels, got "
+            f"SSIM needs images of at least {WINDOW} x {WINDOW} pixels; got "
             f"{image.shape[1]} x {image.shape[2]}."
         )
     return dm_pix.ssim(

@@ -1,7 +1,7 @@
-"""Protocols: what turns a model's output into the numbers of one kind of table.
+"""Protocols: how a paper turns a model's output into the numbers of its tables.
 
-Two papers' "PSNR / SSIM" differ by the padding, the rounding and the definitions that
-their scripts use. A protocol names all of these together, as data.
+The "PSNR / SSIM" of two papers differ in the padding, the rounding and the definitions
+that their scripts use. A protocol states all of these as data.
 """
 
 import dataclasses
@@ -25,18 +25,18 @@ class Protocol:
         name: the name in commands and files.
         description: one line on whose numbers these are.
         metrics: column -> metric, by name or spec; see `llie_jax.metrics.Scorer`.
-        output: what becomes of the model's output first: "round" or "truncate" to
-            8 bits, "clip" to [0, 1] as floats, or "raw".
-        multiple: sides are padded to a multiple of this; None leaves it to the model.
-            A model's own multiple is always kept.
-        pad_mode: "reflect" or "constant" (zeros); None is the model's own.
-        size: (height, width) that the model gets images at, in place of padding. They
-            are resized bilinearly, without averaging, and the output back. What a
-            model makes of an image at its own size, such as SNR-Net's map, is made
-            before. None does not resize.
-        pair_size: (height, width) that image and target are resized to in the same way
-            when they are read; the scores are those at this size. None keeps theirs.
-        not_computed: columns of the published tables that are absent here.
+        output: how the model's output is converted before scoring: "round" or
+            "truncate" to 8 bits, "clip" to [0, 1] as floats, or "raw".
+        multiple: height and width are padded to a multiple of this; None uses the
+            model's. The model's own multiple is always respected.
+        pad_mode: "reflect" or "constant" (zeros); None uses the model's.
+        size: (height, width) at which the model sees images, instead of padding. Images
+            are resized bilinearly without antialiasing, and the output is resized back.
+            Inputs that a model derives from the image at its original size, such as
+            SNR-Net's map, are computed before. None does not resize.
+        pair_size: (height, width) to which image and target are resized in the same way
+            when they are read; scores are computed at this size. None keeps their size.
+        not_computed: columns of the published tables that are not computed here.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Protocol:
     def __post_init__(self):
         if self.output not in OUTPUTS:
             raise ValueError(
-                f"Protocol {self.name!r}: output is {self.output!r}; accepted are "
+                f"Protocol {self.name!r}: output is {self.output!r}; accepted: "
                 f"{', '.join(OUTPUTS)}."
             )
         for field in ("size", "pair_size"):
@@ -67,7 +67,7 @@ class Protocol:
         """Returns the multiple and the mode to pad with, given the model's own.
 
         Raises:
-            ValueError: if `size` is set, and the model does not take it.
+            ValueError: if `size` is set and is no multiple of the model's.
         """
         if self.size is not None:
             if any(side % multiple for side in self.size):
@@ -81,10 +81,10 @@ class Protocol:
         return math.lcm(multiple, self.multiple or 1), self.pad_mode or pad_mode
 
     def finish(self, image: np.ndarray) -> np.ndarray:
-        """Returns a model's output [H, W, 3] as the metrics get it.
+        """Converts a model's output [H, W, 3] for the metrics, as `output` says.
 
         Args:
-            image: floating point with 1 as white, or uint8, which stays as it is.
+            image: floating point with 1 as white, or uint8, returned unchanged.
         """
         if image.dtype == np.uint8 or self.output == "raw":
             return image
@@ -103,11 +103,11 @@ class Protocol:
         return any(base.card(metric).needs_target for metric in self.metrics.values())
 
     def check_keys(self, keys: Sequence[str], where: str) -> None:
-        """Checks that there are references, if the metrics need them.
+        """Checks that the records have references if the metrics need them.
 
         Args:
             keys: the images of the records.
-            where: what the message calls the records.
+            where: the name of the records in the message.
 
         Raises:
             ValueError: naming the metrics that need a reference, and those that do not.
@@ -121,17 +121,17 @@ class Protocol:
         others = [name for name, other in PROTOCOLS.items() if not other.needs_target]
         advice = f", or the protocol {' or '.join(others)}" if others else ""
         raise ValueError(
-            f"Protocol {self.name!r} needs references, which {where} does not have: "
-            f"{', '.join(described[True])} compare with one; without one do "
+            f"Protocol {self.name!r} needs references, which {where} does not have. "
+            f"Metrics with a reference: {', '.join(described[True])}; without: "
             f"{', '.join(described[False]) or 'none of its metrics'}. Use data with "
             f"references{advice}."
         )
 
     def scorer(self, constants: dict | None = None) -> base.Scorer:
-        """Returns what scores many outputs, or saved 8-bit images, by column.
+        """Returns a scorer for many outputs or saved 8-bit images.
 
         Args:
-            constants: those that other scorers have loaded, see `metrics.Scorer`.
+            constants: a cache shared between scorers, see `metrics.Scorer`.
 
         Raises:
             FileNotFoundError, ImportError: if a metric's constants cannot be loaded.
@@ -166,13 +166,13 @@ PROTOCOLS: dict[str, Protocol] = {
     for protocol in (
         Protocol(
             name="default",
-            description="8-bit images as they would be saved; most tables",
+            description="8-bit images, as saved to files; most tables",
             metrics={"psnr": "rgb_uint8", "ssim": "gauss11"},
             not_computed=("lpips",),
         ),
         Protocol(
             name="retinexformer",
-            description="Retinexformer's tables, and those of its family",
+            description="Retinexformer's tables, and those of its code family",
             metrics={"psnr": "rgb_float", "ssim": "gauss11"},
             output="clip",
             multiple=4,
@@ -220,10 +220,10 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def get(protocol: "str | Protocol") -> Protocol:
-    """Returns a protocol by name; one that is given is returned as it is.
+    """Returns a protocol by name; a `Protocol` is returned unchanged.
 
     Raises:
-        ValueError: if there is none of that name; the message lists what there is.
+        ValueError: if the name is unknown; the message lists the known ones.
     """
     if isinstance(protocol, Protocol):
         return protocol

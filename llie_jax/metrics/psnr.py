@@ -31,7 +31,8 @@ def rgb_uint8(image: np.ndarray, target: np.ndarray) -> float:
 def rgb_uint8_trunc(image: np.ndarray, target: np.ndarray) -> float:
     """Returns the PSNR with the image truncated to 8 bits, not rounded.
 
-    Up to 0.2 dB from `rgb_uint8`, in either direction; to compare with papers only.
+    It differs from `rgb_uint8` by up to 0.2 dB in either direction; use it only to
+    compare with papers.
 
     Differs: HVI-CIDNet's script adds 1e-8 to the mean squared error (below 1e-5 dB).
     """

@@ -1,7 +1,7 @@
 """Structural similarity, one function for each window and colour space in use.
 
 All take RGB images [H, W, 3], uint8 or floating point in [0, 1], and return a float64
-between -1 and 1. Values are rounded to 8 bits first, unless `quantize` is off.
+between -1 and 1. Values are rounded to 8 bits first, unless `quantize` is False.
 
 Source: Wang et al., Image quality assessment: from error visibility to structural
 similarity, TIP 2004, Eq. (13), with K1 = 0.01 and K2 = 0.03.
@@ -30,14 +30,14 @@ _BOX = 7
     ),
 )
 def gauss11(image: np.ndarray, target: np.ndarray, *, quantize: bool = True) -> float:
-    """Returns SSIM with the 11x11 Gaussian window, the mean of three channels.
+    """Returns SSIM with the 11x11 Gaussian window, averaged over the channels.
 
-    Only windows that lie inside the image count.
+    Only windows inside the image count.
 
     Args:
         image: the image.
         target: the reference.
-        quantize: round both to 8 bits first; without, the image is not even clipped.
+        quantize: round both to 8 bits first; False neither rounds nor clips.
     """
     image, target = _scaled(image, quantize), _scaled(target, quantize)
     return _mean_over_channels(_gaussian, image, target)
@@ -63,7 +63,7 @@ def gauss11_y(image: np.ndarray, target: np.ndarray) -> float:
     ),
 )
 def uniform7(image: np.ndarray, target: np.ndarray) -> float:
-    """Returns SSIM with a 7x7 box and sample covariance, the mean of three channels."""
+    """Returns SSIM with a 7x7 box and sample covariance, averaged over the channels."""
     return _mean_over_channels(
         _box, _scaled(image), _scaled(target), correction=_sample_correction()
     )
@@ -88,9 +88,9 @@ def uniform7_gray(image: np.ndarray, target: np.ndarray) -> float:
 def gauss_volume(image: np.ndarray, target: np.ndarray) -> float:
     """Returns SSIM with one Gaussian over height, width and channel, edges replicated.
 
-    Not comparable with `gauss11`: it smooths over the colour channels as well. In
-    float32 as those validations are, which costs about a second a photo: their sums of
-    1331 weighted squares lose enough to move the result by up to 4e-5.
+    Not comparable with `gauss11`: it smooths over the colour channels as well. It runs
+    in float32, as those validation scripts do, at about a second per photo: rounding in
+    their sums of 1331 weighted squares moves the result by up to 4e-5.
     """
     image, target = (_scaled(x).astype(np.float32) for x in (image, target))
     return _ssim(_gaussian_volume, image, target)
@@ -104,7 +104,7 @@ def _scaled(image: np.ndarray, quantize: bool = True) -> np.ndarray:
 
 
 def _mean_over_channels(window: Callable, image, target, **options) -> float:
-    """Returns the mean over channels, one at a time to need less memory."""
+    """Returns the mean over channels, one at a time to save memory."""
     channels = [
         _ssim(
             window,
@@ -121,10 +121,10 @@ def _ssim(window: Callable, x, y, *, correction: float = 1.0) -> float:
     """Returns the mean SSIM of two arrays with 255 as peak.
 
     Args:
-        window: gives the local means of an array.
+        window: computes the local means of an array.
         x: one array.
         y: the other one.
-        correction: factor of variances and covariance, n / (n - 1) for sample ones.
+        correction: factor on variances and covariance, n / (n - 1) for sample ones.
     """
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     mean_x, mean_y = window(x), window(y)
@@ -152,7 +152,7 @@ def _gaussian(x: np.ndarray) -> np.ndarray:
 def _gaussian_volume(x: np.ndarray) -> np.ndarray:
     """Returns Gaussian means [C, H, W] of float32 [H, W, C], its edges replicated.
 
-    The 1331 products are added one after the other, because rounding depends on that.
+    The 1331 products are added one by one: the rounding depends on the order.
     """
     taps, edge = _taps(), WINDOW // 2
     window = np.einsum("i,j,k->ijk", taps, taps, taps).astype(np.float32)

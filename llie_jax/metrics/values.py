@@ -1,4 +1,4 @@
-"""From an image, 8-bit or floating point, to the values that a metric compares."""
+"""Converts images, 8-bit or floating point, to the values that metrics compare."""
 
 import numpy as np
 
@@ -7,12 +7,12 @@ _LARGEST_FLOAT = 8.0
 
 
 def to_levels(image: np.ndarray, *, rounding: str = "nearest") -> np.ndarray:
-    """Returns the 8-bit values of an image, as it would be saved to a file.
+    """Returns the 8-bit values of an image, as saved to a file.
 
     Args:
-        image: uint8, returned as it is, or floating point in [0, 1], clipped.
-        rounding: "nearest" (ties to even), or "truncate" as tools do that cast a float
-            array to bytes; it darkens by half a level on average.
+        image: uint8, returned unchanged, or floating point in [0, 1], clipped.
+        rounding: "nearest" (ties to even), or "truncate" like tools that cast a float
+            array to bytes, which darkens by half a level on average.
 
     Returns:
         uint8 array of the same shape.
@@ -20,12 +20,12 @@ def to_levels(image: np.ndarray, *, rounding: str = "nearest") -> np.ndarray:
     if image.dtype == np.uint8:
         return image
     round_ = {"nearest": np.rint, "truncate": np.floor}[rounding]
-    # In the image's own precision, as those tools: float32 v/255 is v again.
+    # In the image's own precision, like those tools: float32 v/255 gives v again.
     return round_(255 * np.clip(image, 0, 1)).astype(np.uint8)
 
 
 def to_unit(image: np.ndarray, *, clip: bool = True) -> np.ndarray:
-    """Returns float64 values with 1 as white, not rounded; clipped to [0, 1] or not."""
+    """Returns float64 values with 1 as white, unrounded, optionally clipped."""
     if image.dtype == np.uint8:
         return image / 255
     image = image.astype(np.float64)
@@ -33,35 +33,34 @@ def to_unit(image: np.ndarray, *, clip: bool = True) -> np.ndarray:
 
 
 def check_image(image, *, role: str = "image") -> np.ndarray:
-    """Returns `image` as a NumPy array, known to be an RGB image of a clear range.
+    """Returns `image` as a NumPy array, checked to be RGB in an unambiguous range.
 
     Args:
         image: [H, W, 3], uint8 or floating point.
-        role: what messages call it.
+        role: its name in messages.
 
     Raises:
-        TypeError: for any other dtype, whose range could only be guessed.
-        ValueError: for another shape, values that are not finite, or floats that can
-            only be 0..255.
+        TypeError: for any other dtype, whose range would be a guess.
+        ValueError: for another shape, values that are not finite, or floats in 0..255.
     """
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
-        raise ValueError(f"{role} has shape {list(image.shape)}; needed: [H, W, 3].")
+        raise ValueError(f"{role} has shape {list(image.shape)}; expected [H, W, 3].")
     if image.dtype == np.uint8:
         return image
     if image.dtype.name == "bfloat16":  # a NumPy extension, not a np.floating
         image = image.astype(np.float32)
     if not np.issubdtype(image.dtype, np.floating):
         raise TypeError(
-            f"{role} is {image.dtype}; needed: uint8, or floating point in [0, 1]."
+            f"{role} is {image.dtype}; expected uint8, or floating point in [0, 1]."
         )
     low, high = image.min(), image.max()  # either is NaN if any value is
     if not (np.isfinite(low) and np.isfinite(high)):
         count = np.count_nonzero(~np.isfinite(image))
-        raise ValueError(f"{role} holds {count} values that are not finite.")
+        raise ValueError(f"{role} has {count} values that are not finite.")
     if high > _LARGEST_FLOAT:
         raise ValueError(
-            f"{role} is floating point and reaches {high:.4g}; needed: values in "
+            f"{role} is floating point and reaches {high:.4g}; expected values in "
             "[0, 1]. Pass 8-bit values as uint8, or divide by 255."
         )
     return image

@@ -1,1 +1,1 @@
-"""Pages for people: HTML in one file, and charts as SVG."""
+"""Reports: self-contained HTML pages, and charts as SVG."""

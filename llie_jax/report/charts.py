@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-_POINTS = 400  # points of a curve; more would not be seen
-_SMALLEST = 1e-100  # on a logarithmic axis: ticks below would be zero
+_POINTS = 400  # per curve; more would be invisible
+_SMALLEST = 1e-100  # on a logarithmic axis; ticks below would be zero
 
 
 def thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Returns at most `_POINTS` points, each the mean of its neighbours."""
+    """Returns at most `_POINTS` points, each the mean of neighbouring ones."""
     if len(points) <= _POINTS:
         return points
     parts = np.array_split(np.asarray(points, np.float64), _POINTS)
@@ -21,7 +21,7 @@ def thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
 def curves(name: str, series: Mapping[str, list[tuple[float, float]]]) -> str:
     """Returns an SVG of the curves, "" if there is nothing to draw.
 
-    Validation is drawn with its points, whose values show under the pointer.
+    The validation curve has a marker at each point, with its value as a tooltip.
     """
     series = {key: points for key, points in series.items() if points}
     if not series:
@@ -29,7 +29,7 @@ def curves(name: str, series: Mapping[str, list[tuple[float, float]]]) -> str:
     width, height, left, right, top, bottom = 480, 270, 52, 12, 30, 30
     steps = [x for points in series.values() for x, _ in points]
     values = [y for points in series.values() for _, y in points]
-    # A loss that falls by decades is unreadable on a linear axis.
+    # A loss that falls by orders of magnitude is unreadable on a linear axis.
     lowest, highest = min(values), max(values)
     log_scale = name == "loss" and lowest > _SMALLEST and highest > 10 * lowest
     scale = math.log10 if log_scale else float
@@ -97,7 +97,7 @@ def y_axis(
 
 
 def svg_figure(parts: Iterable[str], width: float, height: float, name: str) -> str:
-    """Returns a chart of SVG elements, with a name for who cannot see it."""
+    """Returns a chart of SVG elements, with a name for screen readers."""
     return (
         f'<figure class="chart" style="margin-top:1.25rem"><svg viewBox="0 0 {width} '
         f'{height}" role="img" aria-label="{html.escape(name)}">{"".join(parts)}</svg>'
@@ -106,7 +106,7 @@ def svg_figure(parts: Iterable[str], width: float, height: float, name: str) -> 
 
 
 def limits(values: Sequence[float]) -> tuple[float, float]:
-    """Returns a range round the values that is never empty."""
+    """Returns a range around the values that is never empty."""
     low, high = min(values), max(values)
     margin = 0.05 * (high - low) or max(abs(high), 1) * 0.05
     return low - margin, high + margin
@@ -122,7 +122,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def _decade_ticks(low: float, high: float) -> list[float]:
-    """Returns 1, 2 and 5 times the powers of ten between 10^low and 10^high."""
+    """Returns 1, 2 and 5 times each power of ten, between 10^low and 10^high."""
     decades = range(math.floor(low), math.ceil(high) + 1)
     values = [m * 10.0**decade for decade in decades for m in (1, 2, 5)]
     return [value for value in values if low <= math.log10(value) <= high]

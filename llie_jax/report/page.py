@@ -1,7 +1,7 @@
-"""A page in one file: it needs no network and nothing beside it.
+"""Writes a self-contained HTML page that works offline.
 
-Pictures are embedded, charts are SVG (see `charts`), and the little script of the
-template only moves sliders and sorts tables.
+Pictures are embedded, charts are SVG (see `charts`), and the template's small script
+only moves sliders and sorts tables.
 """
 
 import base64
@@ -23,7 +23,7 @@ _JPEG_QUALITY = 85
 
 
 def write_page(path: str | os.PathLike, title: str, sections: Sequence[str]) -> None:
-    """Writes sections of HTML as one page; it is complete or absent."""
+    """Writes sections of HTML as one page, completely or not at all."""
     template = importlib.resources.files(__package__).joinpath("page.html")
     page = string.Template(template.read_text(encoding="utf-8")).substitute(
         title=html.escape(title), body="\n".join(filter(None, sections))
@@ -33,11 +33,11 @@ def write_page(path: str | os.PathLike, title: str, sections: Sequence[str]) -> 
 
 
 def data_uri(image: np.ndarray, *, kind: str = "jpeg") -> str:
-    """Returns an image as what stands in `src`.
+    """Returns an image as a data URI, for an `src` attribute.
 
     Args:
         image: uint8 [H, W, 3].
-        kind: "jpeg", or "png" for what is no photo.
+        kind: "jpeg" for photos, or "png" for other images.
     """
     buffer = bytes_io.BytesIO()
     Image.fromarray(image).save(buffer, format=kind, quality=_JPEG_QUALITY)
@@ -46,18 +46,18 @@ def data_uri(image: np.ndarray, *, kind: str = "jpeg") -> str:
 
 
 def settings_table(facts: Mapping[str, Any]) -> str:
-    """Returns what the numbers of a study depend on: name -> value."""
+    """Returns a table of the settings of a study, name -> value."""
     lines = rows([(name, str(value)) for name, value in facts.items()])
     return f"<h2>Settings</h2><table class='settings'>{lines}</table>"
 
 
 def number(value: float) -> str:
-    """Returns a number as JavaScript reads it."""
+    """Returns a number as JavaScript can parse it."""
     return str(value).replace("inf", "Infinity")
 
 
 def rows(lines: Sequence[Sequence[str]]) -> str:
-    """Returns the rows of a table, one for each line of cells."""
+    """Returns table rows, one per line of cells."""
     cells = (
         "".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in lines
     )
@@ -65,7 +65,7 @@ def rows(lines: Sequence[Sequence[str]]) -> str:
 
 
 def flat(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Returns (dotted key, text) of a nested mapping."""
+    """Flattens a nested mapping to (dotted key, text) pairs."""
     lines = []
     for key, value in content.items():
         if isinstance(value, Mapping):

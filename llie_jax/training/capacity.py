@@ -1,8 +1,8 @@
-"""Compiles the training step for devices that need not be there, to see if it fits.
+"""Compiles the training step for devices that need not exist here, to see if it fits.
 
-The step is the one that `training.loop` runs; only its arguments are shapes in place of
-arrays, laid out over the devices of a TPU slice. What the compiler says is exact about
-memory and communication, and silent about speed.
+The step is the one that `training.loop` runs, but its arguments are shapes instead of
+arrays, laid out over the devices of a TPU slice. The compiler's figures for memory and
+communication are exact; it gives none for speed.
 """
 
 import contextlib
@@ -26,10 +26,10 @@ from llie_jax.optimizers import matching
 from llie_jax.training.experiment import Experiment
 
 EXAMPLES = ("v5e:2x2", "v5e:16x16", "v4:2x2x2", "v5p:2x2x2", "v6e:4x4", "cpu:8")
-"""Names of topologies."""
+"""Example topologies."""
 
 _ENVIRONMENT = {
-    # Neither look for a TPU of this machine nor claim it, nor leave logs behind.
+    # Do not search for or claim a TPU of this machine, and write no logs.
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
@@ -38,7 +38,7 @@ _ENVIRONMENT = {
 }
 
 _MEGACORE = ("v4",)
-"""Chips whose two cores a pod runs as one device, which libtpu must be told here."""
+"""Chips whose two cores form one device in a pod; libtpu needs an option for them."""
 
 _QUICK = {"exec_time_optimization_effort": -1.0}
 
@@ -59,12 +59,12 @@ class Topology:
     """The devices to plan for.
 
     Attributes:
-        name: as `open_topology` took it.
-        kind: what a device calls itself.
+        name: as given to `open_topology`.
+        kind: the device kind that JAX reports.
         mesh: all devices along "data".
         chips: number of chips; some have two devices.
         hosts: number of hosts.
-        memory: bytes that a program can have on each device, None if unknown.
+        memory: bytes that a program can use on each device, None if unknown.
     """
 
     name: str
@@ -82,26 +82,26 @@ class Topology:
 
 @dataclasses.dataclass(frozen=True)
 class StepPlan:
-    """What the compiler says of a training step.
+    """What the compiler reports about a training step.
 
-    Memory is that of one device, in bytes. Where the compiler gave up, what it did not
-    say is None.
+    Memory is in bytes, for one device. If the compiler runs out of memory, values that
+    it does not report are None.
 
     Attributes:
         crop: height and width of the crops.
         batch_size: images per step, over all devices.
         per_device: images per step and device.
-        fits: whether a device has the memory.
+        fits: whether a device has enough memory.
         needed: arguments + outputs + temporaries + code - aliased.
         arguments: the state, the batch and the data.
         outputs: the new state.
-        aliased: the part of the outputs that takes the place of arguments.
+        aliased: the part of the outputs that reuses the memory of arguments.
         temporaries: everything in between.
         code: the program.
         macs: multiply-accumulates of the step on one device.
-        collectives: kind -> {"count", "bytes"} of what each device puts in per step.
-        compile_seconds: how long the compiler took.
-        message: what it said when it gave up, or "".
+        collectives: kind -> {"count", "bytes"} per step and device.
+        compile_seconds: compile time.
+        message: the compiler's error if it ran out of memory, or "".
     """
 
     crop: tuple[int, int]
@@ -123,11 +123,10 @@ class StepPlan:
 def open_topology(name: str) -> Topology:
     """Returns the devices of a TPU slice ("v5e:4x8"), or of this machine ("cpu:8").
 
-    To be called before JAX is used for anything else: from then on it sees the CPU
-    only.
+    Call it before any other use of JAX; afterwards JAX only sees the CPU.
 
     Raises:
-        ImportError: if libtpu is needed and absent.
+        ImportError: if libtpu is needed and not installed.
         ValueError: if there is no such topology.
     """
     if not re.fullmatch(r"[a-z0-9]+:[1-9]\d*(x[1-9]\d*)*", name):
@@ -158,11 +157,11 @@ class Planner:
         topology: from `open_topology`.
         resident: (count, height, width) of a training set that lives on the devices;
             None if the host cuts the crops.
-        quick: asks the compiler for less effort. It takes a fraction of the time; its
-            program needs more memory, mostly for small batches.
+        quick: asks the compiler for less effort. It takes a fraction of the time, but
+            the program needs more memory, mostly for small batches.
 
     Raises:
-        ValueError: if the experiment cannot run there.
+        ValueError: if the experiment cannot run on the topology.
     """
 
     def __init__(
@@ -175,14 +174,14 @@ class Planner:
     ):
         if experiment.config.parallel == "pmap" and topology.hosts > 1:
             raise ValueError(
-                f"config.parallel is 'pmap', which is for one host; {topology.name} "
+                f"config.parallel is 'pmap', which supports one host; {topology.name} "
                 f"has {topology.hosts}. Use --config.parallel=shard_map."
             )
         size = tuple(experiment.config.data.train.size)
         if resident and any(size) and tuple(resident[1:]) != size:
             raise ValueError(
-                f"config.data.train.size makes all images {size[0]} x {size[1]}; the "
-                f"resident ones are given as {resident[1]} x {resident[2]}."
+                f"config.data.train.size resizes all images to {size[0]} x {size[1]}, "
+                f"but the resident images are {resident[1]} x {resident[2]}."
             )
         self.experiment = experiment
         self.topology = topology
@@ -190,10 +189,10 @@ class Planner:
         self.quick = quick
 
     def plan(self, crop: tuple[int, int], per_device: int) -> StepPlan:
-        """Compiles the step for crops of (height, width), so many images per device.
+        """Compiles the step for crops of (height, width) and `per_device` images.
 
         Raises:
-            ValueError: if the crops do not fit into the images.
+            ValueError: if the crops are larger than the images.
         """
         batch_size = per_device * self.topology.devices
         step, arguments = self._step(crop, batch_size)
@@ -241,7 +240,7 @@ class Planner:
         )
 
     def advice(self, plan: StepPlan) -> list[str]:
-        """Returns what would make a step fit that does not."""
+        """Returns suggestions to make a step fit."""
         topology, lines = self.topology, []
         most = 0
         if plan.needed is not None and topology.memory is not None:
@@ -254,11 +253,11 @@ class Planner:
         if most > 0:
             lines.append(
                 f"fewer images per device: about {most} may fit (--per-device-batch "
-                f"{most}; --max-batch finds the most)"
+                f"{most}; --max-batch finds the largest number)"
             )
             more = math.ceil(plan.batch_size / most)
             lines.append(
-                f"more chips: the batch of {plan.batch_size} on {more} devices or more"
+                f"more chips: the batch of {plan.batch_size} on at least {more} devices"
             )
         if self.experiment.config.model.get("dtype") == "float32":
             lines.append("--config.model.dtype=bfloat16")
@@ -271,9 +270,9 @@ class Planner:
 
     @property
     def gradient_bytes(self) -> int:
-        """Bytes of all gradients together, which devices average in each step.
+        """Total bytes of the gradients, which devices average in each step.
 
-        Those of frozen parameters are zero, and the compiler leaves them out.
+        Gradients of frozen parameters are zero, and the compiler removes them.
         """
         params = self._state.params
         frozen = matching(params, self.experiment.config.optimizer.freeze)
@@ -299,7 +298,7 @@ class Planner:
         )
 
     def _data(self, crop: tuple[int, int], batch_size: int):
-        """Returns `expand`, its resident arrays, and what the loader delivers."""
+        """Returns `expand`, its resident arrays, and a batch from the loader."""
         height, width = crop
         keys = catalogue.keys_of(self.experiment.config.data.train.name)
         count, *size = self.resident or (1, height, width)
@@ -329,10 +328,11 @@ def search(plan: Callable[[int], StepPlan], start: int) -> list[StepPlan]:
 
     Args:
         plan: compiles the step for a number of images per device.
-        start: where to begin.
+        start: number of images to start from.
 
     Returns:
-        All plans made. The largest that fits comes last; if none does, the smallest.
+        All plans made. The last one is the largest that fits, or the smallest if none
+        does.
     """
     per_device = 2 ** (start.bit_length() - 1)
     plans = [plan(per_device)]
@@ -350,16 +350,16 @@ def count_collectives(text: str) -> dict[str, dict[str, int]]:
     """Returns kind -> {"count", "bytes"} of the collectives in a compiled program.
 
     The bytes are those of the results on one device. An asynchronous collective counts
-    once, where it starts; one in a loop counts once as well.
+    once, at its start; a collective in a loop also counts once.
 
     Args:
-        text: HLO, as `compiled.as_text()` gives it.
+        text: HLO, from `compiled.as_text()`.
     """
     found: dict[str, dict[str, int]] = {}
     for match in _COLLECTIVE.finditer(text):
         shape, kind = match["shape"], match["kind"]
         if match["start"] and kind != "all-reduce":
-            # Its type is (operands, results, ...), that of all-reduce the results.
+            # Its type is (operands, results, ...); for all-reduce, only the results.
             shape = _elements(shape)[1]
         total = found.setdefault(kind, {"count": 0, "bytes": 0})
         total["count"] += 1
@@ -368,7 +368,7 @@ def count_collectives(text: str) -> dict[str, dict[str, int]]:
 
 
 def read_exhausted(message: str) -> tuple[int | None, int | None]:
-    """Returns the bytes needed and the bytes available that XLA's message names."""
+    """Returns the needed and the available bytes from XLA's message."""
     found = (_NEEDED.search(message), _LIMIT.search(message))
     return tuple(match and _bytes(match.groups()) for match in found)
 
@@ -379,7 +379,7 @@ def _bytes(groups: Sequence[str | None]) -> int:
 
 
 def _elements(shape: str) -> list[str]:
-    """Splits the type of a tuple into those of its elements."""
+    """Splits the type of a tuple into the types of its elements."""
     elements, depth, start = [], 0, 1
     for place, letter in enumerate(shape):
         depth += (letter in "([{") - (letter in ")]}")
@@ -393,7 +393,7 @@ def _array_bytes(dtype: str, sides: str) -> int:
     """Returns the bytes of an HLO array: ("bf16", "3,4"), ("f8e4m3fn", "2"), ..."""
     bits = re.search(r"\d+", dtype)
     size = math.prod(int(side) for side in sides.split(",") if side)
-    return math.ceil(size * int(bits[0] if bits else 8) / 8)  # without: pred
+    return math.ceil(size * int(bits[0] if bits else 8) / 8)  # pred has no bit count
 
 
 def _nbytes(tree: Any) -> int:
@@ -401,7 +401,7 @@ def _nbytes(tree: Any) -> int:
 
 
 def _on(tree: Any, sharding) -> Any:
-    """Returns the shapes of a tree, laid out as `sharding` says."""
+    """Returns the shapes of a tree with a sharding."""
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         tree,
@@ -410,19 +410,19 @@ def _on(tree: Any, sharding) -> Any:
 
 def _use_cpu_only() -> None:
     jax.config.update("jax_platforms", "cpu")
-    # What comes from the cache has neither a compile time nor, everywhere, an analysis.
+    # Cached programs have no compile time and, on some platforms, no analysis.
     jax.config.update("jax_enable_compilation_cache", False)
 
 
 def _cpu_devices(count: int) -> list:
     _use_cpu_only()
-    # If JAX is running already, the devices that it has must do.
+    # If JAX is already initialised, use the devices that it has.
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", count)
     devices = jax.devices("cpu")
     if count > len(devices):
         raise ValueError(
-            f"cpu:{count} is not possible: JAX runs with {len(devices)} CPU devices."
+            f"cpu:{count} is not available: JAX runs with {len(devices)} CPU devices."
         )
     return devices[:count]
 
@@ -430,10 +430,10 @@ def _cpu_devices(count: int) -> list:
 def _tpu_devices(name: str) -> list:
     os.environ.update(_ENVIRONMENT)
     try:
-        import libtpu  # noqa: F401  what JAX itself says of its absence is longer
+        import libtpu  # noqa: F401  checked here, since JAX's own error is longer
     except ImportError:
         raise ImportError(
-            "A plan for TPUs needs libtpu: pip install 'llie-jax[tpu]'."
+            "Planning for TPUs needs libtpu: pip install 'llie-jax[tpu]'."
         ) from None
     _use_cpu_only()
     options = {}
@@ -445,13 +445,15 @@ def _tpu_devices(name: str) -> list:
         ).devices
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).partition("\n")[0].partition("; ")[0]
-        raise ValueError(f"There is no {name!r} ({reason}). {_accepted()}") from None
+        raise ValueError(
+            f"There is no topology {name!r} ({reason}). {_accepted()}"
+        ) from None
 
 
 def _tpu_memory(device) -> int | None:
-    """Returns the memory of a device, which the compiler names if asked for too much.
+    """Returns the memory of a device, from the compiler's out-of-memory error.
 
-    It is less than the chip has, by what the runtime keeps for itself.
+    It is less than the chip's memory, because the runtime reserves a part.
     """
     huge = jax.ShapeDtypeStruct(
         (2**20, 2**21), np.uint8, sharding=SingleDeviceSharding(device)
@@ -464,4 +466,4 @@ def _tpu_memory(device) -> int | None:
 
 
 def _accepted() -> str:
-    return f"Accepted are names such as {', '.join(EXAMPLES)}."
+    return f"Use a name such as {', '.join(EXAMPLES)}."

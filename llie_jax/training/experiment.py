@@ -1,6 +1,6 @@
-"""The parts of a run that its config alone decides: model, loss, optimizer, step.
+"""The parts of a run that only depend on its config: model, loss, optimizer, step.
 
-The training loop, `llie-jax plan` and the tests all build the same step here.
+The training loop and `llie-jax plan` build the same step here.
 """
 
 import dataclasses
@@ -21,14 +21,14 @@ from llie_jax.training.step import make_train_step
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """Everything about a run but its data and its devices.
+    """Everything about a run except its data and its devices.
 
     Attributes:
         config: the checked config.
         model: the model.
         loss: the weighted loss.
         tx: the optax chain.
-        schedule: the learning rate by step.
+        schedule: the learning rate as a function of the step.
     """
 
     config: Any
@@ -39,10 +39,12 @@ class Experiment:
 
     @classmethod
     def from_config(cls, config) -> "Experiment":
-        """Builds the parts; raises ValueError where the config does not fit together.
+        """Builds the parts, without loading weights or compiling.
 
-        The config is checked if it is not yet (`llie_jax.configs.base.check`). No
-        weights are loaded and nothing is compiled.
+        An unchecked config is checked first, see `llie_jax.configs.base.check`.
+
+        Raises:
+            ValueError: if values of the config contradict each other.
         """
         config = base.check(config)
         model = registry.build(config.model.to_dict())
@@ -70,7 +72,7 @@ class Experiment:
         )
 
     def init(self, variables: dict[str, Any] | None = None) -> TrainState:
-        """Returns the state at step 0, from `variables` where they are given."""
+        """Returns the state at step 0, initialised from `variables` if given."""
         return create_train_state(
             self.model,
             self.tx,
@@ -94,13 +96,13 @@ class Experiment:
 
 
 def _check_freeze(model: nn.Module, patterns: Sequence[str]) -> None:
-    """Raises ValueError if a pattern names no parameter of the model."""
+    """Raises ValueError if a pattern matches no parameter of the model."""
     params = variable_shapes(model)["params"]
     for pattern in patterns:
         if not any(jax.tree.leaves(optimizers.matching(params, (pattern,)))):
             raise ValueError(
                 f"config.optimizer.freeze has {pattern!r}, which matches no "
-                f"parameter of {type(model).__name__}. Paths begin with "
+                f"parameter of {type(model).__name__}. Paths start with "
                 f"{messages.listed(sorted(f'{name}/' for name in params), limit=8)}; "
-                "* stands for any text."
+                "* matches any text."
             )

@@ -1,7 +1,7 @@
 """The training step and the validation step, both written for one device.
 
 `llie_jax.parallel` maps them over all devices. Without a mesh axis they are ordinary
-functions, which tests run under `jax.jit`.
+functions, which run under plain `jax.jit`.
 """
 
 import zlib
@@ -22,7 +22,7 @@ Terms = dict[str, jax.Array]
 
 
 def sync(tree: Any, axis_name: str | None) -> Any:
-    """Averages floating leaves over the mesh axis; the identity without an axis."""
+    """Averages floating-point leaves over the mesh axis; without one, a no-op."""
     if axis_name is None:
         return tree
     return jax.tree.map(
@@ -40,8 +40,8 @@ def streams(
 ) -> dict[str, jax.Array]:
     """Returns the random keys of one step: stream -> key.
 
-    `dropout` and `noise` differ between devices. `shared` streams are the same on all
-    of them: what they draw becomes state, which must stay equal everywhere.
+    `dropout` and `noise` differ between devices. `shared` streams are equal on all
+    devices, because what they draw becomes replicated state.
     """
     common = jax.random.fold_in(rng, step)
     device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
@@ -56,7 +56,7 @@ def streams(
 
 
 def as_images(batch: Batch) -> Batch:
-    """Returns the batch with 8-bit images as float32 in [0, 1]."""
+    """Returns the batch with 8-bit images converted to float32 in [0, 1]."""
     return {
         key: value.astype(jnp.float32) / 255.0 if value.dtype == jnp.uint8 else value
         for key, value in batch.items()
@@ -76,23 +76,23 @@ def make_train_step(
 ) -> Callable:
     """Returns `train_step(state, constants, batch, rng) -> (state, terms)`.
 
-    `constants` never change and are too large to be compiled in: `constants["loss"]`,
-    weights of networks behind losses, and `constants["data"]`, the data set where it
-    lives on the device. `terms` are scalars: each loss term, `loss`, `psnr` of the
-    8-bit output in dB where the batch has a target, `gradient_norm`, `update_norm`,
-    `rate`, and `finite`, 0 where the loss or the gradient was not finite. Such a step
-    changes nothing but the counters.
+    `constants` never change, but are too large to compile in: `constants["loss"]`, the
+    weights of networks in losses, and `constants["data"]`, the data set if it lives on
+    the device. `terms` are scalars: each loss term, `loss`, `psnr` of the 8-bit output
+    in dB if the batch has a target, `gradient_norm`, `update_norm`, `rate`, and
+    `finite`, 0 if the loss or the gradient is not finite. Such a step only changes the
+    counters.
 
     Args:
         model: the model.
         loss: `(outputs, batch, constants, step) -> (total, terms)`.
         tx: the optax chain.
-        expand: makes a `Batch` of what the loader delivers, `(data, batch) -> Batch`.
+        expand: makes a `Batch` from what the loader yields, `(data, batch) -> Batch`.
         schedule: the learning rate, for `terms["rate"]` only.
-        ema_decay: decay of the averaged parameters; in the first steps it is lower,
-            (1 + step) / (10 + step), so that the start is forgotten.
-        untrained: paths of parameters that get no gradient, such as "backbone/*"; `tx`
-            must leave them alone as well.
+        ema_decay: decay of the averaged parameters; early steps use the lower
+            (1 + step) / (10 + step), so that the initial values are forgotten.
+        untrained: path patterns of parameters without gradient, such as "backbone/*";
+            `tx` must not update them either.
         axis_name: the mesh axis over which the step is mapped, or None.
     """
     model = model.with_axis(axis_name)
@@ -138,7 +138,7 @@ def make_train_step(
             step = state.step.astype(jnp.float32)
             decay = jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
             average = optax.incremental_update(params, ema_params, 1.0 - decay)
-            # The average of equal numbers is not always that number.
+            # Rounding may change the average of equal numbers.
             ema_params = jax.tree.map(
                 lambda keep, old, new: old if keep else new, fixed, ema_params, average
             )
@@ -167,11 +167,11 @@ def make_train_step(
 def eval_step(batch: Batch) -> Terms:
     """Returns the 8-bit `image` [B, H, W, 3] of a model's output, and its scores.
 
-    The scores `psnr` and `ssim` [B] are there if the batch has a `target`, one per
-    image: means are taken on the host, so that an uneven last batch cannot bias them.
+    If the batch has a `target`, there is one score `psnr` and `ssim` per image, [B]; the
+    host computes means, so that an uneven last batch cannot bias them.
 
     Args:
-        batch: `output`, as the model gives it, and perhaps `target`, [B, H, W, 3].
+        batch: `output`, as the model gives it, and optionally `target`, [B, H, W, 3].
     """
     batch = as_images(batch)
     output = jnp.clip(batch["output"], 0.0, 1.0)

@@ -53,7 +53,7 @@ def test_photos_without_references(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "image_folder: Your own photos, no references\n  images   any number" in out
     assert call("prepare", "image_folder", folder) == 2
-    assert "is used as it is" in capsys.readouterr().err
+    assert "needs no preparation" in capsys.readouterr().err
 
 
 def test_check_of_a_faulty_folder(tmp_path, capsys):
@@ -83,9 +83,9 @@ def test_prepare_and_use(tmp_path, monkeypatch, capsys):
     assert printed.out.strip() == str(tmp_path / "data/lol_v1/1.0.0")
     assert "train: subset: 3 of 485" in printed.err
     assert len(data.open_source("lol_v1", split="train")) == 3
-    # Again: nothing to do, and no error.
+    # The second time does nothing and succeeds.
     assert call("prepare", "lol_v1", root) == 0
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 def test_prepare_refuses_faulty_files(tmp_path, capsys):

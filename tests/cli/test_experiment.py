@@ -81,7 +81,7 @@ def test_a_shipped_recipe_is_found_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = load_config("cidnet:reallocate=adr", ["--config.seed=3"])
     assert (config.model.reallocate.name, config.seed) == ("adr", 3)
-    (tmp_path / "cidnet").mkdir()  # a folder of that name is no file
+    (tmp_path / "cidnet").mkdir()  # a folder with that name is not a file
     assert load_config("cidnet").model.name == "cidnet"
 
 
@@ -182,7 +182,7 @@ def test_a_wrapper_takes_fields_that_may_be_none(recipe):
         ("--config.model.dilations=4", "dilations=4 is not a tuple such as (1, 4, 9)"),
         ("--config.model.dilations=(1.5,)", "is not a tuple such as (1, 4, 9)"),
         ("--config.data.augment.rotate=on", "rotate=on is not true or false"),
-        ("--config.data.augment.rotate", "changed with --config.KEY=VALUE"),
+        ("--config.data.augment.rotate", "use --config.KEY=VALUE"),
         ("--seed=1", "unknown argument '--seed=1'"),
         ("--config.=1", "unknown argument '--config.=1'"),
         ("--config.sed=1", "Unknown key config.sed. Did you mean 'seed'?"),
@@ -238,7 +238,7 @@ def test_a_misspelt_key_of_a_new_table_fails_in_the_check(tmp_path):
 def test_a_recipe_that_returns_nothing(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("def get_config():\n    pass\n")
-    with pytest.raises(ValueError, match=r"get_config\(\) returns None and no config"):
+    with pytest.raises(ValueError, match=r"get_config\(\) returns None, not a config"):
         load_config(path)
 
 

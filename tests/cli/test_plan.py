@@ -42,7 +42,7 @@ def test_eight_cpu_devices(config, tmp_path):
         [sys.executable, "-m", "llie_jax.cli.main", *arguments],
         capture_output=True,
         text=True,
-        # Other settings must not come in the way.
+        # Other settings must not interfere.
         env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
     )
     assert result.returncode == 0, result.stderr
@@ -58,18 +58,18 @@ def test_eight_cpu_devices(config, tmp_path):
     assert (stage["batch_size"], stage["per_device"]) == (16, 2)
     assert stage["fits"]
     assert stage["macs"] > 2 * stage["forward_macs_per_image"] > 0
-    # The gradients and a few scalars in float32; the guide's head has no gradient here,
-    # and equal gradients of two parameters are summed once.
+    # The gradients and a few scalars in float32. The guide's head has no gradient here,
+    # and parameters with equal gradients share one sum.
     used = costs.count(found["model"]).inference_params
     reduced = stage["collectives"].pop("all-reduce")["bytes"]
     assert 0.95 * 4 * used < reduced < 4 * used + 100
     assert not stage["collectives"]
-    # Parameters, their average and the optimizer's two moments; two images of a pair.
+    # Parameters, their average, the optimizer's two moments, and the images of pairs.
     assert stage["arguments"] >= 4 * 4 * found["params"] + 2 * 2 * 8 * 8 * 3
 
 
 def pretend(monkeypatch, *, largest):
-    """Lets steps of up to so many images fit; returns what is compiled."""
+    """Makes steps of up to `largest` images fit; returns the list of compiled steps."""
     compiled = []
 
     def fake(self, crop, per_device):

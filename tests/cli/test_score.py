@@ -75,12 +75,22 @@ def test_protocol(folders, tmp_path):
     assert json.loads(path.read_text())["protocol"] == "retinexformer"
 
 
+@pytest.mark.parametrize("command", ["score", "eval"])
+def test_help_lists_every_protocol(monkeypatch, capsys, command):
+    monkeypatch.setattr(main, "SUBCOMMANDS", (command,))
+    with pytest.raises(SystemExit):
+        main.main([command, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"metrics: {', '.join(protocols.PROTOCOLS)} (default" in text
+
+
 def test_without_references(folders, tmp_path, monkeypatch, capsys):
     pred, _ = folders
     assert score_alone(pred) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert f"which {pred} does not have: psnr (rgb_uint8), ssim (gauss11)" in error
+    assert f"which {pred} does not have. " in error
+    assert "with a reference: psnr (rgb_uint8), ssim (gauss11)" in error
     path = tmp_path / "scores.json"
     with toys.registered(monkeypatch):
         level = protocols.Protocol("level", "", {"level": "toy_level"})
@@ -94,7 +104,7 @@ def test_without_references(folders, tmp_path, monkeypatch, capsys):
         assert found["data"] == {"pred": str(pred)}
         out = capsys.readouterr().out
         assert "LEVEL is toy_level" in out
-        # References are paired with, and not asked.
+        # References are paired, but no metric reads them.
         assert score(*folders, "--protocol", "level") == 0
         io.write_image(pred / "0.png", np.zeros((16, 20, 3), np.uint8))
         assert score_alone(pred, "--protocol", "level") == 2

@@ -23,7 +23,7 @@ SMALL = {
 
 
 def official(spec, rng=None):
-    """Returns tensors as the official code would name them, random for a generator."""
+    """Returns tensors with the official names; random ones if given a generator."""
     shapes = variable_shapes(llie_jax.build(spec))["params"]
     tensors = {}
     for path, leaf in jax.tree.leaves_with_path(shapes):
@@ -118,7 +118,7 @@ def test_unknown_and_missing_keys_are_both_listed():
     tensors = official(SMALL)
     del tensors["intro.weight"], tensors["ups.0.0.weight"]
     tensors["adapter.weight"] = tensors["extra"] = np.zeros(3)
-    with pytest.raises(ValueError, match="does not fit") as error:
+    with pytest.raises(ValueError, match="does not match") as error:
         convert.from_torch(tensors)
     message = str(error.value)
     unknown, _, missing = message.partition("Missing")
@@ -139,7 +139,7 @@ def test_all_keys_of_a_missing_stage_are_listed(stage):
 
 def test_all_unknown_keys_are_listed():
     strays = {f"stray{i}.weight": np.zeros(1) for i in range(30)}
-    with pytest.raises(ValueError, match="does not fit") as error:
+    with pytest.raises(ValueError, match="does not match") as error:
         convert.from_torch({**official(SMALL), **strays})
     assert all(key in str(error.value) for key in strays)
 

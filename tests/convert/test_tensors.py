@@ -36,5 +36,5 @@ def test_vectors():
 def test_other_shapes_are_refused():
     assert to_flax(np.zeros((4,)), "bias", (5,)) is None
     assert to_flax(np.zeros((2, 4, 1, 1)), "beta", (4,)) is None
-    # 64 -> 1 channels is no depthwise convolution, though the sizes agree.
+    # 64 -> 1 channels is no depthwise convolution, although the sizes agree.
     assert to_flax(np.zeros((1, 64, 3, 3)), "kernel", (3, 3, 1, 64)) is None

@@ -12,7 +12,7 @@ def test_subset_and_absent_split(tmp_path):
     train, test = checking.check("lol_v1", root=tmp_path)
     assert (train.count, train.state) == (2, "subset: 2 of 485")
     assert train.sizes == {"8 x 8": 2}
-    assert train.notes == ("2 pairs are not of the published size 400 x 600",)
+    assert train.notes == ("2 pairs do not have the published size 400 x 600",)
     assert (test.split, test.state, test.complete) == ("test", "absent", False)
     assert not train.problems
 

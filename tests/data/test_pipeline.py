@@ -23,7 +23,7 @@ def source(tmp_path):
 
 
 def batches(pipeline, *steps) -> list[dict[str, np.ndarray]]:
-    """What the training step sees."""
+    """The batches as the training step sees them."""
     expand = jax.jit(pipeline.expand)
     return [
         jax.tree.map(np.asarray, expand(pipeline.resident, batch))
@@ -69,7 +69,7 @@ def test_both_loaders_resize_alike(source, augment):
     assert_same(device, host)
     assert {batch["image"].shape for batch in host} == {(5, 6, 14, 3)}
     if not augment:
-        # Whole images, flipped or not: the sums stay.
+        # Whole images, flipped or not, have equal sums.
         for batch in host:
             for index, image, target in zip(
                 batch["index"], batch["image"], batch["target"], strict=True
@@ -241,7 +241,7 @@ def test_subset_of_a_source(source):
         ([Stage(1, 4, 2, 6)], {"augment": {"rotate": True}}, "square crops"),
         ([Stage(1, 4, 0)], {}, "below 1"),
         ([{"step": 1}], {}, r"no field 'step'. Did you mean 'steps'"),
-        ([Stage(1, 4, 3)], {"process_count": 2}, "cannot be divided by 2"),
+        ([Stage(1, 4, 3)], {"process_count": 2}, "not divisible by 2"),
         ([Stage(1, 4, 2)], {"residence": "devise"}, "Did you mean 'device'"),
         ([Stage(1, 4, 2)], {"augment": {"rotat": True}}, "Did you mean 'rotate'"),
         ([Stage(1, 4, 2)], {"workers": 0}, "workers=0"),

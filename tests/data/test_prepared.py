@@ -26,7 +26,7 @@ def lol(tmp_path_factory):
 def test_same_records_as_the_folders(lol, split):
     root, directory = lol
     folders = data.open_source("lol_v1", root=root, split=split)
-    # By the folder itself, by the one above, and by the place of the name.
+    # By the folder itself, by its parent, and by the default root of the name.
     for where in (directory, directory.parent):
         stored = data.open_source(where, split=split)
         assert isinstance(stored, prepared.PreparedSource)
@@ -130,7 +130,7 @@ def test_what_cannot_be_prepared(lol, tmp_path):
     root, directory = lol
     with pytest.raises(FileExistsError, match="remove it"):
         prepared.prepare("lol_v1", root=root, data_dir=directory.parents[1])
-    with pytest.raises(ValueError, match="used as it is"):
+    with pytest.raises(ValueError, match="needs no preparation"):
         prepared.prepare("paired_folder", root=root, data_dir=tmp_path)
     with pytest.raises(ValueError, match="Did you mean 'lol_v1'"):
         prepared.prepare("lol_v2", root=root, data_dir=tmp_path)
@@ -152,5 +152,5 @@ def test_foreign_tfds_folder(lol, tmp_path):
     for file in directory.iterdir():
         if file.name != "metadata.json":
             (tmp_path / file.name).write_bytes(file.read_bytes())
-    with pytest.raises(ValueError, match="not one that"):
+    with pytest.raises(ValueError, match="was not written by"):
         data.open_source(tmp_path, split="train")

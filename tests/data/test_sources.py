@@ -15,7 +15,11 @@ def test_lol_v1_records(tmp_path):
     root = trees.lol(tmp_path / "somewhere")
     source = data.open_source("lol_v1", root=root, split="train")
     assert (source.name, source.split, len(source)) == ("lol_v1", "train", 3)
-    assert list(source.names) == ["10", "2", "7"]  # sorted, whatever the ending's case
+    assert list(source.names) == [
+        "10",
+        "2",
+        "7",
+    ]  # sorted, in any case
     record = source[1]
     assert record["name"] == record["scene"] == "2"
     np.testing.assert_array_equal(record["image"], trees.image(0))
@@ -82,7 +86,7 @@ def test_own_folder_with_splits(tmp_path):
     assert data.open_source(tmp_path, split="validation").names == ("c",)
     with pytest.raises(ValueError, match=r"no split 'trian'.*it has train, validation"):
         data.open_source(tmp_path, split="trian")
-    with pytest.raises(ValueError, match="Say which split"):
+    with pytest.raises(ValueError, match="Choose a split"):
         data.open_source(tmp_path)
 
 
@@ -102,11 +106,11 @@ def test_photos_without_references(tmp_path):
     np.testing.assert_array_equal(record["image"], trees.image(0))
     copy = pickle.loads(pickle.dumps(opened[0]))
     np.testing.assert_array_equal(copy[1]["image"], record["image"])
-    # With splits of their own.
+    # With splits.
     trees.photos(tmp_path / "photos/train", ("1", "2"))
     trees.photos(tmp_path / "photos/test", ("3",))
     assert data.open_source(tmp_path / "photos", split="test").names == ("3",)
-    # The inputs of pairs, alone.
+    # The inputs of pairs, without their targets.
     pairs = trees.pairs(tmp_path / "pairs", ("1",))
     assert data.open_source(pairs / "low").keys == ("image",)
     assert data.open_source(pairs).keys == ("image", "target")
@@ -118,7 +122,7 @@ def test_pairs_and_photos_in_one_folder(tmp_path):
         data.open_source(tmp_path)
     assert len(data.open_source("paired_folder", root=tmp_path)) == 1
     assert len(data.open_source("image_folder", root=tmp_path)) == 2
-    # A known set is what it is named for, whatever lies beside its folders.
+    # A known name decides, whatever lies beside the folders.
     trees.photos(trees.lol(tmp_path / "lol"), ("preview",))
     assert data.open_source(tmp_path / "lol", split="test").name == "lol_v1"
 
@@ -306,7 +310,7 @@ def test_scenes_move_whole(tmp_path):
     assert len(validation) == 3
     assert len(set(validation.scenes)) == 1
     assert not set(train.scenes) & set(validation.scenes)
-    # Every group is larger than what was asked for: one whole group.
+    # Every group is larger than requested: one whole group.
     assert len(data.split_by_reference(source, count=1)[1]) == 3
 
 

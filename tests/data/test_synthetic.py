@@ -91,7 +91,7 @@ def test_pairs_of_own_photos(tmp_path):
     photos.mkdir()
     io.write_image(photos / "my photo.png", trees.image(0, 10, 12))
     exif = Image.Exif()
-    exif[0x0112] = 6  # lies on its side
+    exif[0x0112] = 6  # stored rotated by 90 degrees
     Image.fromarray(trees.image(1, 10, 12)).save(photos / "phone.JPG", exif=exif)
 
     assert synthetic.darken_folder(photos, tmp_path / "one") == 2
@@ -106,7 +106,7 @@ def test_pairs_of_own_photos(tmp_path):
     names = list(data.open_source(tmp_path / "two").names)
     assert names[:2] == ["my photo-e0.03", "my photo-e0.1"]
 
-    with pytest.raises(ValueError, match="already holds"):
+    with pytest.raises(ValueError, match="already contains"):
         synthetic.darken_folder(photos, tmp_path / "one")
 
 
@@ -119,11 +119,11 @@ def test_own_photos_that_cannot_be_used(tmp_path):
     (photos / "b.png").write_bytes(b"not an image")
     with pytest.raises(ValueError, match=r"Cannot read .*b.png"):
         synthetic.darken_folder(photos, tmp_path / "out")
-    # Nothing half done is left, so that the next try succeeds.
+    # No partial result is left, so the next attempt succeeds.
     assert not list((tmp_path / "out").iterdir())
     io.write_image(photos / "b.png", trees.image(0))
     io.write_image(photos / "a.bmp", trees.image(0))
-    with pytest.raises(ValueError, match="would make one pair"):
+    with pytest.raises(ValueError, match="make the same pair"):
         synthetic.darken_folder(photos, tmp_path / "out")
 
 
@@ -144,7 +144,7 @@ def test_demo(tmp_path):
     # References are the photographs' own pixels, and one tile has three exposures.
     targets = (test.image(index, "target") for index in range(len(test)))
     assert len({target.tobytes() for target in targets}) == 6
-    with pytest.raises(ValueError, match="already holds"):
+    with pytest.raises(ValueError, match="already contains"):
         synthetic.write_demo(tmp_path / "lowlight_demo")
 
 

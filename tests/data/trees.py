@@ -1,4 +1,4 @@
-"""Miniature data sets for the tests, in the layouts that people have on disk."""
+"""Miniature data sets for the tests, in the layouts that users have on disk."""
 
 import pathlib
 
@@ -20,7 +20,7 @@ def pairs(
     high: str = "high",
     size: tuple[int, int] = (8, 8),
 ) -> pathlib.Path:
-    """Writes `folder/low` and `folder/high`; a name may bring its ending."""
+    """Writes `folder/low` and `folder/high`; a name may include its suffix."""
     for number, name in enumerate(names):
         file = name if "." in name else f"{name}.png"
         for place, seed in ((low, 2 * number), (high, 2 * number + 1)):
@@ -33,7 +33,7 @@ def pairs(
 def photos(
     folder: pathlib.Path, names: tuple[str, ...], *, size: tuple[int, int] = (8, 8)
 ) -> pathlib.Path:
-    """Writes images directly into `folder`; a name may bring its ending."""
+    """Writes images directly into `folder`; a name may include its suffix."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(names):
         file = name if "." in name else f"{name}.png"

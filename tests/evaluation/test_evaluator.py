@@ -55,7 +55,7 @@ def test_one_compilation_for_each_padded_size():
     model = toys.Gain(value=3.0)  # a model that no other test has compiled
     one = evaluate(model, batch_size=2)
     traced = sorted(toys.SHAPES)
-    # The first, on the smallest image, only looks for what can be computed beforehand.
+    # The first, on the smallest image, only finds what can be precomputed.
     assert traced == [(1, 4, 4, 3), (2, 16, 20, 3), (2, 24, 24, 3)]
     assert evaluate(model, batch_size=2).images == one.images
     assert sorted(toys.SHAPES) == traced
@@ -106,7 +106,7 @@ def test_all_protocols():
     assert scores.other["protocols"]["cidnet"] == pytest.approx(scores.mean)
     native = {name for name, p in PROTOCOLS.items() if not (p.size or p.pair_size)}
     assert set(scores.other["protocols"]) == native
-    # The metrics see the output as it is, whatever the chosen protocol rounds.
+    # The metrics see the raw output, regardless of how the protocol rounds.
     default = scores.other["protocols"]["default"]
     assert scores.other["metrics"]["rgb_uint8"] == pytest.approx(default["psnr"])
 
@@ -174,7 +174,7 @@ def test_a_protocol_that_resizes_for_the_model():
     scores = evaluate(toys.Shade(), source, protocol=resizing(size=(12, 20)))
     for record in (source[index] for index in range(len(source))):
         image = jnp.asarray(record["image"][None], jnp.float32) / 255
-        # The map is made before, and is not that of the resized image.
+        # The map is computed before resizing, not from the resized image.
         small, shade = (
             resize_bilinear(x, (12, 20)) for x in (image, image[..., :1] ** 2)
         )
@@ -182,7 +182,7 @@ def test_a_protocol_that_resizes_for_the_model():
         assert scores.images[record["name"]]["psnr"] == pytest.approx(
             metrics.compute("rgb_float", np.asarray(output), record["target"]), abs=1e-4
         )
-        # The input is scored as it is.
+        # The input is scored unresized.
         assert scores.inputs[record["name"]]["psnr"] == pytest.approx(
             metrics.compute("rgb_float", record["image"], record["target"])
         )
@@ -261,7 +261,7 @@ def test_images_without_references(level, tmp_path):
     results.write_csv(tmp_path / "scores.csv", scores)
     lines = (tmp_path / "scores.csv").read_text().splitlines()
     assert lines[0] == "name,level,input_level"
-    # The same scores where there are references, which nobody asks.
+    # References that no metric needs do not change the scores.
     assert evaluate(protocol=level).images == scores.images
 
 
@@ -286,23 +286,23 @@ def test_a_protocol_that_needs_references(level):
     source = toys.MemorySource(SIZES, paired=False)
     toys.SHAPES.clear()
     with pytest.raises(
-        ValueError, match=r"toys test does not have: psnr \(rgb_uint8\)"
+        ValueError, match=r"toys test does not have\. .* psnr \(rgb_uint8\)"
     ):
         evaluate(toys.Gain(value=7.0), source=source)
     mixed = Protocol("mixed", "", {"psnr": "rgb_uint8", "level": "toy_level"})
-    with pytest.raises(ValueError, match=r"without one do level \(toy_level\)"):
+    with pytest.raises(ValueError, match=r"without: level \(toy_level\)"):
         evaluate(toys.Gain(value=7.0), source=source, protocol=mixed)
     assert toys.SHAPES == []  # nothing ran
 
 
 def test_a_metric_gets_its_batches_and_loads_once(level):
-    # Sizes 16 x 20 and 15 x 18 pad to one, so they come from one batch of the model.
+    # 16 x 20 and 15 x 18 pad to one size, so they share a batch of the model.
     sizes = [(16, 20)] * 4 + [(15, 18)] * 2 + [(24, 24)]
     protocol = Protocol("both", "", {"d": "toy_distance", "psnr": "rgb_uint8"})
     source = toys.MemorySource(sizes)
     scores = evaluate(source=source, protocol=protocol, batch_size=2)
     assert metric_toys.LOADED == ["network"]
-    # Of outputs and of inputs, three of one size at a time at most.
+    # Outputs and inputs, at most three of one size at a time.
     assert sorted(metric_toys.CALLS) == sorted(2 * [3, 1, 2, 1])
     plain = evaluate(source=source)
     for record in (source[index] for index in range(len(sizes))):

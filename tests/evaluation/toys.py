@@ -1,4 +1,4 @@
-"""A model whose result is known, and pairs in memory."""
+"""A model with a known result, and pairs in memory."""
 
 import hashlib
 
@@ -10,7 +10,7 @@ from llie_jax.types import Outputs
 
 
 class Gain(Model):
-    """Multiplies the image; wants sides that divide by four."""
+    """Multiplies the image; needs sides that are multiples of four."""
 
     value: float = 2.0
     pad_mode: str = "reflect"
@@ -27,7 +27,7 @@ class Gain(Model):
 
 
 class Shade(Gain):
-    """Also multiplies by a map that is made of the image at its own size."""
+    """Also multiplies by a map that is computed from the image at its original size."""
 
     @staticmethod
     def native_inputs(image):
@@ -40,11 +40,11 @@ class Shade(Gain):
 
 
 SHAPES = []
-"""The shape of the image each time that `Gain` was traced."""
+"""The image shape each time that `Gain` is traced."""
 
 
 class MemorySource:
-    """Pairs in which the target is the doubled image, or the images alone."""
+    """Pairs whose target is twice the image, or only the images."""
 
     name, split = "toys", "test"
 

@@ -77,17 +77,17 @@ def test_hand_computed_values():
 
 
 def test_ssim_of_flat_images_by_hand():
-    """No contrast: what is left is the comparison of the windows' means.
+    """Flat images have no contrast, so only the window means are compared.
 
-    At the border, zeros outside give the windows less weight and some contrast, but
-    one window fits into the middle of 11 x 11 pixels.
+    At the border, the zero padding gives the windows less weight and some contrast; one
+    window fits in the middle of 11 x 11 pixels.
     """
     x, y = 0.6, 0.2
     prediction, target = jnp.full((1, 11, 11, 1), x), jnp.full((1, 11, 11, 1), y)
     np.testing.assert_allclose(losses.ssim(prediction, prediction), 0, atol=1e-6)
     taps = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
     taps /= taps.sum()
-    # How much of each window lies inside of the image.
+    # How much of each window lies inside the image.
     inside = np.convolve(np.ones(11), taps, mode="same")
     inside = np.outer(inside, inside)
     c1, c2 = 0.01**2, 0.03**2
@@ -97,7 +97,7 @@ def test_ssim_of_flat_images_by_hand():
     np.testing.assert_allclose(
         losses.ssim(prediction, target), 1 - similarity.mean(), rtol=1e-4
     )
-    # Its middle alone is the textbook's formula.
+    # Only its centre follows the textbook formula.
     middle = (2 * x * y + c1) / (x**2 + y**2 + c1)
     np.testing.assert_allclose(similarity[5, 5], middle, rtol=1e-6)
 

@@ -107,7 +107,7 @@ def test_guide_of_a_padded_input_covers_the_target_only(resize):
 
 
 def test_what_a_term_is_against(outputs, batch):
-    """Each path, by images of one value: output 0.5, input 0, target 1, map 0.9."""
+    """Each path, with constant images: output 0.5, input 0, target 1, map 0.9."""
     batch = {**batch, "map": jnp.full((2, 16, 16, 3), 0.9)}
     aux = {**outputs.aux, "relit": jnp.full((2, 16, 16, 3), 0.3)}
     outputs = outputs.replace(aux=aux)
@@ -144,7 +144,7 @@ def test_what_a_term_is_against(outputs, batch):
 
 
 def test_losses_without_a_target(outputs, batch, monkeypatch):
-    """Zero-reference terms: of the model's own, and of one image alone."""
+    """Zero-reference terms: the model's own loss, and a loss of one image."""
     monkeypatch.setitem(registry._PARTS, "loss", dict(registry._PARTS["loss"]))
 
     @registry.register("exposure_for_test", LossCard(needs_target=False))
@@ -302,18 +302,22 @@ def test_whole_output_losses(outputs, batch, monkeypatch):
         ),
         ({"name": "charbonnier", "epz": 1.0}, ValueError, "Did you mean 'eps'?"),
         ({"name": "l1", "on": "guide"}, ValueError, "'aux.NAME' or 'losses.NAME'"),
-        ({"name": "l1", "on": "aux."}, ValueError, "not 'aux.'"),
-        ({"name": "l1", "against": "losses.nll"}, ValueError, "not 'losses.nll'"),
-        ({"name": "l1", "against": "aux."}, ValueError, "or 'aux.NAME', not 'aux.'"),
+        ({"name": "l1", "on": "aux."}, ValueError, "got 'aux.'"),
+        ({"name": "l1", "against": "losses.nll"}, ValueError, "got 'losses.nll'"),
+        ({"name": "l1", "against": "aux."}, ValueError, "or 'aux.NAME'; got 'aux.'"),
         ({"name": "l1", "against": ""}, ValueError, "against 'target', 'image' (the"),
-        ({"name": "l1", "on": "losses.nll"}, ValueError, "'model_loss', not 'l1'"),
+        (
+            {"name": "l1", "on": "losses.nll"},
+            ValueError,
+            "'model_loss' on it, not",
+        ),
         (
             {"name": "l1", "resize": "target_aera"},
             ValueError,
             "Did you mean 'target_area'?",
         ),
-        ({"name": "l1", "weight": "high"}, TypeError, "not 'high'"),
-        ({"name": "l1", "weight": True}, TypeError, "not True"),
+        ({"name": "l1", "weight": "high"}, TypeError, "got 'high'"),
+        ({"name": "l1", "weight": True}, TypeError, "got True"),
         (
             {"name": "l1", "weight": {"name": "liner"}},
             ValueError,
@@ -334,7 +338,7 @@ def test_whole_output_losses(outputs, batch, monkeypatch):
                 },
             },
             ValueError,
-            "one value more than boundaries",
+            "one more value than boundaries",
         ),
     ],
 )
@@ -355,7 +359,7 @@ def test_absent_path_lists_what_there_is(outputs, batch):
     with pytest.raises(ValueError, match="guide") as error:
         loss(outputs, batch, {}, 0)
     assert "Did you mean 'aux.guide'?" in str(error.value)
-    assert "It gives: image, aux.guide, losses.nll." in str(error.value)
+    assert "It returns: image, aux.guide, losses.nll." in str(error.value)
 
 
 def test_sizes_must_agree(outputs, batch):

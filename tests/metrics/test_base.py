@@ -67,7 +67,7 @@ def test_errors_name_the_image(pairs):
     scorer = metrics.Scorer({"psnr": "rgb_uint8", "ssim": "gauss11"})
     names = [f"photo {k}" for k in range(7)]
     broken = [*images[:6], np.full((12, 16, 3), np.nan)]
-    with pytest.raises(ValueError, match="photo 6: image holds 576 values that are"):
+    with pytest.raises(ValueError, match="photo 6: image has 576 values that are"):
         scorer(broken, targets, names=names)
     with pytest.raises(ValueError, match="photo 0: gauss11 needs images of at least"):
         scorer([x[:8] for x in images], [x[:8] for x in targets], names=names)
@@ -94,10 +94,11 @@ def test_a_protocol_without_references(pairs, monkeypatch):
     with pytest.raises(ValueError, match="'mixed' needs references") as raised:
         mixed.check_keys(("image",), "image_folder all")
     message = str(raised.value)
-    assert "image_folder all does not have: psnr (rgb_uint8), ssim (gauss11)" in message
-    assert "without one do level (toy_level). Use data with references." in message
+    assert "Metrics with a reference: psnr (rgb_uint8), ssim (gauss11)" in message
+    assert "which image_folder all does not have." in message
+    assert "without: level (toy_level). Use data with references." in message
     monkeypatch.setitem(protocols.PROTOCOLS, "level", without)
     with pytest.raises(
-        ValueError, match=r"do none of its metrics.*, or the protocol level\."
+        ValueError, match=r"without: none of its metrics.*, or the protocol level\."
     ):
         protocols.get("default").check_keys(("image",), "image_folder all")

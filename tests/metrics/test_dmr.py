@@ -1,4 +1,4 @@
-"""Degeneration and POI of images whose values are known."""
+"""Degeneration and POI of images with known values."""
 
 import numpy as np
 import pytest

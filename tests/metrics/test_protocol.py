@@ -37,7 +37,7 @@ def test_presets_differ_as_they_say(pair):
     }
     error = np.mean((image.astype(np.float64) - target / 255) ** 2)
     assert found["darkir"]["psnr"] == pytest.approx(-10 * np.log10(error))
-    # SNR-Net's differ by what the model gets, and score as most do.
+    # SNR-Net's differ in what the model sees, and score like most.
     rest = {n: row for n, row in found.items() if not n.startswith("snr")}
     assert len({round(row["psnr"], 6) for row in rest.values()}) == len(rest)
     assert all(found[n] == found["default"] for n in found.keys() - rest.keys())
@@ -111,7 +111,7 @@ def test_every_protocol_has_known_metrics_and_a_plain_form(pair):
 def test_mistakes():
     with pytest.raises(ValueError, match="Did you mean 'retinexformer'"):
         protocols.get("retinexfomer")
-    with pytest.raises(ValueError, match="accepted are round, truncate"):
+    with pytest.raises(ValueError, match="accepted: round, truncate"):
         protocols.Protocol("own", "", {}, output="floor")
     with pytest.raises(ValueError, match=r"pair_size is \(0, 8\); give height and"):
         protocols.Protocol("own", "", {}, pair_size=(0, 8))

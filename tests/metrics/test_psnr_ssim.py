@@ -242,13 +242,17 @@ def test_what_is_known_about_each():
     [
         (("rgb_uint", "ok", "ok"), ValueError, "Did you mean 'rgb_uint8'"),
         (("gauss11", "ok"), ValueError, "needs a target"),
-        (("gauss11", "small", "small"), ValueError, "at least 11 pixels a side, got 8"),
+        (("gauss11", "small", "small"), ValueError, "at least 11 x 11 pixels; got 8"),
         (("rgb_uint8", "ok", "small"), ValueError, "16 x 16 but target is 8 x 16"),
-        (("rgb_uint8", "integers", "ok"), TypeError, "image is int64; needed: uint8"),
+        (("rgb_uint8", "integers", "ok"), TypeError, "image is int64; expected uint8"),
         (("rgb_uint8", "to_255", "ok"), ValueError, "floating point and reaches 200"),
-        (("rgb_uint8", "nan", "ok"), ValueError, "image holds 3 values that are not"),
-        (("rgb_uint8", "ok", "nan"), ValueError, "target holds 3 values that are not"),
-        (("rgb_uint8", "gray", "gray"), ValueError, r"\[16, 16\]; needed: \[H, W, 3\]"),
+        (("rgb_uint8", "nan", "ok"), ValueError, "image has 3 values that are not"),
+        (("rgb_uint8", "ok", "nan"), ValueError, "target has 3 values that are not"),
+        (
+            ("rgb_uint8", "gray", "gray"),
+            ValueError,
+            r"\[16, 16\]; expected \[H, W",
+        ),
     ],
 )
 def test_mistakes(arguments, error, message):

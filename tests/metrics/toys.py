@@ -11,7 +11,7 @@ LOADED = []
 """The files that `Distance` has loaded."""
 
 CALLS = []
-"""How many images each call of `Distance` got."""
+"""How many images each call of `Distance` received."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -136,7 +136,7 @@ def test_a_step_on_one_device_and_the_way_out_when_it_does_not_fit():
     assert fitting.arguments > 2 * 2 * 8 * 8 * 3
     parts = fitting.arguments + fitting.outputs + fitting.temporaries + fitting.code
     assert fitting.needed == parts - fitting.aliased
-    # The gradient of the image is not needed.
+    # The step needs no gradient of the image.
     assert fitting.macs == 2 * (2 * 8 * 8 * 3 * 3 * 3 * 3)
 
     planner = capacity.Planner(experiment, one_device(memory=fitting.needed - 1))
@@ -161,7 +161,7 @@ def test_resident_data_take_memory_on_each_device():
     with pytest.raises(ValueError, match=r"A crop of 8 x 64 is larger than .* 40 x 60"):
         resident.plan((8, 64), 1)
     experiment = tiny_experiment({"data.train.size": (40, 64)})
-    with pytest.raises(ValueError, match=r"all images 40 x 64; .* given as 40 x 60"):
+    with pytest.raises(ValueError, match=r"all images to 40 x 64, .* are 40 x 60"):
         capacity.Planner(experiment, one_device(None), resident=(50, 40, 60))
 
 
@@ -173,7 +173,7 @@ def test_pmap_is_refused_on_several_hosts():
 
 
 def grouped(text):
-    """What the grouped convolutions in StableHLO are grouped along."""
+    """Returns what grouped convolutions in StableHLO are grouped along."""
     return re.findall(r"(feature|batch)_group_count = (?:[2-9]|\d{2,})", text)
 
 
@@ -192,7 +192,7 @@ def test_a_tpu_gets_native_grouped_convolutions_though_this_is_a_cpu():
         jax.eval_shape(lambda: jax.random.key(0)),
     )
     tpu = grouped(traced.lower(lowering_platforms=("tpu",)).as_text())
-    # Those that the gradients of kernels become are grouped along the batch.
+    # Kernel gradients are grouped along the batch.
     assert {"feature", "batch"} == set(tpu)
     assert not grouped(traced.lower(lowering_platforms=("cpu",)).as_text())
 
@@ -201,7 +201,7 @@ def test_a_tpu_gets_native_grouped_convolutions_though_this_is_a_cpu():
 def test_a_tpu_slice_that_is_not_there(tmp_path):
     if importlib.util.find_spec("libtpu") is None:
         pytest.skip("needs libtpu, the compiler for TPUs (extra 'tpu')")
-    # A process of its own: JAX is told about its platforms before it starts.
+    # In a new process, because JAX fixes its platforms at start-up.
     code = """
 import jax
 from tests.training.test_capacity import tiny_experiment

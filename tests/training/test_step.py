@@ -1,4 +1,4 @@
-"""The training step of one device."""
+"""The training step on one device."""
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ def batch():
 
 
 def train(steps=3, **changes):
-    """Returns the state at the start and after a few steps, and the last terms."""
+    """Returns the states before and after a few steps, and the last terms."""
     experiment = Experiment.from_config(
         toys.config("", **{f"optimizer.{key}": value for key, value in changes.items()})
     )

@@ -15,7 +15,7 @@ from llie_jax.types import Outputs
 
 @register("toy", ModelCard())
 class Toy(Model):
-    """Two convolutions or three, batch statistics and a count of steps."""
+    """Two or three convolutions, batch statistics and a step counter."""
 
     width: int = 4
     extra: bool = False
@@ -50,7 +50,7 @@ class Toy(Model):
 
 @register("toy_backbone", ModelCard())
 class ToyBackbone(Backbone):
-    """The least that a wrapper needs: two convolutions and the cut between them."""
+    """The minimum that a wrapper needs: an encoder and a decoder convolution."""
 
     width: int = 4
 
@@ -71,7 +71,7 @@ class ToyBackbone(Backbone):
 
 @register("toy_curve", ModelCard())
 class ToyCurve(Model):
-    """Learns without references: one brightness curve, and a loss of its own."""
+    """Learns without references: one brightness curve, and its own loss."""
 
     exposure: float = 0.6
 
@@ -100,7 +100,7 @@ def write_photos(folder, count=6, size=(24, 20)):
 
 
 def write_pairs(folder, count=6, size=(24, 20)):
-    """Writes `low` and `high` folders of smooth random pairs."""
+    """Writes `low` and `high` folders with smooth random pairs."""
     rng = np.random.default_rng(0)
     for name in ("low", "high"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ def write_pairs(folder, count=6, size=(24, 20)):
 
 
 def config(root, **changes):
-    """A config on `write_pairs`, not checked yet; changes by dotted keys."""
+    """An unchecked config for `write_pairs`, with changes by dotted keys."""
     found = base.get_config()
     found.model = base.spec("toy")
     found.data.train.name = "paired_folder"
