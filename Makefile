@@ -32,11 +32,14 @@ demo: install ## trains and evaluates a small model on embedded photographs
 		--out $(DEMO)
 	@echo "Open $(DEMO)/report.html in a browser."
 
+# Each core takes whole files: the models that a file builds are shared by its tests.
+PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+
 test: install ## runs the fast suite
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 test-all: install ## runs all tests, the slow ones too
-	$(BIN)/python -m pytest -q -m ""
+	$(PYTEST) -m ""
 
 lint: install ## checks style
 	$(BIN)/ruff check .

@@ -6,8 +6,8 @@ FFTs and for loops.
 """
 
 import dataclasses
-import functools
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.extend import core
 
-from llie_jax import registry
-from llie_jax.models.base import variable_shapes
+from llie_jax import jaxprs, registry
+from llie_jax.models.base import Model, variable_shapes
+from llie_jax.nn import conv_kernels
 
 _RESIZES = ("resize_aligned", "resize_bilinear")
 """Names of jitted functions whose products only interpolate."""
@@ -67,72 +68,81 @@ def count(spec: registry.Spec, size: Sequence[int] = (256, 256)) -> Costs:
         raise ValueError(f"size is {tuple(size)}; give (height, width) in pixels.")
     model = registry.build(spec)
     height, width = (-(-side // model.multiple) * model.multiple for side in size)
-    variables = variable_shapes(model)
-    image = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+    with conv_kernels.use_implementation("lax"):  # which is the fastest to trace
+        return _count(model, (height, width))
 
-    apply = functools.partial(model.apply, mutable=["cache"])
-    cached = jax.eval_shape(apply, variables, image)[1]  # as inference has it
+
+def _count(model: Model, size: tuple[int, int]) -> Costs:
+    variables = variable_shapes(model, size)
     learned = {name: variables.pop(name) for name in model.learned if name in variables}
-
-    # `learned` comes first among the inputs of the traced function.
-    def enhance(learned, rest, image):
-        return model.apply({**rest, **learned}, image).image
-
+    image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
     fvcore = _FvcoreRules()
+
+    def enhance(learned, rest, image):
+        outputs, made = model.apply({**rest, **learned}, image, mutable=["cache"])
+        return outputs.image, made
+
     with nn.intercept_methods(fvcore):
-        frozen = jax.make_jaxpr(enhance)(learned, {**variables, **cached}, image).jaxpr
-    macs = sum(map(_macs, _needed(frozen)[0]))
+        jaxpr = jax.make_jaxpr(enhance)(learned, variables, image).jaxpr
+    image, *cache = jaxpr.outvars
+    # As inference has the cache:
+    needed, _ = jaxprs.needed(jaxpr.eqns, [image], given=cache)
     # What is cached was made of parameters too.
-    jaxpr = (
-        jax.make_jaxpr(enhance)(learned, variables, image).jaxpr if cached else frozen
-    )
-    used = _needed(jaxpr)[1]
+    _, used = jaxprs.needed(jaxpr.eqns, [image])
     sizes = [leaf.size for leaf in jax.tree.leaves(learned)]
     return Costs(
-        size=(height, width),
+        size=size,
         params=sum(sizes),
         inference_params=sum(
             size
             for size, variable in zip(sizes, jaxpr.invars, strict=False)
-            if variable in used
+            if variable in used  # `learned` comes first among the inputs
         ),
-        macs=macs,
-        macs_fvcore=macs + fvcore.difference,
+        macs=sum(map(_macs, needed)),
+        macs_fvcore=fvcore.macs(needed),
     )
 
 
 class _FvcoreRules:
-    """Collects what fvcore counts in another way than from the traced products.
+    """Counts as fvcore does, by rules of the Modules that it counts in its own way.
 
-    A Module says so with a method `fvcore_macs`, which takes the arguments of
-    `__call__` and returns fvcore's count for the whole module.
-
-    Attributes:
-        difference: sum over such modules of fvcore's count minus the traced one.
+    Such a Module has a method `fvcore_macs`, which takes the arguments of `__call__`
+    and returns fvcore's count for the whole module. Each call of one is traced in a
+    scope of its own, by which its equations are found again.
     """
 
+    _SCOPE = re.compile(r"fvcore_rule_(\d+)_")
+
     def __init__(self):
-        self.difference = 0
+        self._counts = []
         self._inside = False
 
     def __call__(self, call, args, kwargs, context):
         """Interceptor of `flax.linen.intercept_methods`."""
-        module = context.module
-        rule = getattr(module, "fvcore_macs", None)
+        rule = getattr(context.module, "fvcore_macs", None)
         if self._inside or rule is None or context.method_name != "__call__":
             return call(*args, **kwargs)
+        scope = f"fvcore_rule_{len(self._counts)}_"
+        self._counts.append(rule(*args, **kwargs))
         self._inside = True  # the rule covers the modules inside
         try:
-            alone = module.clone(parent=None)
-            own = count_macs(
-                lambda variables, args: alone.apply(variables, *args, **kwargs),
-                module.variables,
-                args,
-            )
-            self.difference += rule(*args, **kwargs) - own
-            return call(*args, **kwargs)
+            with jax.named_scope(scope):
+                return call(*args, **kwargs)
         finally:
             self._inside = False
+
+    def macs(self, equations: Sequence[core.JaxprEqn]) -> int:
+        """Returns the count of the rules that apply, and of the other equations."""
+        applied = set()
+
+        def covered(equation):
+            rule = self._SCOPE.search(str(equation.source_info.name_stack))
+            if rule:
+                applied.add(int(rule[1]))
+            return bool(rule)
+
+        others = sum(_macs(equation, covered) for equation in equations)
+        return others + sum(self._counts[rule] for rule in applied)
 
 
 def count_macs(function: Callable, *args: Any) -> int:
@@ -147,24 +157,13 @@ def count_macs(function: Callable, *args: Any) -> int:
         ValueError: if there are some in a loop of unknown length.
     """
     jaxpr = jax.make_jaxpr(function)(*args).jaxpr
-    return sum(_macs(equation) for equation in _needed(jaxpr)[0])
+    return sum(map(_macs, jaxprs.needed(jaxpr.eqns, jaxpr.outvars)[0]))
 
 
-def _needed(jaxpr: core.Jaxpr) -> tuple[list, set]:
-    """Returns the equations that the outputs depend on, and the variables used."""
-    used = {v for v in jaxpr.outvars if isinstance(v, core.Var)}
-    needed = []
-    for equation in reversed(jaxpr.eqns):
-        if equation.effects or not used.isdisjoint(equation.outvars):
-            needed.append(equation)
-            used.update(v for v in equation.invars if isinstance(v, core.Var))
-    return needed, used
-
-
-def _macs(equation: core.JaxprEqn) -> int:
-    """Returns the MACs of one equation and of what it calls."""
+def _macs(equation: core.JaxprEqn, skip: Callable = lambda equation: False) -> int:
+    """Returns the MACs of one equation and of what it calls, `skip` leaves some out."""
     name, parameters = equation.primitive.name, equation.params
-    if parameters.get("name") in _RESIZES:
+    if skip(equation) or parameters.get("name") in _RESIZES:
         return 0
     if name == "conv_general_dilated":
         return _convolution_macs(equation)
@@ -174,7 +173,7 @@ def _macs(equation: core.JaxprEqn) -> int:
         return equation.outvars[0].aval.size * math.prod(left[i] for i in contracted)
 
     inner = [
-        sum(_macs(inner) for inner in _needed(jaxpr)[0])
+        sum(_macs(inner, skip) for inner in jaxprs.needed(jaxpr.eqns, jaxpr.outvars)[0])
         for value in parameters.values()
         for jaxpr in _jaxprs(value)
     ]

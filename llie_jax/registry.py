@@ -6,9 +6,12 @@ and any of the part's fields. Fields that are left out have the part's own defau
     build("darkir")
     build({"name": "darkir", "width": 64, "dilations": [1]})
     build({"name": "lfpv", "backbone": {"name": "darkir"}})
+
+Parts of the package are registered when a lookup first asks for their kind.
 """
 
 import dataclasses
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
@@ -21,6 +24,20 @@ from llie_jax import messages
 Spec = str | Mapping[str, Any]
 
 _PARTS: dict[str, dict[str, "Part"]] = {}
+_HOMES = {
+    "model": "llie_jax.models",
+    "norm": "llie_jax.models",
+    "reallocation": "llie_jax.models",
+    "kernel": "llie_jax.models",
+    "update_rule": "llie_jax.models",
+    "loss": "llie_jax.losses",
+    "weight_schedule": "llie_jax.losses",
+    "metric": "llie_jax.metrics",
+    "optimizer": "llie_jax.optimizers",
+    "schedule": "llie_jax.schedules",
+}
+"""The modules whose import registers the parts of a kind."""
+
 _MODULE_INTERNALS = ("parent", "name")
 _DTYPE_FIELDS = ("dtype", "param_dtype")
 _LIST = list | tuple
@@ -161,14 +178,21 @@ def register(name: str, card: Card) -> Callable:
     return add
 
 
+def _table(kind: str) -> Mapping[str, Part]:
+    """Returns the parts of one kind; imports what registers them."""
+    if kind in _HOMES:
+        importlib.import_module(_HOMES[kind])
+    return _PARTS.get(kind, {})
+
+
 def names(kind: str = "model") -> list[str]:
     """Returns the registered names of one kind, sorted."""
-    return sorted(_PARTS.get(kind, {}))
+    return sorted(_table(kind))
 
 
 def kinds() -> list[str]:
     """Returns the kinds of which there are parts, sorted."""
-    return sorted(_PARTS)
+    return sorted(kind for kind in {*_HOMES, *_PARTS} if _table(kind))
 
 
 def part_of(make: Callable[..., Any]) -> Part | None:
@@ -191,9 +215,9 @@ def get(name: str, *, kind: str = "model") -> Part:
     Raises:
         ValueError: if there is none of that name; the message lists what there is.
     """
-    table = _PARTS.get(kind, {})
+    table = _table(kind)
     if name not in table:
-        elsewhere = [other for other in kinds() if name in _PARTS[other]]
+        elsewhere = [other for other in kinds() if name in _table(other)]
         what = (
             f" It is the name of a {messages.listed(elsewhere)}." if elsewhere else ""
         )
@@ -378,7 +402,13 @@ def _to_field(key: str, value: Any, kind: str = "") -> Any:
             return build(value)
         part, given = split_spec(value, kind=kind)
         complete_spec(value, kind=kind)
-        fields = _to_fields(part, given)
+        # Without defaults, so that models of equal meaning are equal.
+        defaults = part.fields()
+        fields = {
+            name: item
+            for name, item in _to_fields(part, given).items()
+            if item != defaults[name]
+        }
         return (
             Factory(part.make, tuple(sorted(fields.items()))) if fields else part.make
         )

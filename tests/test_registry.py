@@ -67,6 +67,7 @@ class Whole(nn.Module):
 
 @pytest.fixture
 def parts(monkeypatch):
+    registry.names()  # registers the package's parts before they are put away
     monkeypatch.setattr(registry, "_PARTS", {})
     registry.register("plain", registry.Card("part"))(Plain)
     registry.register("wide", registry.Card("part"))(Wide)

@@ -1,12 +1,17 @@
 """The `llie-jax` command: subcommands, and mistakes as one clear line."""
 
 import argparse
+import gc
 import importlib
 import os
 import sys
 
+# Each is a module of this package with HELP, EXAMPLES, `add_arguments` and `run`. They
+# import what is slow in `run`: `--help` and mistakes in arguments need none of it.
 SUBCOMMANDS = (
     "enhance",
+    "train",
+    "eval",
     "score",
     "data",
     "models",
@@ -24,7 +29,7 @@ class _Formatter(
     """Keeps the layout of examples, and shows defaults that say something."""
 
     def _get_help_string(self, action):
-        if action.default in (None, "", False):
+        if action.default in (None, "", False, []):
             return action.help
         return super()._get_help_string(action)
 
@@ -34,8 +39,11 @@ def guarded(function, *args, **kwargs) -> int:
 
     Set `LLIE_JAX_TRACEBACK=1` to see where an error came from.
     """
+    _keep_compilations()
+    # Tracing makes millions of objects that live on; by default, the garbage collector
+    # looks through all of them after every 700.
+    gc.set_threshold(50_000, *gc.get_threshold()[1:])
     try:
-        _keep_compilations()
         return function(*args, **kwargs) or 0
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
@@ -54,10 +62,16 @@ def _keep_compilations() -> None:
 
     A network takes longer to compile than a photo to enhance.
     """
+    variable = "JAX_COMPILATION_CACHE_DIR"
+    if variable in os.environ:
+        return
+    folder = os.path.join(os.path.expanduser("~"), ".cache", "llie_jax", "xla")
+    if "jax" not in sys.modules:
+        os.environ[variable] = folder  # read when JAX is imported, if it ever is
+        return
     import jax
 
     if jax.config.jax_compilation_cache_dir is None:
-        folder = os.path.join(os.path.expanduser("~"), ".cache", "llie_jax", "xla")
         jax.config.update("jax_compilation_cache_dir", folder)
 
 
@@ -66,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="llie-jax",
         description="Low-light image enhancement in JAX.",
-        epilog="Training and evaluation: python train.py --help, python eval.py --help",
+        epilog="COMMAND --help explains a command, with examples.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in SUBCOMMANDS:
@@ -77,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
             description=module.HELP,
             epilog="examples:\n" + module.EXAMPLES.strip("\n"),
             formatter_class=_Formatter,
+            allow_abbrev=False,  # --config.KEY is not short for anything
         )
         module.add_arguments(command)
         command.set_defaults(run=module.run)

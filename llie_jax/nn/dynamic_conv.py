@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from llie_jax.nn.layers import Layer
+from llie_jax.nn.layers import Layer, uniform
 from llie_jax.nn.pog import check_kernel_size
 from llie_jax.registry import Card, register
 
@@ -116,6 +116,6 @@ def _init(zero: bool):
 
     def init(rng, shape, dtype):
         bound = 1 / math.sqrt(math.prod(shape[1:4]))
-        return jax.random.uniform(rng, shape, dtype, -bound, bound)
+        return uniform(bound)(rng, shape, dtype)
 
     return init

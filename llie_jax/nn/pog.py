@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from llie_jax.nn.layers import Layer
+from llie_jax.nn.layers import Layer, uniform
 from llie_jax.registry import Card, register
 from llie_jax.types import Dtype
 
@@ -156,11 +156,7 @@ class _Linear(nn.Module):
         """Returns kernel [inputs, features] and bias [features], float32 or wider."""
 
         def parameter(name, shape, gain):
-            bound = gain / math.sqrt(self.inputs)
-
-            def init(rng, shape, dtype):
-                return jax.random.uniform(rng, shape, dtype, -bound, bound)
-
+            init = uniform(gain / math.sqrt(self.inputs))
             value = self.param(name, init, shape, self.param_dtype)
             return value.astype(jnp.promote_types(value.dtype, jnp.float32))
 

@@ -8,6 +8,8 @@ import optax
 from flax import linen as nn
 from flax import struct, traverse_util
 
+from llie_jax.models.base import initial_variables
+
 CACHE = "cache"
 """The collection of values derived from parameters; it is never part of the state."""
 
@@ -58,7 +60,7 @@ def create_train_state(
         variables: begin with these; what they lack has the model's own initial values.
     """
     side = 2 * model.multiple
-    initial = model.init(rng, jnp.zeros((1, side, side, 3)))
+    initial = initial_variables(model, rng, (side, side))
     variables = _overlay(initial, variables or {})
     params = variables.pop("params")
     variables.pop(CACHE, None)

@@ -106,8 +106,8 @@ def test_epochs_come_from_the_catalogue():
 
 def test_the_table_of_recipes_is_complete():
     rows = documented()
-    assert len(rows) == len({name for name, _ in rows}) == 37
-    assert len({text for _, text in rows}) == 37
+    assert len(rows) == len({name for name, _ in rows}) >= 37
+    assert len({text for _, text in rows}) == len(rows)
     assert {text.partition(":")[0] for _, text in rows} == set(recipes())
 
 

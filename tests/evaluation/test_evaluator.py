@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llie_jax import data, evaluation, metrics
+from llie_jax import data, evaluation, metrics, registry
 from llie_jax.evaluation import scores as results
 from llie_jax.image import io
 from llie_jax.image.resize import resize_bilinear
@@ -230,8 +230,13 @@ def test_other_definitions_without_references(level, monkeypatch):
     monkeypatch.setitem(PROTOCOLS, "level", level)
     source = toys.MemorySource(SIZES, paired=False)
     scores = evaluate(source=source, protocol="level", all_protocols=True)
-    assert scores.other["protocols"] == {"level": pytest.approx(scores.mean)}
-    assert set(scores.other["metrics"]) == {"toy_level"}
+    assert scores.other["protocols"]["level"] == pytest.approx(scores.mean)
+    without = {name for name, each in PROTOCOLS.items() if not each.needs_target}
+    assert set(scores.other["protocols"]) == without
+    names = registry.names("metric")
+    without = {name for name in names if not metrics.card(name).needs_target}
+    assert set(scores.other["metrics"]) == without
+    assert "toy_level" in scores.other["metrics"]
     # With references, metrics of both kinds.
     other = evaluate(all_protocols=True).other
     assert {"toy_level", "rgb_uint8"} <= set(other["metrics"])

@@ -1,5 +1,9 @@
-"""What every registered model promises; a new model is found by itself."""
+"""What every registered model promises; a new model is found by itself.
 
+Sizes are the `tiny` ones of the cards; every parameter is randomised.
+"""
+
+import dataclasses
 import fnmatch
 import json
 
@@ -9,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from jax import export
 
 import llie_jax
-from llie_jax import registry
+from llie_jax import costs, registry, weights
 from llie_jax.models import base
-from llie_jax.models.base import variable_shapes
+from llie_jax.nn import conv_kernels
 
 # Other tests register toys of their own, which promise less.
 MODELS = [
@@ -23,18 +28,36 @@ MODELS = [
 ]
 
 
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """A model, its card and its variables, and its compiled inference."""
+
+    name: str
+    spec: dict
+    model: base.Model
+    card: base.ModelCard
+    variables: dict
+    apply: object
+
+    @property
+    def state(self):
+        return {k: v for k, v in self.variables.items() if k != "params"}
+
+
 @pytest.fixture(scope="module", params=MODELS)
 def built(request):
-    """Each model at a small size, every parameter randomised."""
-    model = llie_jax.build({"name": request.param, **base.card(request.param).tiny})
-    shapes = variable_shapes(model)
-    leaves, tree = jax.tree.flatten(shapes)
+    card = base.card(request.param)
+    spec = {"name": request.param, **card.tiny}
+    model = llie_jax.build(spec)
     rng = np.random.default_rng(0)
-    values = [
-        jnp.asarray(0.2 * rng.standard_normal(leaf.shape), leaf.dtype)
-        for leaf in leaves
-    ]
-    return request.param, model, jax.tree.unflatten(tree, values)
+    variables = jax.tree.map(
+        lambda leaf: jnp.asarray(0.2 * rng.standard_normal(leaf.shape), leaf.dtype),
+        base.variable_shapes(model),
+    )
+    chex.clear_trace_counter()  # it counts the lambdas of all models as one
+    apply = jax.jit(chex.assert_max_traces(lambda v, x: model.apply(v, x), n=2))
+    yield Built(request.param, spec, model, card, variables, apply)
+    jax.clear_caches()
 
 
 def images(model, batch=2):
@@ -43,73 +66,159 @@ def images(model, batch=2):
     return jnp.asarray(rng.random((batch, height, width, 3)), jnp.float32)
 
 
+def matching(names, patterns):
+    return {n for n in names if any(fnmatch.fnmatchcase(n, p) for p in patterns)}
+
+
 def test_outputs(built):
-    _, model, variables = built
-    image = images(model)
-    outputs = jax.jit(model.apply)(variables, image)
+    image = images(built.model)
+    outputs = built.apply(built.variables, image)
     assert isinstance(outputs, llie_jax.Outputs)
     chex.assert_shape(outputs.image, image.shape)
     chex.assert_type(outputs.image, jnp.float32)
     chex.assert_tree_all_finite(outputs)
 
 
-def test_every_parameter_matters(built):
-    """The gradient reaches each parameter through the image or an extra output."""
-    name, model, variables = built
-    image = images(model, batch=1)
-    state = {k: v for k, v in variables.items() if k != "params"}
-
-    @jax.jit
-    def gradient(params):
-        def loss(params):
-            outputs = model.apply({"params": params, **state}, image)
-            return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(outputs))
-
-        return jax.grad(loss)(params)
-
-    grads = traverse_util.flatten_dict(gradient(variables["params"]), sep="/")
-    card = base.card(name)
-    allowed = (*card.unused_parameters, *card.training_only)
-    still = [key for key, value in grads.items() if not np.any(value)]
-    assert [k for k in still if not any(fnmatch.fnmatch(k, p) for p in allowed)] == []
-
-
 def test_batches_are_independent_and_compile_once_per_shape(built):
-    _, model, variables = built
-    chex.clear_trace_counter()  # it counts the lambdas of all models as one
-    apply = jax.jit(chex.assert_max_traces(lambda v, x: model.apply(v, x), n=2))
-    image = images(model)
-    whole = apply(variables, image).image
-    alone = apply(variables, image[1:]).image
+    image = images(built.model)
+    whole = built.apply(built.variables, image).image
+    alone = built.apply(built.variables, image[1:]).image
     np.testing.assert_allclose(whole[1:], alone, atol=2e-4)
-    apply(variables, image)
-    apply(variables, image[:1])
+    built.apply(built.variables, image)
+    built.apply(built.variables, image[:1])  # a third trace would raise
+
+
+@pytest.fixture(scope="module")
+def training_pass(built):
+    """Outputs, new collections and gradients of one pass, with target and keys."""
+    image = images(built.model, batch=1)
+    streams = ("dropout", "noise", *built.model.shared_streams)
+    rngs = {name: jax.random.key(i) for i, name in enumerate(streams)}
+
+    def loss(params):
+        outputs, updated = built.model.apply(
+            {"params": params, **built.state},
+            image,
+            target=1 - image,
+            train=True,
+            rngs=rngs,
+            mutable=list(built.state),
+        )
+        total = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(outputs))
+        return total, (outputs, updated)
+
+    # The choice of implementation has tests of its own; native ones compile fast.
+    with conv_kernels.use_implementation("lax"):
+        gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
+        (_, aux), grads = gradient(built.variables["params"])
+    return *aux, grads
+
+
+def test_a_training_pass(built, training_pass):
+    outputs, updated, _ = training_pass
+    chex.assert_shape(outputs.image, images(built.model, batch=1).shape)
+    chex.assert_tree_all_finite((outputs, updated))
+    for name, tree in updated.items():
+        chex.assert_trees_all_equal_shapes_and_dtypes(tree, built.variables[name])
+
+
+def test_every_parameter_matters(built, training_pass):
+    """The gradient reaches each parameter through the image or an extra output."""
+    *_, grads = training_pass
+    chex.assert_tree_all_finite(grads)
+    flat = traverse_util.flatten_dict(grads, sep="/")
+    still = {name for name, value in flat.items() if not np.any(value)}
+    assert still <= matching(flat, built.card.unused_parameters)
 
 
 def test_a_wrong_size_is_refused_before_compiling(built):
-    _, model, variables = built
+    model = built.model
     image = jnp.zeros((1, 2 * model.multiple + 1, 2 * model.multiple, 3))
     with pytest.raises(ValueError, match=f"multiples of {model.multiple}"):
-        model.apply(variables, image)
+        model.apply(built.variables, image)
     with pytest.raises(ValueError, match="shape"):
-        model.apply(variables, image[..., :1])
+        model.apply(built.variables, image[..., :1])
 
 
 def test_geometry_and_split(built):
-    _, model, variables = built
+    model = built.model
     assert model.pad_mode in ("constant", "reflect")
-    image = images(model, batch=1)
+    assert set(model.options) == set(model.test_options) or isinstance(
+        model, base.Wrapper
+    )
     if not isinstance(model, base.Backbone):
         return
+    assert type(model).__call__ is base.Backbone.__call__  # decode of encode
+    image = images(model, batch=1)
+    features, _ = jax.eval_shape(
+        lambda v, x: model.apply(v, x, method="encode"), built.variables, image
+    )
+    stride = model.feature_stride
+    size = image.shape[1] // stride, image.shape[2] // stride
+    chex.assert_shape(features, (1, *size, None))
 
-    @jax.jit
-    def split(variables, image):
-        features, context = model.apply(variables, image, method="encode")
-        chex.assert_rank(features, 4)
-        return model.apply(variables, features, context, method="decode")
 
-    whole = jax.jit(model.apply)(variables, image)
-    np.testing.assert_allclose(split(variables, image).image, whole.image, atol=1e-4)
+def test_bfloat16_comes_close(built):
+    low = built.model
+    if isinstance(low, base.Wrapper):
+        low = low.clone(backbone=low.backbone.clone(dtype=jnp.bfloat16))
+    else:
+        low = low.clone(dtype=jnp.bfloat16)
+    image = images(built.model, batch=1)
+    with conv_kernels.use_implementation("lax"):
+        found = jax.jit(low.apply)(built.variables, image).image
+    chex.assert_type(found, jnp.float32)
+    wanted = built.apply(built.variables, image).image
+    # Of random weights: one level of brightness is not to be expected.
+    scale = float(jnp.max(jnp.abs(wanted - image)))
+    assert float(jnp.mean(jnp.abs(found - wanted))) < 0.05 * max(scale, 1)
+
+
+def test_costs(built):
+    found = costs.count(built.spec, (2 * built.model.multiple,) * 2)
+    learned = {k: v for k, v in built.variables.items() if k in built.model.learned}
+    sizes = {
+        name: leaf.size
+        for tree in learned.values()
+        for name, leaf in traverse_util.flatten_dict(tree, sep="/").items()
+    }
+    assert found.params == sum(sizes.values())
+    without = matching(sizes, (*built.card.training_only, *built.card.unused_layers))
+    assert found.params - found.inference_params == sum(map(sizes.get, without))
+    assert 0 < found.macs <= found.macs_fvcore
+
+
+def test_a_release_file_holds_the_model(built, tmp_path):
+    path = tmp_path / "a.safetensors"
+    weights.save(path, built.spec, built.variables, trained_on="noise")
+    model, variables = weights.load(path)
+    assert model == built.model.for_inference()
+    image = images(model, batch=1)
+    apply = built.apply if model == built.model else jax.jit(model.apply)
+    np.testing.assert_array_equal(
+        apply(variables, image).image, built.apply(built.variables, image).image
+    )
+
+
+def test_symbolic_sizes_lower_for_a_tpu(built):
+    """With native convolutions, as for an export."""
+    model = built.model
+    size = export.symbolic_shape(f"{model.multiple}*h, {model.multiple}*w")
+    image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+    run = jax.jit(lambda variables, image: model.apply(variables, image).image)
+    with conv_kernels.use_implementation("lax"):
+        exported = export.export(run, platforms=["tpu"])(built.variables, image)
+    assert exported.platforms == ("tpu",)
+    assert exported.out_avals[0].shape == image.shape
+
+
+@pytest.mark.slow
+def test_numpy_parameters_without_jit(built):
+    image = images(built.model, batch=1)
+    as_numpy = jax.tree.map(np.asarray, built.variables)
+    found = built.model.apply(as_numpy, np.asarray(image)).image
+    wanted = built.apply(built.variables, image).image
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", MODELS)

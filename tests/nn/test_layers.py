@@ -536,3 +536,34 @@ def test_pixel_unshuffle_is_the_reverse():
     np.testing.assert_array_equal(y[0, 0, 0, 4:8], x[0, :2, :2, 1].ravel())
     with pytest.raises(ValueError, match="4 x 6"):
         layers.pixel_unshuffle(x, 4)
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (3, 3, 5, 2), (1, 1, 8, 8)])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_uniform_draws_what_jax_draws_for_the_whole_shape(shape, dtype):
+    rng = jax.random.key(3)
+    found = layers.uniform(0.3)(rng, shape, dtype)
+    expected = jax.random.uniform(rng, shape, dtype, -0.3, 0.3)
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == dtype
+
+
+def test_use_implementation_leaves_plain_convolutions_only():
+    module = layers.DepthwiseConv(dilation=2)
+    down = layers.Conv(4, (2, 2), strides=2, padding=0)
+    x = jax.random.normal(jax.random.key(0), (1, 8, 8, 4))
+    for layer in (module, down):
+        variables = layer.init(jax.random.key(1), x)
+
+        def apply(x):
+            return layer.apply(variables, x)  # noqa: B023
+
+        expected = apply(x)
+        with conv_kernels.use_implementation("lax"):
+            text = str(jax.make_jaxpr(lambda x: apply(x))(x))
+            np.testing.assert_allclose(apply(x), expected, atol=1e-6)
+        assert "conv_general_dilated" in text
+        assert "platform_index" not in text
+        assert "platform_index" in str(jax.make_jaxpr(lambda x: apply(x))(x))
+    with pytest.raises(ValueError, match="'shift' is unknown"):
+        conv_kernels.use_implementation("shift").__enter__()

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -272,55 +270,6 @@ def test_a_folder_that_cannot_be_made(pairs, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match="Cannot write to"):
         loop.train(toys.config(pairs), tmp_path / "file" / "run", progress=False)
-
-
-EXPERIMENT = """
-from tests.training import toys
-
-def get_config():
-    return toys.config({root!r})
-"""
-
-
-def command(pairs, tmp_path, *more):
-    path = tmp_path / "experiment.py"
-    path.write_text(EXPERIMENT.format(root=str(pairs)))
-    return subprocess.run(
-        [sys.executable, "train.py", "--config", path, *more],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_the_command_trains_and_says_so(pairs, tmp_path):
-    workdir = tmp_path / "run"
-    done = command(
-        pairs, tmp_path, f"--workdir={workdir}", "--config.stages.s0.steps=2"
-    )
-    assert done.returncode == 0, done.stderr
-    assert "step 2/2" in done.stderr
-    assert (
-        json.loads((workdir / "config.json").read_text())["stages"]["s0"]["steps"] == 2
-    )
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--workdir=x", "--config.optimiser.b1=0.5"], "optimi"),
-        (["--workdir=x", "--config.parallel=pmapp"], "Did you mean 'pmap'"),
-        (["--workdir=x", "--config.optimizer.learning_rate=-1"], "give 0 or more"),
-    ],
-)
-def test_the_command_names_mistakes(pairs, tmp_path, flags, message):
-    done = command(pairs, tmp_path, *flags)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_tuples_can_be_changed_on_the_command_line(tmp_path):

@@ -1,8 +1,6 @@
-"""`eval.py` from its command line to its files, with a model of two channels."""
+"""`llie-jax eval` from its command line to its files, with a model of two channels."""
 
-import importlib.util
 import json
-import os
 import subprocess
 import sys
 
@@ -12,6 +10,7 @@ import pytest
 
 import llie_jax
 from llie_jax import weights
+from llie_jax.cli import main as cli
 from llie_jax.image import io
 from llie_jax.models.base import variable_shapes
 from tests.conftest import ROOT
@@ -25,14 +24,6 @@ SPEC = {
     "decoder_blocks": [1],
     "dilations": [1],
 }
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("eval_script", ROOT / "eval.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +49,11 @@ def pairs(tmp_path):
     return tmp_path / "pairs"
 
 
-@pytest.fixture
-def main(script):
-    from llie_jax.cli.main import guarded
-
-    def call(*arguments):
-        args = script.parser().parse_args([str(argument) for argument in arguments])
-        return guarded(script.run, args)
-
-    return call
+def main(*arguments):
+    return cli.main(["eval", *map(str, arguments)])
 
 
-def test_scores_files_and_table(main, weights_file, pairs, tmp_path, capsys):
+def test_scores_files_and_table(weights_file, pairs, tmp_path, capsys):
     out = tmp_path / "new folder" / "out"
     extra = tmp_path / "extra.json"
     status = main(
@@ -96,7 +80,7 @@ def test_scores_files_and_table(main, weights_file, pairs, tmp_path, capsys):
     assert again.images == found["images"]
 
 
-def test_another_protocol_without_files(main, weights_file, pairs, capsys):
+def test_another_protocol_without_files(weights_file, pairs, capsys):
     arguments = ("--weights", weights_file, "--data", pairs)
     assert main(*arguments, "--protocol", "darkir") == 0
     assert "PSNR is rgb_float(clip=False)" in capsys.readouterr().out
@@ -120,7 +104,7 @@ def test_the_weights_are_those_described(pairs, monkeypatch, step, asked):
     assert steps == [asked]
 
 
-def test_mistakes(main, weights_file, pairs, tmp_path, capsys):
+def test_mistakes(weights_file, pairs, tmp_path, capsys):
     def message(*arguments):
         assert main(*arguments) == 2
         error = capsys.readouterr().err
@@ -143,27 +127,16 @@ def test_mistakes(main, weights_file, pairs, tmp_path, capsys):
     assert "targets without an input: " in message(*good)
 
 
-def test_help_and_missing_arguments_need_no_jax():
-    environment = {**os.environ, "JAX_PLATFORMS": "none such"}
-    for arguments, status in ((["--help"], 0), ([], 2)):
-        done = subprocess.run(
-            [sys.executable, "eval.py", *arguments],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == status
-        assert "--weights" in done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-    assert (
-        "examples:"
-        in subprocess.run(
-            [sys.executable, "eval.py", "--help"],
+def test_the_script_is_the_command():
+    helps = [
+        subprocess.run(
+            [sys.executable, *command, "--help"],
             cwd=ROOT,
             capture_output=True,
             text=True,
             check=True,
         ).stdout
-    )
+        for command in (["eval.py"], ["-m", "llie_jax.cli.main", "eval"])
+    ]
+    assert helps[0] == helps[1]
+    assert "examples:" in helps[0]

@@ -1,0 +1,100 @@
+"""`llie-jax eval`: scores a model on a data set."""
+
+import argparse
+import sys
+
+from llie_jax.cli.arguments import positive
+
+HELP = "Score a model on a paired data set."
+EXAMPLES = """
+  llie-jax eval --weights runs/demo --data lowlight_demo --out runs/demo/eval
+  llie-jax eval --weights runs/lol --data lol_v1 --root /disk/LOLdataset --report-all
+  llie-jax eval --weights runs/cidnet --data lol_v1 --option saturation=1.3
+  llie-jax eval --weights darkir.safetensors --data my_pairs --save-images --out scores
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this subcommand."""
+    add = parser.add_argument
+    add(
+        "--weights",
+        required=True,
+        metavar="W",
+        help="a run's workdir, a checkpoint folder, a .safetensors file, or a name "
+        "that `llie-jax models` lists",
+    )
+    add(
+        "--data",
+        required=True,
+        metavar="NAME_OR_FOLDER",
+        help="a data set (see `llie-jax data list`), or a folder with low/ and high/",
+    )
+    add("--root", metavar="DIR", help="where a named data set lies")
+    add("--split", metavar="S", default="test", help="which of its splits")
+    add(
+        "--protocol",
+        metavar="P",
+        default="default",
+        help="padding or resizing, rounding and metrics: default, retinexformer, "
+        "cidnet, darkir, snr, snr_syn, snr_video",
+    )
+    add(
+        "--out",
+        metavar="DIR",
+        help="writes scores.json, scores.csv and report.html there",
+    )
+    add("--save-images", action="store_true", help="also write outputs to DIR/images")
+    add("--json", metavar="FILE", help="writes the scores there")
+    add(
+        "--report-all",
+        action="store_true",
+        help="also show the same outputs under every protocol and metric",
+    )
+    add(
+        "--batch-size",
+        type=positive,
+        metavar="N",
+        help="images of one size at a time; default: one for each device",
+    )
+    add(
+        "--tile",
+        type=positive,
+        metavar="N",
+        help="enhance images of more than N x N pixels in tiles (needs less memory, "
+        "may change the scores)",
+    )
+    add(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a test option of the model, written into the scores; CIDNet has "
+        "saturation, alpha (brightness of the output) and gamma (of the input)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Scores and prints the table."""
+    from llie_jax import evaluation
+    from llie_jax.cli import output
+    from llie_jax.evaluation import scores as results
+    from llie_jax.models import base
+
+    scores = evaluation.run(
+        args.weights,
+        args.data,
+        root=args.root,
+        split=args.split,
+        protocol=args.protocol,
+        out=args.out,
+        save_images=args.save_images,
+        json=args.json,
+        all_protocols=args.report_all,
+        batch_size=args.batch_size,
+        tile=args.tile,
+        test_options=base.parse_options(args.option),
+    )
+    results.show(scores, output.console())
+    if args.out:
+        print(f"wrote {args.out}/report.html", file=sys.stderr)

@@ -1,0 +1,72 @@
+"""`llie-jax train`: trains a model, or resumes its run."""
+
+import argparse
+import sys
+
+from llie_jax.cli.arguments import positive
+
+HELP = "Train a model; rerunning with the same --workdir resumes the run."
+EXAMPLES = """
+  llie-jax train --config llie_jax/configs/darkir_demo.py --workdir runs/demo
+  llie-jax train --config llie_jax/configs/darkir_lol_v1.py --workdir runs/lol \\
+      --config.data.train.root=data/lol_v1 --config.optimizer.learning_rate=2e-4
+
+Every value of a config can be changed with --config.KEY=VALUE; llie_jax/configs/base.py
+explains the keys. The folder of a run gets config.json, checkpoints/, log.jsonl,
+TensorBoard events/, samples/ and report.html. Ctrl-C saves and leaves. Exit status: 0
+trained to the end or to --stop-at, 1 the training failed, 128 + N stopped by signal N.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds all flags but `--config.KEY`."""
+    parser.set_defaults(overrides=[])  # takes --config.KEY=VALUE, see `cli.main`
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE",
+        help="the experiment: a config file, or the name of a recipe in "
+        "llie_jax/configs",
+    )
+    parser.add_argument(
+        "--workdir", required=True, metavar="DIR", help="the folder of the run"
+    )
+    parser.add_argument(
+        "--stop-at", type=positive, metavar="N", help="save and stop after step N"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains; returns the exit status.
+
+    Raises:
+        ValueError, OSError: if an argument is wrong, or files are missing.
+    """
+    from llie_jax import parallel
+    from llie_jax.cli.experiment import load_config
+
+    config = load_config(args.config, args.overrides)
+    parallel.start()  # before anything touches the devices
+
+    import jax
+
+    from llie_jax.training.loop import NonFiniteError, train
+
+    try:
+        result = train(config, args.workdir, stop_at=args.stop_at)
+    except NonFiniteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print(
+            "error: the devices have too little memory for this step. Use a smaller "
+            "batch_size or patch_size in config.stages, or "
+            "--config.model.dtype=bfloat16; `llie-jax plan` says what fits.",
+            file=sys.stderr,
+        )
+        return 1
+    if result.signal is not None and not result.finished:
+        return 128 + result.signal
+    return 0
