@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import llie_jax
-from llie_jax import metrics, weights
+from llie_jax import metrics, parallel, weights
 from llie_jax.data import sources
 from llie_jax.evaluation import scores as results
 from llie_jax.inference import padding
@@ -225,7 +225,7 @@ def report(
         "model": described["spec"],
         "weights_sha256": described["weights_sha256"],
         "data": {"name": source.name, "split": source.split, "images": subject.count},
-        "device": jax.devices()[0].device_kind,
+        "device": parallel.make_mesh().devices.flat[0].device_kind,
         "versions": {"llie_jax": llie_jax.__version__, "jax": jax.__version__},
         **findings.numbers,
     }

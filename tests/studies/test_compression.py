@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import llie_jax
-from llie_jax.studies import compression, layers
+from llie_jax.models.base import variable_shapes
+from llie_jax.studies import compression
 from tests.evaluation.toys import Gain, MemorySource
 
 RNG = np.random.default_rng(0)
@@ -89,7 +90,10 @@ def test_quantised_weights(bits):
 def test_quantised_activations():
     model = llie_jax.build({"name": "retinexformer", "width": 4, "num_blocks": (1,)})
     image = jnp.asarray(RNG.random((1, 16, 16, 3)), jnp.float32)
-    variables = {"params": layers.initial(model, jax.random.key(0))}
+    variables = jax.tree.map(
+        lambda x: jnp.asarray(RNG.normal(scale=0.2, size=x.shape), x.dtype),
+        variable_shapes(model),
+    )
     ranges = compression.activation_ranges(model, variables, jax.random.key(1), side=16)
     assert ranges["stage_0/denoiser/embedding"] > 0
     exact = jax.jit(model.apply)(variables, image).image
