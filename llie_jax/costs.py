@@ -19,6 +19,7 @@ from jax.extend import core
 from llie_jax import jaxprs, registry
 from llie_jax.models.base import Model, variable_shapes
 from llie_jax.nn import conv_kernels
+from llie_jax.nn.layers import FvcoreCounted
 
 _RESIZES = ("resize_aligned", "resize_bilinear")
 """Names of jitted functions whose products only interpolate."""
@@ -106,9 +107,8 @@ def _count(model: Model, size: tuple[int, int]) -> Costs:
 class _FvcoreRules:
     """Counts as fvcore does, by rules of the Modules that it counts in its own way.
 
-    Such a Module has a method `fvcore_macs`, which takes the arguments of `__call__`
-    and returns fvcore's count for the whole module. Each call of one is traced in a
-    scope of its own, by which its equations are found again.
+    Such a Module is `FvcoreCounted`. Each call of one is traced in a scope of its own,
+    by which its equations are found again.
     """
 
     _SCOPE = re.compile(r"fvcore_rule_(\d+)_")
@@ -119,11 +119,12 @@ class _FvcoreRules:
 
     def __call__(self, call, args, kwargs, context):
         """Interceptor of `flax.linen.intercept_methods`."""
-        rule = getattr(context.module, "fvcore_macs", None)
-        if self._inside or rule is None or context.method_name != "__call__":
+        module = context.module
+        covered = isinstance(module, FvcoreCounted) and not self._inside
+        if not covered or context.method_name != "__call__":
             return call(*args, **kwargs)
         scope = f"fvcore_rule_{len(self._counts)}_"
-        self._counts.append(rule(*args, **kwargs))
+        self._counts.append(module.fvcore_macs(*args, **kwargs))
         self._inside = True  # the rule covers the modules inside
         try:
             with jax.named_scope(scope):

@@ -1,11 +1,40 @@
-"""Files and folders: written completely or not at all, and tried before long work."""
+"""Files and folders: written completely or not at all, and tried before long work.
+
+JSON has no NaN and no infinity: in every file of ours they are the strings "nan", "inf"
+and "-inf", which `plain` writes and `number` reads.
+"""
 
 import contextlib
+import errno
+import json
+import math
 import os
 import pathlib
+import re
+import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def path(name: str | os.PathLike) -> pathlib.Path:
+    """Returns a path of this machine, or one in a bucket (`gs://...`).
+
+    Every function of this file takes its paths through it: `pathlib` would make a local
+    folder named `gs:`.
+    """
+    if "://" not in os.fspath(name):
+        return pathlib.Path(name)
+    from etils import epath  # takes 0.2 s, which local paths need not wait for
+
+    return epath.Path(name)
+
+
+def absolute(name: str | os.PathLike) -> pathlib.Path:
+    """Returns a path that means the same from every working directory."""
+    found = path(name)
+    return found.absolute() if isinstance(found, pathlib.Path) else found
 
 
 def writable_folder(
@@ -27,13 +56,12 @@ def writable_folder(
     Raises:
         OSError: if nothing can be written there.
     """
-    folder = pathlib.Path(folder)
+    folder = path(folder)
     try:
         if create:
             folder.mkdir(parents=True, exist_ok=True)
-        there = next(path for path in (folder, *folder.parents) if path.exists())
-        with tempfile.TemporaryFile(dir=there):
-            pass
+        there = next(each for each in (folder, *folder.parents) if each.exists())
+        _try_to_write(there)
     except OSError as error:
         raise OSError(
             f"Cannot write to {folder} ({error.strerror}); {hint}."
@@ -41,20 +69,148 @@ def writable_folder(
     return folder
 
 
-@contextlib.contextmanager
-def atomic(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Gives a temporary name beside `path`, and renames it to `path` on success.
+def _try_to_write(folder: pathlib.Path) -> None:
+    if isinstance(folder, pathlib.Path):
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    trial = _temporary(folder / "trial")
+    trial.touch()
+    trial.unlink()
 
-    So `path` is complete or as it was before, whatever interrupts the writing.
+
+@contextlib.contextmanager
+def atomic(target: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Gives a temporary name beside a file, and renames it to the file on success.
+
+    So the file is complete or as it was before, whatever interrupts the writing.
     """
-    path = pathlib.Path(path)
-    # Not tempfile: its files are private, a result has the rights of any new file.
-    temporary = path.with_name(
-        f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp"
-    )
+    target = path(target)
+    temporary = _temporary(target)
     try:
         temporary.touch()
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _temporary(target: pathlib.Path) -> pathlib.Path:
+    # Not tempfile: its files are private, a result has the rights of any new file.
+    return target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+
+
+def append(target: str | os.PathLike, text: str) -> None:
+    """Appends to a text file; an object in a bucket is written anew."""
+    target = path(target)
+    if isinstance(target, pathlib.Path):
+        with target.open("a", encoding="utf-8") as file:
+            file.write(text)
+    else:
+        old = target.read_text() if target.exists() else ""
+        with atomic(target) as temporary:
+            temporary.write_text(old + text)
+
+
+@contextlib.contextmanager
+def lock(target: str | os.PathLike, *, hint: str) -> Iterator[str | None]:
+    """Holds the lock of a folder, so that only one process at a time writes there.
+
+    It is a lock of the operating system on a file, which ends with the process however
+    it ends; the file itself stays, and names the last holder.
+
+    Args:
+        target: the file, made if it is missing.
+        hint: what an error tells the user to do.
+
+    Yields:
+        None, or why there is no lock: not every machine and file system has them.
+
+    Raises:
+        OSError: if another process holds it; folder, machine and process are named.
+    """
+    target = path(target)
+    if not isinstance(target, pathlib.Path):
+        yield f"{target.parent} has no file locks (a bucket)"
+        return
+    try:
+        import fcntl
+    except ImportError:
+        yield "this operating system has no file locks"
+        return
+    with contextlib.ExitStack() as stack:
+        missing = None
+        try:
+            # Not truncated before it is held: the holder's name is in it.
+            file = stack.enter_context(target.open("a+", errors="replace"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise OSError(
+                f"{target.parent} is in use by {_holder(file.read())}; wait for it, or "
+                f"{hint}."
+            ) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            missing = f"{target.parent} has no file locks ({error.strerror})"
+        else:
+            file.truncate(0)
+            json.dump({"pid": os.getpid(), "machine": socket.gethostname()}, file)
+            file.flush()
+        yield missing
+
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+def _holder(text: str) -> str:
+    """Returns who holds a lock, from what its file says."""
+    try:
+        found = json.loads(text)
+        return f"process {found['pid']} on {found['machine']}"
+    except (ValueError, TypeError, KeyError):
+        return "another process"  # which has not written its name yet
+
+
+def inside(folder: str | os.PathLike, name: str, *, suffix: str = "") -> pathlib.Path:
+    """Returns the path of a file in a folder, for a name that comes from data.
+
+    Args:
+        folder: the folder that the file must stay in.
+        name: the name, such as "photo" or "scene/photo"; as it comes, so not trusted.
+        suffix: the file's ending, appended to the name.
+
+    Raises:
+        ValueError: if the name is empty, absolute or leaves the folder.
+    """
+    parts = re.split(r"[/\\]", name)  # either separator, whatever machine reads it
+    if (
+        not {"", ".", ".."}.isdisjoint(parts)
+        or "\0" in name
+        or (len(parts) > 1 and re.fullmatch("[A-Za-z]:", parts[0]))
+    ):
+        raise ValueError(
+            f"The name {name!r} does not stay inside {folder}: a file is named by a "
+            "relative path without '.', '..' or empty parts. Rename the pair or image."
+        )
+    return path(folder).joinpath(*parts[:-1], parts[-1] + suffix)
+
+
+def plain(value: Any) -> Any:
+    """Returns a value as JSON can hold it: "inf", "-inf" and "nan" are strings.
+
+    Args:
+        value: numbers, strings, None, and lists and mappings of these.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(float(value))
+    return value
+
+
+def number(value: Any) -> Any:
+    """Returns what `plain` made of a number as that number, and all else as it is."""
+    return float(value) if value in ("nan", "inf", "-inf") else value

@@ -19,22 +19,109 @@ AXIS = "data"
 
 
 def start() -> None:
-    """Joins the other processes where there are any; call before any other JAX call.
+    """Joins the other processes of a run, where there are any.
 
-    A TPU pod is recognised by itself. Elsewhere set JAX_COORDINATOR_ADDRESS,
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID in each process.
+    Call it before any other JAX call. JAX detects SLURM, Open MPI, Kubernetes jobs and
+    Cloud TPU slices (on GCE through the metadata server). Elsewhere set
+    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID in each process.
+    JAX_NUM_PROCESSES=1 without an address uses this process alone, whatever the cluster
+    says. A task of SLURM or Open MPI gets one GPU unless JAX_LOCAL_DEVICE_IDS lists
+    more.
+
+    Raises:
+        ValueError: if the processes cannot be joined, or if the environment says that
+            there are several and JAX finds only this one: each would train by itself
+            and write into the same folder.
     """
-    environment = os.environ
-    if "JAX_COORDINATOR_ADDRESS" in environment:
-        if "cpu" in environment.get("JAX_PLATFORMS", ""):
-            jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        jax.distributed.initialize(
-            coordinator_address=environment["JAX_COORDINATOR_ADDRESS"],
-            num_processes=int(environment["JAX_NUM_PROCESSES"]),
-            process_id=int(environment["JAX_PROCESS_ID"]),
+    if jax.distributed.is_initialized():
+        return
+    wanted = _number("JAX_NUM_PROCESSES")
+    if os.environ.get("JAX_COORDINATOR_ADDRESS"):
+        _join(num_processes=wanted, process_id=_number("JAX_PROCESS_ID"))
+        return
+    announced = {"JAX_NUM_PROCESSES": wanted} if wanted else _announced()
+    if announced and max(announced.values()) == 1:
+        return  # JAX would leave a lone SLURM task a single GPU
+    _join()
+    variable = max(announced, key=announced.get, default=None)
+    if variable and jax.process_count() == 1:
+        raise ValueError(
+            f"{variable}={os.environ[variable]} says that this run has "
+            f"{announced[variable]} processes or more, but JAX finds only this one. "
+            f"{_ALTERNATIVES.get(variable, _EXPLICIT)}; or set JAX_NUM_PROCESSES=1 to "
+            "use this process alone."
         )
-    elif "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
-        jax.distributed.initialize()
+
+
+_EXPLICIT = (
+    "Set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID in each process"
+)
+_ALTERNATIVES = {
+    "SLURM_NTASKS": "Start the command with srun",
+    "JOB_COMPLETION_INDEX": "Install jax[k8s], or set JAX_COORDINATOR_ADDRESS, "
+    "JAX_NUM_PROCESSES and JAX_PROCESS_ID in each process",
+}
+
+
+def _announced() -> dict[str, int]:
+    """Returns variable -> number of processes, as launchers announce it."""
+    found = {
+        "OMPI_COMM_WORLD_SIZE": _number("OMPI_COMM_WORLD_SIZE"),
+        "PMI_SIZE": _number("PMI_SIZE"),
+        "SLURM_STEP_NUM_TASKS": _number("SLURM_STEP_NUM_TASKS"),
+    }
+    # An allocation has its number of tasks from the start, also in a shell that is no
+    # task; in an interactive step only the step's own number is right.
+    launched = {"SLURM_PROCID", "SLURM_STEP_ID"} & os.environ.keys()
+    if launched and found["SLURM_STEP_NUM_TASKS"] is None:
+        found["SLURM_NTASKS"] = _number("SLURM_NTASKS")
+    slices = _number("MEGASCALE_NUM_SLICES") or 1
+    for variable in ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES"):
+        if hosts := os.environ.get(variable):
+            found[variable] = len(hosts.split(",")) * slices
+    if slices > 1:
+        found["MEGASCALE_NUM_SLICES"] = slices
+    # The first pod of a job cannot tell how many there are.
+    if index := _number("JOB_COMPLETION_INDEX"):
+        found["JOB_COMPLETION_INDEX"] = index + 1
+    return {variable: count for variable, count in found.items() if count}
+
+
+def _number(variable: str) -> int | None:
+    """Returns an environment variable as a number, None if it is absent.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    text = os.environ.get(variable)
+    if not text:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{variable} is {text!r}; expected is a number.") from None
+
+
+def _join(**known: int | None) -> None:
+    """Joins the other processes if JAX finds any; what is not known it detects."""
+    if "cpu" in os.environ.get("JAX_PLATFORMS", ""):
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # A pod that is no part of an indexed job stands alone, and JAX would try its API.
+    alone = "JOB_COMPLETION_INDEX" not in os.environ
+    hidden = os.environ.pop("KUBERNETES_SERVICE_HOST", None) if alone else None
+    try:
+        jax.distributed.initialize(**known)
+    except Exception as error:
+        if "coordinator_address should be defined" in str(error):
+            return  # how JAX says that it finds no cluster
+        raise ValueError(
+            "The processes of this run cannot find each other "
+            f"({type(error).__name__}: {error}). {_EXPLICIT}, or only "
+            "JAX_NUM_PROCESSES=1 to use this process alone."
+        ) from error
+    finally:
+        if hidden is not None:
+            os.environ["KUBERNETES_SERVICE_HOST"] = hidden
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:

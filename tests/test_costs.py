@@ -12,6 +12,7 @@ from llie_jax import costs
 from llie_jax.models import base
 from llie_jax.models.base import variable_shapes
 from llie_jax.nn import conv_kernels
+from llie_jax.nn.layers import FvcoreCounted
 
 SMALL = {
     "name": "darkir",
@@ -59,7 +60,7 @@ def test_parameters_for_training_only_are_those_that_the_model_names():
     assert found.params - found.inference_params == training
 
 
-class Counted(nn.Module):
+class Counted(nn.Module, FvcoreCounted):
     """A product that fvcore does not see, and a norm that it does."""
 
     @nn.compact
@@ -70,7 +71,7 @@ class Counted(nn.Module):
         return 5 * x.size
 
 
-class Toy(nn.Module):
+class Toy(base.Model):
     """One head for the image, one for the training loss."""
 
     multiple = 2

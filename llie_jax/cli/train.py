@@ -7,9 +7,10 @@ from llie_jax.cli.arguments import positive
 
 HELP = "Train a model; rerunning with the same --workdir resumes the run."
 EXAMPLES = """
-  llie-jax train --config llie_jax/configs/darkir_demo.py --workdir runs/demo
-  llie-jax train --config llie_jax/configs/darkir_lol_v1.py --workdir runs/lol \\
-      --config.data.train.root=data/lol_v1 --config.optimizer.learning_rate=2e-4
+  llie-jax train --config darkir_demo --workdir runs/demo
+  llie-jax train --config cidnet:data=lol_v2_syn,reallocate=adr --workdir runs/adr \\
+      --config.data.train.root=data/lol_v2 --config.optimizer.learning_rate=2e-4
+  llie-jax train --config my_recipe.py --workdir runs/mine
 
 Every value of a config can be changed with --config.KEY=VALUE; llie_jax/configs/base.py
 explains the keys. The folder of a run gets config.json, checkpoints/, log.jsonl,

@@ -437,19 +437,17 @@ def from_json(text: str) -> FrozenConfigDict:
     Keys that the text lacks have their defaults: it may be older than a key.
 
     Raises:
-        ValueError: if the text is no JSON, or of a version with other keys.
+        AttributeError, KeyError, TypeError, ValueError: if the text is no JSON, or of a
+            version with other keys.
     """
     values = json.loads(text)
-    try:
-        config = get_config()
-        with config.unlocked():
-            # What users or parts choose the keys of is replaced, not merged.
-            config.model, config.stages, config.loss.terms = {}, {}, {}
-            config.optimizer, config.schedule = {}, {}
-            config.update(_table(values))
-        return check(config)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"it is from an older version of llie_jax: {error}") from error
+    config = get_config()
+    with config.unlocked():
+        # What users or parts choose the keys of is replaced, not merged.
+        config.model, config.stages, config.loss.terms = {}, {}, {}
+        config.optimizer, config.schedule = {}, {}
+        config.update(_table(values))
+    return check(config)
 
 
 def to_json(config: ConfigDict) -> str:

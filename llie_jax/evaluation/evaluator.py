@@ -5,7 +5,6 @@ import concurrent.futures
 import contextlib
 import functools
 import os
-import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +19,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from llie_jax import data, metrics, registry, types
+from llie_jax import data, files, metrics, registry, types
 from llie_jax.evaluation import scores as results
 from llie_jax.evaluation.scores import Picture, Scores
 from llie_jax.image import io
@@ -75,8 +74,8 @@ def evaluate(
     Raises:
         ValueError: if the source is empty or lacks the references that the protocol
             needs, the protocol is unknown or resizes to what the model does not take,
-            or an image cannot be scored (too small, not finite, too large for the
-            device's memory).
+            a name leads out of `save_images`, or an image cannot be scored (too small,
+            not finite, too large for the device's memory).
         FileNotFoundError, ImportError: if a metric's constants cannot be loaded.
     """
     protocol = protocols.get(protocol)
@@ -90,6 +89,9 @@ def evaluate(
         raise ValueError(
             f"Protocol {protocol.name!r} resizes whole images; leave out tile={tile}."
         )
+    saved = save_images and [
+        files.inside(save_images, name, suffix=".png") for name in source.names
+    ]
     device_count = jax.local_device_count()
     batch_size = -(-(batch_size or 1) // device_count) * device_count
     multiple, pad_mode = protocol.padding(model.multiple, model.pad_mode)
@@ -155,8 +157,8 @@ def evaluate(
     def show(index: int, record: types.Record, output: np.ndarray) -> dict[str, Any]:
         """Writes an output where it is wanted, and makes its picture."""
         found = {"name": record["name"]}
-        if save_images is not None:
-            path = pathlib.Path(save_images) / f"{record['name']}.png"
+        if saved:
+            path = saved[index]
             path.parent.mkdir(parents=True, exist_ok=True)
             io.write_image(path, protocol.to_levels(output))
         if index in shown:

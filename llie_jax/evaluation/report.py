@@ -5,10 +5,7 @@ SVG, and the little script it holds only moves sliders and sorts the table.
 """
 
 import html
-import json
-import math
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,9 +14,12 @@ from llie_jax.evaluation import scores as results
 from llie_jax.evaluation.scores import Picture, Scores
 from llie_jax.metrics import protocol as protocols
 from llie_jax.report import charts, page
+from llie_jax.weights.run import read_log
 
 PICTURE_BYTES = 8_000_000
 """The embedded pictures take at most this much; further ones are left out."""
+
+_LARGEST = 1e100  # of a curve's values: sums of larger ones overflow
 
 
 def write(
@@ -48,21 +48,6 @@ def write(
         _settings(scores, settings),
     ]
     page.write_page(path, title, body)
-
-
-def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """Returns the lines of a `log.jsonl`; none if it is missing.
-
-    A line that was cut off, as by a kill, is left out.
-    """
-    path = pathlib.Path(path)
-    lines = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return lines
 
 
 def _numbers(scores: Scores) -> str:
@@ -199,8 +184,8 @@ def _curves(log: Sequence[Mapping[str, Any]]) -> str:
     """Returns the curves of a run: loss, and PSNR in training and validation."""
 
     def series(key):
-        points = [(line["step"], line[key]) for line in log if key in line]
-        return charts.thinned([p for p in points if all(map(math.isfinite, p))])
+        points = [(line["step"], line.get(key)) for line in log]
+        return charts.thinned([(x, y) for x, y in points if _drawable(y)])
 
     found = [
         charts.curves("loss", {"training": series("loss")}),
@@ -211,3 +196,8 @@ def _curves(log: Sequence[Mapping[str, Any]]) -> str:
     ]
     figures = "".join(f'<figure class="chart">{c}</figure>' for c in found if c)
     return f'<h2>Training</h2>\n<div class="grid">{figures}</div>' if figures else ""
+
+
+def _drawable(value: Any) -> bool:
+    """Returns whether a value of a log is a number that fits on a chart."""
+    return isinstance(value, int | float) and abs(value) < _LARGEST

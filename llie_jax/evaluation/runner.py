@@ -1,7 +1,6 @@
 """What `eval.py` and `llie-jax score` do, from their arguments to their files."""
 
 import concurrent.futures
-import json as json_text
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -70,10 +69,9 @@ def run(
     step = described["step"]
     model, variables = weight_files.load(weights, step="best" if step is None else step)
     model = model.with_options(test_options or {})
-    workdir = _workdir(described)
-    if workdir:
-        config = workdir / "config.json"
-        described["config_sha256"] = weight_files.file_sha256(config)
+    run_folder = _run_folder(described)
+    if run_folder:
+        described["config_sha256"] = weight_files.file_sha256(run_folder.config)
     scores = evaluate(
         model,
         variables,
@@ -96,8 +94,8 @@ def run(
             out / "report.html",
             title=f"{scores.facts['model']['name']} on {source.name} {source.split}",
             scores=scores,
-            log=workdir and workdir / "log.jsonl",
-            settings=workdir and json_text.loads(config.read_text()),
+            log=run_folder and run_folder.log,
+            settings=run_folder and run_folder.read_config(),
         )
     return scores
 
@@ -186,16 +184,16 @@ def compare_folders(
     return scores
 
 
-def _workdir(described: dict[str, Any]) -> pathlib.Path | None:
-    """Returns the folder of the run that the weights are from, None if of a file."""
+def _run_folder(described: dict[str, Any]) -> weight_files.RunFolder | None:
+    """Returns the run that the weights are from, None if they are of a file."""
     if described["source"] != "run":
         return None
-    return pathlib.Path(described["path"]).parent.parent
+    return weight_files.RunFolder(files.path(described["path"]).parent.parent)
 
 
 def _writable_file(path: str | os.PathLike) -> pathlib.Path:
     """Returns the path of a file to write, its folder made and tried."""
-    path = pathlib.Path(path)
+    path = files.path(path)
     return files.writable_folder(path.parent) / path.name
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from llie_jax import files, metrics, registry
+from llie_jax.files import plain as plain
 from llie_jax.metrics.protocol import Protocol
 
 _ROWS_ON_SCREEN = 40
@@ -99,21 +101,6 @@ class Scores:
         return plain(content)
 
 
-def plain(value: Any) -> Any:
-    """Returns a value as JSON can hold it: "inf", "-inf" and "nan" are strings.
-
-    Args:
-        value: numbers, strings, None, and lists and mappings of these.
-    """
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(float(value))
-    return value
-
-
 def mean_columns(rows) -> dict[str, float]:
     """Returns the mean of each column; infinite where one value is."""
     rows = list(rows)
@@ -158,14 +145,14 @@ def write_csv(path: str | os.PathLike, scores: Scores) -> None:
     """Writes one line for each image, with the scores of its input beside them."""
     columns = list(scores.protocol.metrics)
     beside = [f"input_{column}" for column in columns] if scores.inputs else []
-    with files.atomic(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["name", *columns, *beside])
-        for name, row in scores.images.items():
-            floor = scores.inputs.get(name, {})
-            writer.writerow(
-                [name, *(row[c] for c in columns), *(floor[c] for c in floor)]
-            )
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["name", *columns, *beside])
+    for name, row in scores.images.items():
+        floor = scores.inputs.get(name, {})
+        writer.writerow([name, *(row[c] for c in columns), *(floor[c] for c in floor)])
+    with files.atomic(path) as temporary:
+        temporary.write_bytes(text.getvalue().encode())
 
 
 def show(scores: Scores, console: Console) -> None:

@@ -122,7 +122,7 @@ def read_rgb(path: str | os.PathLike, *, upright: bool = False) -> np.ndarray:
         OSError: if the file is missing or cannot be opened.
         ValueError: if it is not an image, or damaged; the message names it.
     """
-    data = pathlib.Path(path).read_bytes()
+    data = files.path(path).read_bytes()
     return decode_rgb(data, name=str(path), upright=upright)
 
 
@@ -141,7 +141,7 @@ def write_image(
         ValueError: if its shape is not [H, W, 3], or the suffix is unknown.
         OSError: if the file cannot be written.
     """
-    path = pathlib.Path(path)
+    path = files.path(path)
     image = np.asarray(image)
     if image.dtype != np.uint8:
         raise TypeError(f"An image to write is uint8, 0 to 255; got {image.dtype}.")
@@ -157,5 +157,5 @@ def write_image(
         "JPEG": {"quality": quality, "subsampling": 0},
         "WEBP": {"quality": quality},
     }.get(_FORMATS[suffix], {})
-    with files.atomic(path) as temporary:
-        Image.fromarray(image).save(temporary, format=_FORMATS[suffix], **options)
+    with files.atomic(path) as temporary, temporary.open("wb") as file:
+        Image.fromarray(image).save(file, format=_FORMATS[suffix], **options)

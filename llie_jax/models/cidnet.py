@@ -17,7 +17,7 @@ from llie_jax.messages import listed
 from llie_jax.models.base import Backbone, ModelCard, TorchKeys
 from llie_jax.nn import layers
 from llie_jax.nn.attention import channel_attention
-from llie_jax.nn.layers import Identity, Layer
+from llie_jax.nn.layers import FvcoreCounted, Identity, Layer
 from llie_jax.registry import register
 from llie_jax.types import ModuleFactory, Outputs, Pretrained
 
@@ -126,7 +126,7 @@ class LightenCrossAttention(Layer):
         return x + update if self.residual else update
 
 
-class Resize(nn.Module):
+class Resize(nn.Module, FvcoreCounted):
     """Bilinear resize by a factor, corner pixels onto corner pixels."""
 
     factor: float

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from llie_jax.nn import dynamic_conv as dynamic_conv  # registers its layers
-from llie_jax.nn.layers import Layer
+from llie_jax.nn.layers import FvcoreCounted, Layer
 from llie_jax.nn.pog import OrthogonalConv
 from llie_jax.registry import Card, register
 from llie_jax.types import ModuleFactory
 
 
 @register("adr", Card("reallocation"))
-class AttentionDynamicReallocation(Layer):
+class AttentionDynamicReallocation(Layer, FvcoreCounted):
     """Adds to features what a bottleneck of two generated convolutions makes of them.
 
     For the slot `reallocate` of attentions. The second convolution begins with zeros,

@@ -4,6 +4,7 @@ Layers keep PyTorch's conventions (explicit zero padding, uniform initialisation
 that published weights load without change and training starts alike.
 """
 
+import abc
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -38,6 +39,18 @@ class Layer(nn.Module, kw_only=True):
     def types(self) -> dict[str, Dtype]:
         """Both dtypes, as the layers inside take them."""
         return {"dtype": self.dtype, "param_dtype": self.param_dtype}
+
+
+class FvcoreCounted(abc.ABC):
+    """A module that the tool fvcore counts by another rule than its products."""
+
+    @abc.abstractmethod
+    def fvcore_macs(self, *args: jax.Array) -> int:
+        """Returns fvcore's count of one call of the whole module.
+
+        Args:
+            *args: those of `__call__`.
+        """
 
 
 class Identity(Layer):
@@ -409,7 +422,7 @@ class LayerNorm(Layer):
         return _layer_norm(x, scale, bias, self.epsilon).astype(self.dtype)
 
 
-class CountedLayerNorm(LayerNorm):
+class CountedLayerNorm(LayerNorm, FvcoreCounted):
     """A layer norm that the authors take from PyTorch, so that fvcore sees it."""
 
     def fvcore_macs(self, x: jax.Array) -> int:

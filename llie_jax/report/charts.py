@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 _POINTS = 400  # points of a curve; more would not be seen
+_SMALLEST = 1e-100  # on a logarithmic axis: ticks below would be zero
 
 
 def thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -29,7 +30,8 @@ def curves(name: str, series: Mapping[str, list[tuple[float, float]]]) -> str:
     steps = [x for points in series.values() for x, _ in points]
     values = [y for points in series.values() for _, y in points]
     # A loss that falls by decades is unreadable on a linear axis.
-    log_scale = name == "loss" and min(values) > 0 and max(values) > 10 * min(values)
+    lowest, highest = min(values), max(values)
+    log_scale = name == "loss" and lowest > _SMALLEST and highest > 10 * lowest
     scale = math.log10 if log_scale else float
     low, high = limits([scale(value) for value in values])
     first, last = min(steps), max(max(steps), min(steps) + 1)

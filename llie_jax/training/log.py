@@ -12,37 +12,34 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from tensorboardX import SummaryWriter
 
 from llie_jax import files
-from llie_jax.evaluation.report import read_log
-from llie_jax.evaluation.scores import plain
 from llie_jax.image import io
+from llie_jax.weights.run import RunFolder, read_log
 
 
 class RunLog:
     """Writes the numbers of a run; only the first process should have one.
 
     Args:
-        workdir: the run's folder.
+        run: the run's folder.
         step: the step at which the run goes on. Lines of later steps, written by a run
             that was broken before it could save, are removed: they will come again.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, step: int):
-        self.path = workdir / "log.jsonl"
+    def __init__(self, run: RunFolder, *, step: int):
+        self.path = run.log
         if self.path.exists():
             kept = [line for line in read_log(self.path) if line["step"] <= step]
             with files.atomic(self.path) as path:
-                path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self._file = self.path.open("a")
+                path.write_text("".join(map(_text, kept)))
         self._events = SummaryWriter(
-            str(workdir / "events"), purge_step=step + 1, flush_secs=30
+            str(run.events), purge_step=step + 1, flush_secs=30
         )
 
     def write(self, step: int, values: Mapping[str, float | str]) -> None:
         """Writes one line; numbers also go to TensorBoard."""
         line = {"step": step, **values, "time": round(time.time(), 3)}
         try:
-            self._file.write(json.dumps(plain(line), allow_nan=False) + "\n")
-            self._file.flush()
+            files.append(self.path, _text(line))
         except OSError as error:
             raise OSError(f"Cannot write {self.path}: {error.strerror}.") from error
         for key, value in values.items():
@@ -57,8 +54,11 @@ class RunLog:
         """Closes the files."""
         # On a full disk flushing fails too; the reason to stop is already on its way.
         with contextlib.suppress(OSError):
-            self._file.close()
             self._events.close()
+
+
+def _text(line: Mapping[str, float | str]) -> str:
+    return json.dumps(files.plain(line), allow_nan=False) + "\n"
 
 
 def write_strip(path: pathlib.Path, rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:

@@ -1,26 +1,25 @@
-"""One run from its config to its report; started again, it goes on where it was."""
+"""One run from its config to its report; rerun with the same folder, it resumes."""
 
 import contextlib
 import dataclasses
 import os
-import pathlib
-import signal
-import time
-from collections import deque
-from typing import Any
 
 import jax
-import numpy as np
 
-from llie_jax import data, evaluation, files, parallel, weights
+from llie_jax import evaluation, files, parallel, weights
 from llie_jax.configs import base
 from llie_jax.evaluation import report
-from llie_jax.models.base import Wrapper
 from llie_jax.training import log as logs
-from llie_jax.training.checkpoint import HINT, Checkpoints
 from llie_jax.training.experiment import Experiment
+from llie_jax.training.initial import begin, initial_variables
+from llie_jax.training.inputs import open_data, open_pipeline
+from llie_jax.training.interrupts import Signals
+from llie_jax.training.meter import Meter
+from llie_jax.training.meter import NonFiniteError as NonFiniteError
 from llie_jax.training.state import TrainState
 from llie_jax.training.validation import Validation
+from llie_jax.weights.run import RunFolder
+from llie_jax.weights.store import Store
 
 MAY_CHANGE = (
     "data.train.root",
@@ -37,8 +36,7 @@ MAY_CHANGE = (
 )
 """Keys that may differ when a run is resumed, since they do not change its numbers."""
 
-_IN_FLIGHT = 2
-"""Steps that may be under way at once: enough to hide the host, few enough to stop."""
+_HINT = "choose another --workdir"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,35 +59,6 @@ class Result:
     validation: dict[str, float] | None
 
 
-class NonFiniteError(ArithmeticError):
-    """The loss or its gradient was not finite."""
-
-
-class Signals:
-    """Remembers SIGINT and SIGTERM while it is entered; a second one interrupts."""
-
-    def __init__(self):
-        self.received: int | None = None
-        self._old = {}
-
-    def __enter__(self):
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._old[number] = signal.signal(number, self._handle)
-            except ValueError:
-                break  # not in the main thread: signals belong to the caller
-        return self
-
-    def __exit__(self, *error):
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number, frame):
-        if self.received is not None:
-            raise KeyboardInterrupt
-        self.received = number
-
-
 def train(
     config,
     workdir: str | os.PathLike,
@@ -99,8 +68,8 @@ def train(
 ) -> Result:
     """Trains as the config says, and leaves everything in `workdir`.
 
-    Started again with the same folder and config, it goes on from the newest
-    checkpoint and reaches the same parameters as an unbroken run.
+    Rerunning with the same folder and config resumes from the newest checkpoint, and
+    reaches the same parameters as an unbroken run.
 
     Args:
         config: an experiment, see `llie_jax.configs.base`.
@@ -113,7 +82,7 @@ def train(
         ValueError: if the config, the data and the folder do not fit together, before
             anything is compiled.
         FileNotFoundError: if data or weights are missing.
-        OSError: if the folder cannot be written.
+        OSError: if the folder cannot be written, or another run is writing there.
         NonFiniteError: if the loss is not finite (`config.nonfinite`).
     """
     config = base.check(config)
@@ -123,8 +92,8 @@ def train(
         parallel.check_batch_size(
             stage.batch_size, mesh, f"config.stages.{name}.batch_size"
         )
-    workdir = pathlib.Path(workdir)
-    _check_workdir(workdir, config)
+    run = RunFolder.at(workdir)
+    _check_config(run, config)
     training, held_out = open_data(config)
     where = f"{training.name} {training.split}"
     experiment.loss.check_keys(training.keys, where)
@@ -133,14 +102,18 @@ def train(
         "loss": experiment.loss.load_constants(),
         "data": pipeline.resident,
     }
-    initial = _initial_variables(experiment)
-    files.writable_folder(workdir, hint=HINT)
-    if jax.process_index() == 0:
-        _write_config(workdir, config)
-
-    checkpoints = Checkpoints(workdir / weights.CHECKPOINTS)
-    try:
-        state, step, notes = _begin(experiment, checkpoints, mesh, initial)
+    initial = initial_variables(experiment)
+    files.writable_folder(run.path, hint=_HINT)
+    with contextlib.ExitStack() as stack:
+        notes = _lock(run, stack)
+        if jax.process_index() == 0:
+            _write_config(run, config)
+        checkpoints = stack.enter_context(
+            Store(run.checkpoints, writing=True, hint=_HINT)
+        )
+        state, step = begin(experiment, checkpoints, mesh, initial)
+        if step:
+            notes.append(f"resuming at step {step}")
         if held_out is None:
             notes.append("no validation: the newest weights count as the best ones")
         elif "target" not in held_out.keys:
@@ -148,37 +121,54 @@ def train(
                 "no references: validation shows pictures and no scores, and the "
                 "newest weights count as the best ones"
             )
-        with Signals() as signals:
-            return _run(
-                experiment,
-                workdir=workdir,
-                mesh=mesh,
-                state=state,
-                step=step,
-                constants=parallel.replicate(constants, mesh),
-                pipeline=pipeline,
-                held_out=held_out,
-                checkpoints=checkpoints,
-                signals=signals,
-                stop_at=stop_at,
-                progress=progress,
-                notes=notes,
-            )
-    finally:
-        checkpoints.close()
+        signals = stack.enter_context(Signals())
+        return _run(
+            experiment,
+            run=run,
+            mesh=mesh,
+            state=state,
+            step=step,
+            constants=parallel.replicate(constants, mesh),
+            pipeline=pipeline,
+            held_out=held_out,
+            checkpoints=checkpoints,
+            signals=signals,
+            stop_at=stop_at,
+            progress=progress,
+            notes=notes,
+        )
+
+
+def _lock(run: RunFolder, stack: contextlib.ExitStack) -> list[str]:
+    """Locks the folder until the stack is left; returns what the user should know.
+
+    The first process takes the lock for all, and all fail together if it cannot.
+
+    Raises:
+        OSError: if another run holds it.
+    """
+    refused = missing = None
+    if jax.process_index() == 0:
+        try:
+            missing = stack.enter_context(files.lock(run.lock, hint=_HINT))
+        except OSError as error:
+            refused = error
+    if parallel.any_process(refused is not None):
+        raise refused or OSError(f"{run.path} is in use; process 0 says by whom.")
+    return [f"{missing}: do not start a second run there"] if missing else []
 
 
 def _run(
     experiment: Experiment,
     *,
-    workdir: pathlib.Path,
+    run: RunFolder,
     mesh,
     state: TrainState,
     step: int,
     constants,
     pipeline,
     held_out,
-    checkpoints: Checkpoints,
+    checkpoints: Store,
     signals: Signals,
     stop_at: int | None,
     progress: bool,
@@ -187,7 +177,7 @@ def _run(
     config, total = experiment.config, base.total_steps(experiment.config)
     first_process = jax.process_index() == 0
     validation = held_out and Validation(experiment.model, held_out, mesh)
-    log = logs.RunLog(workdir, step=step) if first_process else None
+    log = logs.RunLog(run, step=step) if first_process else None
     line = logs.ProgressLine(first=step, total=total, shown=progress and first_process)
     for note in notes:
         line.note(note)
@@ -197,7 +187,7 @@ def _run(
         mapping=config.parallel,
     )
     rng = parallel.replicate_key(jax.random.key(config.seed + 1), mesh)
-    meter = _Meter(config, skipped=int(state.skipped))
+    meter = Meter(config, skipped=int(state.skipped))
     scores, stopped = None, False
 
     def show():
@@ -221,9 +211,8 @@ def _run(
                     f"SSIM {scores['ssim']:.4f} ({validation.count} images)"
                 )
             if rows:
-                path = workdir / "samples" / f"step_{step:07d}.png"
                 name = "_".join(("input", "output", "target")[: len(rows[0])])
-                log.picture(step, name, logs.write_strip(path, rows))
+                log.picture(step, name, logs.write_strip(run.sample(step), rows))
 
     batches = pipeline.batches(first_step=step)
     try:
@@ -259,15 +248,15 @@ def _run(
                     checkpoints.save(state, step=step, psnr=psnr)
         checkpoints.wait()
         if step == total:
-            line.note(f"finished: {step} steps, saved in {workdir}")
+            line.note(f"finished: {step} steps, saved in {run.path}")
             if first_process:
-                _write_report(config, workdir, held_out)
-                line.note(f"see {workdir / 'report.html'}")
+                _write_report(config, run, held_out)
+                line.note(f"see {run.report}")
             parallel.any_process(False)  # nobody leaves before the report is written
         else:
             line.note(
-                f"stopped at step {step} of {total}, saved in {workdir}; the same "
-                "command goes on from here"
+                f"stopped at step {step} of {total}, saved in {run.path}; the same "
+                "command resumes from here"
             )
     finally:
         line.close()
@@ -282,177 +271,17 @@ def _run(
     )
 
 
-class _Meter:
-    """Keeps the terms of the steps on the device until somebody looks at them."""
-
-    def __init__(self, config, *, skipped: int):
-        self._config = config
-        self._pending: list[tuple[int, dict[str, jax.Array]]] = []
-        self._flight: deque = deque()
-        self._images = 0
-        self._waited = 0.0
-        self._skipped = skipped
-        self._start = time.perf_counter()
-
-    @contextlib.contextmanager
-    def waiting(self):
-        """Counts the time inside as waiting for data."""
-        start = time.perf_counter()
-        yield
-        self._waited += time.perf_counter() - start
-
-    @contextlib.contextmanager
-    def paused(self):
-        """Leaves out the time inside: it is not spent on training."""
-        start = time.perf_counter()
-        yield
-        self._start += time.perf_counter() - start
-
-    def add(self, step: int, terms: dict[str, jax.Array], *, images: int):
-        """Keeps the terms of a step; waits if too many steps are under way."""
-        self._pending.append((step, terms))
-        self._images += images
-        self._flight.append(terms["loss"])
-        if len(self._flight) > _IN_FLIGHT:
-            self._flight.popleft().block_until_ready()
-
-    def read(self) -> dict[str, float]:
-        """Returns the means since the last call, with speed and waiting.
-
-        Raises:
-            NonFiniteError: as `config.nonfinite` says, naming the step.
-        """
-        if not self._pending:
-            return {}
-        steps, terms = zip(*jax.device_get(self._pending), strict=True)
-        self._pending.clear()
-        seconds = time.perf_counter() - self._start
-        for step, values in zip(steps, terms, strict=True):
-            if not values["finite"]:
-                self._not_finite(step, values)
-        used = [values for values in terms if values["finite"]] or list(terms)
-        means = {
-            key: float(np.mean([values[key] for values in used]))
-            for key in used[0]
-            if key != "finite"
-        }
-        means["rate"] = float(terms[-1]["rate"])
-        if self._skipped:
-            means["skipped"] = self._skipped
-        means["images_per_second"] = self._images / seconds
-        means["seconds_per_step"] = seconds / len(steps)
-        means["data_wait"] = self._waited / seconds
-        means["host_ms"] = 1000 * self._waited / len(steps)
-        self._images, self._waited = 0, 0.0
-        self._start = time.perf_counter()
-        return means
-
-    def _not_finite(self, step: int, values: dict[str, np.ndarray]):
-        self._skipped += 1
-        if self._config.nonfinite == "skip":
-            if self._skipped <= self._config.max_skipped:
-                return
-            limit = f"; {self._config.max_skipped} skipped steps are the limit"
-        else:
-            limit = ""
-        found = ", ".join(
-            f"{key} {float(value):.4g}"
-            for key, value in values.items()
-            if key not in ("finite", "rate", "psnr")
-        )
-        raise NonFiniteError(
-            f"Step {step}: the loss or its gradient is not finite ({found}){limit}. "
-            "The last checkpoint is intact. Try a lower "
-            "config.optimizer.learning_rate, config.optimizer.clip_norm, or "
-            "config.nonfinite=skip."
-        )
-
-
-def open_data(config):
-    """Returns the training data and the held-out data (or None) of a config.
-
-    Raises:
-        ValueError, FileNotFoundError: if the data are missing or unfit.
-    """
-    where = config.data.train
-    source = data.open_source(
-        where.name, root=where.root or None, split=where.split or None
-    )
-    fraction = config.data.validation.fraction
-    if not fraction:
-        return source, None
-    return data.split_by_reference(
-        source, fraction=fraction, seed=config.data.validation.seed
-    )
-
-
-def open_pipeline(config, source):
-    """Returns the pipeline that feeds the training step of a config."""
-    return data.make_pipeline(
-        source,
-        [data.Stage(**stage.to_dict()) for stage in config.stages.values()],
-        size=config.data.train.size,
-        seed=config.seed,
-        augment=data.Augment(**config.data.augment.to_dict()),
-        residence=config.data.residence,
-        device_limit_bytes=config.data.device_limit_mb * 2**20,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        workers=config.data.workers,
-    )
-
-
-def _begin(experiment: Experiment, checkpoints: Checkpoints, mesh, initial):
-    """Returns the state to go on from, its step, and what the user should know."""
-    sharding = parallel.replicated(mesh)
-    # The initial values come as an argument: as constants they would be compiled in.
-    init = jax.jit(experiment.init, out_shardings=sharding)
-    shapes = jax.eval_shape(init, initial)
-    template = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
-    )
-    restored = checkpoints.restore(template)
-    if restored is None:
-        return init(initial), 0, []
-    state, step, notes = restored
-    return state, step, [*(f"warning: {n}" for n in notes), f"resuming at step {step}"]
-
-
-def _initial_variables(experiment: Experiment) -> dict[str, Any] | None:
-    """Returns the weights named by `config.init_from`, which must fit the model.
-
-    Parameters that `config.init_missing` names may be missing. Weights of a backbone
-    are grafted into a wrapper's.
-    """
-    path = experiment.config.init_from
-    if not path:
-        return None
-    source, variables = weights.load(path)
-    model = experiment.model
-    grafted = isinstance(model, Wrapper) and not isinstance(source, Wrapper)
-    weights.check_fit(
-        variables,
-        model.backbone if grafted else model,
-        f"The arrays of {path}, for {base.title(experiment.config.model)},",
-        missing=experiment.config.init_missing,
-    )
-    if grafted:
-        return {name: {"backbone": tree} for name, tree in variables.items()}
-    return variables
-
-
-def _check_workdir(workdir: pathlib.Path, config) -> None:
+def _check_config(run: RunFolder, config) -> None:
     """Raises ValueError if the folder holds a run of another config."""
-    path = workdir / weights.CONFIG
+    path = run.config
     if not path.exists():
         return
     try:
         old = base.flatten(base.from_json(path.read_text()))
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
-            f"{path} cannot be read as a config of this version ({error}). Use another "
-            "--workdir."
+            f"{path} is from an older version of llie_jax, or damaged ({error}). Use "
+            "another --workdir."
         ) from error
     new = base.flatten(config)
     differing = [
@@ -463,32 +292,32 @@ def _check_workdir(workdir: pathlib.Path, config) -> None:
     if differing:
         more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
         raise ValueError(
-            f"{workdir} holds a run of another config ({'; '.join(differing[:4])}"
+            f"{run.path} holds a run of another config ({'; '.join(differing[:4])}"
             f"{more}). Use another --workdir, or the old values to go on with it."
         )
 
 
-def _write_report(config, workdir: pathlib.Path, held_out) -> None:
+def _write_report(config, run: RunFolder, held_out) -> None:
     """Scores the weights that the run offers on held-out pairs, and shows all."""
     scores = None
     if held_out is not None and "target" in held_out.keys:
-        model, variables = weights.load(workdir)
+        model, variables = weights.load(run.path)
         scores = evaluation.evaluate(
             model,
             variables,
             held_out,
-            weights=weights.describe(workdir),
+            weights=weights.describe(run.path),
             progress=False,
         )
     report.write(
-        workdir / "report.html",
+        run.report,
         title=f"Training of {config.model.name} on {config.data.train.name}",
         scores=scores,
-        log=workdir / "log.jsonl",
+        log=run.log,
         settings=config.to_dict(),
     )
 
 
-def _write_config(workdir: pathlib.Path, config) -> None:
-    with files.atomic(workdir / weights.CONFIG) as path:
+def _write_config(run: RunFolder, config) -> None:
+    with files.atomic(run.config) as path:
         path.write_text(base.to_json(config))

@@ -1,15 +1,12 @@
 """Weights by name, file or run."""
 
-from llie_jax.weights.load import CHECKPOINTS as CHECKPOINTS
-from llie_jax.weights.load import CONFIG as CONFIG
-from llie_jax.weights.load import FOLDER_VARIABLE as FOLDER_VARIABLE
-from llie_jax.weights.load import METRIC as METRIC
-from llie_jax.weights.load import STATE as STATE
-from llie_jax.weights.load import check_fit as check_fit
+from llie_jax.weights.fit import check_fit as check_fit
 from llie_jax.weights.load import describe as describe
-from llie_jax.weights.load import file_sha256 as file_sha256
 from llie_jax.weights.load import load as load
-from llie_jax.weights.load import locate as locate
-from llie_jax.weights.load import published as published
-from llie_jax.weights.load import save as save
-from llie_jax.weights.load import write_safetensors as write_safetensors
+from llie_jax.weights.release import FOLDER_VARIABLE as FOLDER_VARIABLE
+from llie_jax.weights.release import file_sha256 as file_sha256
+from llie_jax.weights.release import locate as locate
+from llie_jax.weights.release import published as published
+from llie_jax.weights.release import save as save
+from llie_jax.weights.release import write_safetensors as write_safetensors
+from llie_jax.weights.run import RunFolder as RunFolder

@@ -163,7 +163,7 @@ def old_wrapper(values):
 def test_a_saved_config_of_another_structure(edit, what):
     values = json.loads(base.to_json(load_config("darkir_demo")))
     edit(values)
-    with pytest.raises(ValueError, match=f"older version of llie_jax: .*{what}"):
+    with pytest.raises(ValueError, match=what):
         base.from_json(json.dumps(values))
 
 

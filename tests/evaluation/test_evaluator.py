@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -106,6 +107,15 @@ def test_images_are_saved(tmp_path):
     expected = metrics.values.to_levels(GAIN * (image / np.float32(255)))
     np.testing.assert_array_equal(io.read_rgb(tmp_path / "scene/photo.png"), expected)
     assert io.read_rgb(tmp_path / "0.png").shape == (16, 20, 3)
+
+
+@pytest.mark.parametrize("name", ["../../x", "/tmp/x", "a/../../x", "", "..\\x"])
+def test_no_image_is_saved_outside_the_folder(tmp_path, name):
+    source = toys.MemorySource(SIZES[:2])
+    source.names[1] = name
+    with pytest.raises(ValueError, match=re.escape(repr(name))):
+        evaluate(source=source, save_images=tmp_path / "a" / "b")
+    assert not list(tmp_path.iterdir())  # found before anything is enhanced
 
 
 def test_pictures_are_bounded_and_spread():

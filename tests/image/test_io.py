@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llie_jax import files
 from llie_jax.image import io
 
 COLOURS = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3) * 4
@@ -90,32 +89,3 @@ def test_bad_arguments_for_writing(tmp_path):
     with pytest.raises(ValueError, match=r"'.pngg'; use one of .png"):
         io.write_image(tmp_path / "a.pngg", COLOURS)
     assert not list(tmp_path.iterdir())
-
-
-def test_interrupted_writing_keeps_the_old_file(tmp_path):
-    path = tmp_path / "result.txt"
-    path.write_text("old")
-
-    def interrupted():
-        with files.atomic(path) as temporary:
-            temporary.write_text("half of the n")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_writable_folder(tmp_path):
-    folder = tmp_path / "a" / "b"
-    assert files.writable_folder(str(folder), create=False) == folder
-    assert not list(tmp_path.iterdir())
-    assert files.writable_folder(folder) == folder
-    assert not list(folder.iterdir())
-    (tmp_path / "file").touch()
-    for create in (True, False):
-        with pytest.raises(
-            OSError, match=r"Cannot write to .*file/x \(Not a directory\); try y\."
-        ):
-            files.writable_folder(tmp_path / "file" / "x", hint="try y", create=create)

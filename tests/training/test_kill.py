@@ -12,8 +12,8 @@ import pytest
 from flax import traverse_util
 
 from llie_jax import weights
-from llie_jax.evaluation.report import read_log
-from llie_jax.training.checkpoint import Checkpoints
+from llie_jax.weights.run import read_log
+from llie_jax.weights.store import Store
 from tests.conftest import ROOT
 from tests.training import toys
 
@@ -91,8 +91,7 @@ def test_killed_runs_end_like_an_unbroken_one(tmp_path):
     for workdir in (whole, broken):
         _, variables = weights.load(workdir, step="latest")
         states.append(traverse_util.flatten_dict(variables, sep="/"))
-        checkpoints = Checkpoints(workdir / "checkpoints")
-        assert checkpoints.steps()[-1] == 1500
-        checkpoints.close()
+        with Store(workdir / "checkpoints") as store:
+            assert store.steps()[-1] == 1500
     for name, value in states[0].items():
         np.testing.assert_array_equal(value, states[1][name], err_msg=name)

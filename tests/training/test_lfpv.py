@@ -8,9 +8,9 @@ import safetensors
 from llie_jax import weights
 from llie_jax.cli import main
 from llie_jax.configs import base
-from llie_jax.evaluation.report import read_log
 from llie_jax.training import loop
 from llie_jax.training.experiment import Experiment
+from llie_jax.weights.run import read_log
 from tests.training import toys
 
 

@@ -2,7 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -13,12 +17,12 @@ import numpy as np
 import pytest
 
 import llie_jax
-from llie_jax import weights
+from llie_jax import files, weights
 from llie_jax.cli.experiment import load_config
 from llie_jax.configs import base
-from llie_jax.evaluation.report import read_log
 from llie_jax.training import loop
-from llie_jax.training.checkpoint import Checkpoints
+from llie_jax.weights.run import RunFolder, read_log
+from llie_jax.weights.store import Store
 from tests.conftest import ROOT
 from tests.training import toys
 
@@ -63,21 +67,20 @@ def test_a_run_leaves_its_files(unbroken):
 
 def test_latest_and_best_are_kept(unbroken):
     workdir, _ = unbroken
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    assert checkpoints.steps()[-1] == 8
-    assert len(checkpoints.steps()) <= 2
-    checkpoints.close()
+    with Store(workdir / "checkpoints") as store:
+        steps = store.steps()
+    assert steps[-2:] == [6, 8]
+    assert set(steps) <= {4, 6, 8}
 
 
 def test_the_best_survives_a_restart(tmp_path):
     state = {"step": np.zeros(()), "params": np.zeros(3)}
     for step, psnr in ((1, 20.0), (2, None), (3, 19.0), (4, 18.0), (5, None)):
-        checkpoints = Checkpoints(tmp_path)
-        checkpoints.save(state, step=step, psnr=psnr)
-        checkpoints.wait()
-        kept = checkpoints.steps()
-        checkpoints.close()
-    assert kept == [1, 5]
+        with Store(tmp_path, writing=True) as store:
+            store.save(state, step=step, psnr=psnr)
+            store.wait()
+            kept = store.steps()
+    assert kept == [1, 4, 5]
 
 
 def test_the_model_of_a_run_is_the_averaged_one(unbroken):
@@ -101,6 +104,28 @@ def test_resumed_runs_equal_unbroken_ones(pairs, unbroken, tmp_path, residence):
     same(last.state, unbroken[1].state)
     steps = [line["step"] for line in read_log(tmp_path / "log.jsonl")]
     assert steps == sorted(steps)
+
+
+def test_a_damaged_log_stops_neither_resuming_nor_the_report(pairs, tmp_path):
+    config = toys.config(pairs)
+    loop.train(config, tmp_path, stop_at=4, progress=False)
+    log = tmp_path / "log.jsonl"
+    damage = [
+        b'{"step": 2, "loss": "nan", "psnr": "inf"}',
+        b'{"loss": 1.0}',
+        b"[1, 2]",
+        b'{"step": "two"}',
+        b"\xff\xfe{}",
+        b'{"step": 4, "lo',
+    ]
+    log.write_bytes(log.read_bytes() + b"\n".join(damage))
+    with pytest.warns(UserWarning, match="5 lines are left out of .*log.jsonl"):
+        result = loop.train(config, tmp_path, progress=False)
+    assert result.finished
+    assert "<svg" in (tmp_path / "report.html").read_text()
+    losses = [line["loss"] for line in read_log(log) if "loss" in line]
+    assert [loss for loss in losses if not np.isfinite(loss)] != []
+    assert "NaN" not in log.read_text()
 
 
 def test_a_finished_run_has_nothing_left_to_do(pairs, unbroken):
@@ -135,23 +160,33 @@ def test_whole_images_of_one_size(pairs, tmp_path):
         loop.train(config, tmp_path, progress=False)
 
 
-def test_a_damaged_checkpoint_is_passed_over_loudly(pairs, tmp_path, capsys):
-    # Rising scores cannot be relied on, so the better of two is whichever it is.
-    config = toys.config(pairs, **{"data.validation.fraction": 0.0})
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_checkpoint_is_passed_over_loudly(
+    pairs, unbroken, tmp_path, capsys, damage
+):
+    config = toys.config(pairs)
     loop.train(config, tmp_path, stop_at=4, progress=False)
-    kept = tmp_path / "kept"
-    (tmp_path / "checkpoints" / "4").rename(kept)
-    loop.train(config, tmp_path, stop_at=2, progress=False)
-    kept.rename(tmp_path / "checkpoints" / "4")
-    for file in (tmp_path / "checkpoints" / "4").rglob("*"):
-        if file.is_file() and file.stat().st_size > 200:
-            file.write_bytes(file.read_bytes()[:100])
-    result = loop.train(config, tmp_path, stop_at=3)
-    assert result.step == 3
-    message = capsys.readouterr().err
-    assert "checkpoint 4 cannot be read" in message
-    assert "resuming at step 2" in message
+    for file in (tmp_path / "checkpoints" / "4" / "state").rglob("d/*"):
+        content = bytearray(file.read_bytes())
+        if damage == "cut":
+            del content[100:]
+        else:
+            content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"Checkpoint 4 is left out, and moved to"):
+        result = loop.train(config, tmp_path)
+    assert "resuming at step 2" in capsys.readouterr().err
     assert (tmp_path / "4.damaged").is_dir()
+    same(result.state, unbroken[1].state)
+
+
+def test_nothing_left_to_resume_from(pairs, tmp_path):
+    config = toys.config(pairs)
+    loop.train(config, tmp_path, stop_at=2, progress=False)
+    for folder in (tmp_path / "checkpoints").glob("*/digest"):
+        shutil.rmtree(folder)  # as older versions left them
+    with pytest.raises(ValueError, match=r"can be used \(2: it has no digest"):
+        loop.train(config, tmp_path, progress=False)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(pairs, tmp_path):
@@ -160,11 +195,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(pairs, tmp_path):
     with pytest.raises(loop.NonFiniteError, match=r"Step [2-4]: .*not finite"):
         loop.train(config, tmp_path, progress=False)
     # Whatever was saved is finite.
-    checkpoints = Checkpoints(tmp_path / "checkpoints")
-    if checkpoints.steps():
+    with Store(tmp_path / "checkpoints") as store:
+        saved = store.steps()
+    if saved:
         _, variables = weights.load(tmp_path, step="latest")
         chex.assert_tree_all_finite(variables)
-    checkpoints.close()
 
 
 def test_skipping_has_a_bound(pairs, tmp_path):
@@ -192,9 +227,8 @@ def test_sigterm_saves_and_leaves(pairs, tmp_path):
     thread.join()
     assert result.signal == signal.SIGTERM
     assert not result.finished
-    checkpoints = Checkpoints(tmp_path / "checkpoints")
-    assert checkpoints.steps()[-1] == result.step > 0
-    checkpoints.close()
+    with Store(tmp_path / "checkpoints") as store:
+        assert store.steps()[-1] == result.step > 0
 
 
 def test_another_config_in_the_same_folder(pairs, unbroken):
@@ -204,15 +238,22 @@ def test_another_config_in_the_same_folder(pairs, unbroken):
         loop.train(config, workdir, progress=False)
 
 
-def test_a_folder_of_an_older_version(pairs, tmp_path):
-    config = toys.config(pairs)
-    older = json.loads(base.to_json(config))
-    older["optimizer"]["frozen"] = older["optimizer"].pop("freeze")
-    (tmp_path / "config.json").write_text(json.dumps(older))
+@pytest.mark.parametrize("change", ["unknown", "no_name", "renamed", "cut", "list"])
+def test_a_folder_of_an_older_version(pairs, unbroken, tmp_path, change):
+    text = (unbroken[0] / "config.json").read_text()
+    old = json.loads(text)
+    if change == "unknown":
+        old["model"]["host"] = {"name": "toy"}
+    elif change == "no_name":
+        del old["model"]["name"]
+    else:
+        old["frozen"] = old.pop("ema")
+    text = {"cut": text[:99], "list": "[]"}.get(change, json.dumps(old))
+    (tmp_path / "config.json").write_text(text)
     with pytest.raises(
-        ValueError, match=r"json .*older version .*'frozen'.* Use another --workdir\.$"
+        ValueError, match=r"json is from an older version of llie_jax, or damaged"
     ):
-        loop.train(config, tmp_path, progress=False)
+        loop.train(toys.config(pairs), tmp_path, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
@@ -270,6 +311,159 @@ def test_a_folder_that_cannot_be_made(pairs, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match="Cannot write to"):
         loop.train(toys.config(pairs), tmp_path / "file" / "run", progress=False)
+
+
+EXPERIMENT = """
+from tests.training import toys
+
+def get_config():
+    return toys.config({root!r})
+"""
+
+
+def start(pairs, tmp_path, *more, **environment):
+    path = tmp_path / "experiment.py"
+    path.write_text(EXPERIMENT.format(root=str(pairs)))
+    return subprocess.Popen(
+        [sys.executable, "train.py", "--config", path, *more],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    """Returns the exit status and what the process said on standard error."""
+    _, err = process.communicate(timeout=300)
+    return process.returncode, err
+
+
+def command(pairs, tmp_path, *more):
+    return finish(start(pairs, tmp_path, *more))
+
+
+def test_the_command_trains_and_says_so(pairs, tmp_path):
+    workdir = tmp_path / "run"
+    status, err = command(
+        pairs, tmp_path, f"--workdir={workdir}", "--config.stages.s0.steps=2"
+    )
+    assert status == 0, err
+    assert "step 2/2" in err
+    assert (
+        json.loads((workdir / "config.json").read_text())["stages"]["s0"]["steps"] == 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--workdir=x", "--config.optimiser.b1=0.5"], "optimi"),
+        (["--workdir=x", "--config.parallel=pmapp"], "Did you mean 'pmap'"),
+        (["--workdir=x", "--config.optimizer.learning_rate=-1"], "give 0 or more"),
+    ],
+)
+def test_the_command_names_mistakes(pairs, tmp_path, flags, message):
+    status, err = command(pairs, tmp_path, *flags)
+    assert status == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_locked_folder_is_left_alone(pairs, tmp_path):
+    loop.train(toys.config(pairs), tmp_path, stop_at=2, progress=False)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.js*")}
+    with (
+        files.lock(tmp_path / ".lock", hint="-"),
+        pytest.raises(OSError, match=rf"in use by process {os.getpid()} .* --workdir"),
+    ):
+        loop.train(toys.config(pairs), tmp_path, progress=False)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.js*")}
+
+
+def test_training_where_there_are_no_locks(pairs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    result = loop.train(toys.config(pairs), tmp_path, stop_at=2)
+    assert result.step == 2
+    assert "no file locks: do not start a second run there" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_second_run_in_the_same_folder_is_refused(pairs, tmp_path):
+    workdir = tmp_path / "run"
+    flags = f"--workdir={workdir}", "--config.stages.s0.steps=1000000"
+    first = start(pairs, tmp_path, *flags)
+    try:
+        while not read_log(workdir / "log.jsonl"):
+            assert first.poll() is None, first.stderr.read()
+            time.sleep(0.05)
+        status, err = command(pairs, tmp_path, *flags)
+        assert status == 2
+        assert f"error: {workdir} is in use by process {first.pid} on " in err
+        assert "choose another --workdir" in err
+        assert len(err.strip().splitlines()) == 1
+        assert first.poll() is None
+        steps = [line["step"] for line in read_log(workdir / "log.jsonl")]
+        assert steps[0] == 2  # the first one's log is whole
+    finally:
+        first.kill()
+        first.communicate()
+    config = base.from_json((workdir / "config.json").read_text())
+    saved = [int(p.name) for p in workdir.glob("checkpoints/*") if p.name.isdecimal()]
+    result = loop.train(config, workdir, stop_at=max(saved) + 1, progress=False)
+    assert result.step == max(saved) + 1  # a killed run leaves no lock behind
+
+
+def start_two(pairs, tmp_path, *flags):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    return [
+        start(
+            pairs,
+            tmp_path,
+            *flags,
+            JAX_PLATFORMS="cpu",
+            JAX_COORDINATOR_ADDRESS=address,
+            JAX_NUM_PROCESSES="2",
+            JAX_PROCESS_ID=str(i),
+        )
+        for i in range(2)
+    ]
+
+
+@pytest.mark.slow
+def test_all_processes_of_a_refused_run_leave(pairs, tmp_path):
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    with files.lock(RunFolder(workdir).lock, hint="-"):
+        processes = start_two(pairs, tmp_path, f"--workdir={workdir}")
+        for process, reason in zip(
+            processes, (f"process {os.getpid()}", "process 0 says by whom"), strict=True
+        ):
+            status, err = finish(process)
+            assert status == 2, err
+            assert reason in err
+
+
+@pytest.mark.slow
+def test_two_processes_pass_over_a_damaged_checkpoint(pairs, unbroken, tmp_path):
+    workdir = tmp_path / "run"
+    flags = [f"--workdir={workdir}"]
+    for process in start_two(pairs, tmp_path, *flags, "--stop-at=4"):
+        status, err = finish(process)
+        assert status == 0, err
+    for file in (workdir / "checkpoints" / "4" / "state").rglob("d/*"):
+        file.write_bytes(file.read_bytes()[:100])
+    for process in start_two(pairs, tmp_path, *flags):
+        status, err = finish(process)
+        assert status == 0, err
+        assert "Checkpoint 4 is left out" in err
+    _, variables = weights.load(workdir, step="latest")
+    expected = unbroken[1].state.ema_params
+    chex.assert_trees_all_close(variables["params"], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_tuples_can_be_changed_on_the_command_line(tmp_path):

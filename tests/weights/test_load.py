@@ -9,7 +9,6 @@ import sys
 import jax
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 import pytest
 import safetensors
 import safetensors.numpy
@@ -18,6 +17,8 @@ import llie_jax
 from llie_jax import registry, weights
 from llie_jax.training.state import create_train_state
 from llie_jax.types import Pretrained
+from llie_jax.weights import release
+from llie_jax.weights.store import Store
 from tests.conftest import ROOT
 
 SPEC = {
@@ -54,17 +55,11 @@ def workdir(tmp_path_factory, state):
     workdir = tmp_path_factory.mktemp("run")
     config = {"model": registry.complete_spec(SPEC), "seed": 0}
     (workdir / "config.json").write_text(json.dumps(config))
-    options = ocp.CheckpointManagerOptions(best_fn=lambda metrics: metrics["psnr"])
-    with ocp.CheckpointManager(workdir / "checkpoints", options=options) as manager:
+    with Store(workdir / "checkpoints", writing=True) as store:
         for step, psnr in ((1, 21.0), (2, 20.0), (3, None)):
             scaled = jax.tree.map(lambda x, s=step: s * x, state.ema_params)
-            manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state.replace(ema_params=scaled))
-                ),
-                metrics=psnr and {"psnr": psnr},
-            )
+            store.save(state.replace(ema_params=scaled), step=step, psnr=psnr)
+        store.wait()
     return workdir
 
 
@@ -188,9 +183,9 @@ class TestRun:
     def test_without_averaging(self, tmp_path, workdir, state):
         shutil.copy(workdir / "config.json", tmp_path)
         plain = state.replace(ema_params=None)
-        with ocp.CheckpointManager(tmp_path / "checkpoints") as manager:
-            args = ocp.args.Composite(state=ocp.args.StandardSave(plain))
-            manager.save(7, args=args)
+        with Store(tmp_path / "checkpoints", writing=True) as store:
+            store.save(plain, step=7)
+            store.wait()
         equal(weights.load(tmp_path)[1], {"params": state.params})
         assert not weights.describe(tmp_path)["averaged"]
 
@@ -205,7 +200,7 @@ class TestRun:
             "JAX_COORDINATOR_ADDRESS": address,
             "JAX_NUM_PROCESSES": "2",
         }
-        command = (sys.executable, "-m", "tests.lone_reader", workdir, tmp_path)
+        command = (sys.executable, "-m", "tests.weights.lone_reader", workdir, tmp_path)
         processes = [
             subprocess.Popen(
                 command,
@@ -282,7 +277,7 @@ class TestPublished:
     @pytest.fixture
     def folder(self, monkeypatch, tmp_path):
         record = self.RECORD
-        monkeypatch.setattr(weights, "published", lambda: {"darkir.test": record})
+        monkeypatch.setattr(release, "published", lambda: {"darkir.test": record})
         monkeypatch.setenv(weights.FOLDER_VARIABLE, str(tmp_path))
         return tmp_path
 

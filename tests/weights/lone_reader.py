@@ -1,4 +1,4 @@
-"""Two processes, of which only the first loads a run; started by test_weights.
+"""Two processes, of which only the first loads a run; started by test_load.
 
 Afterwards they work together again, for a count of Orbax's that only one of them has
 changed would part them: one hands a number to the other, and both save.

@@ -1,0 +1,64 @@
+"""Where a run starts: its own initial values, other weights, or a checkpoint."""
+
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from llie_jax import parallel, weights
+from llie_jax.configs import base
+from llie_jax.models.base import Wrapper
+from llie_jax.training.experiment import Experiment
+from llie_jax.training.state import TrainState
+from llie_jax.weights.store import Store
+
+
+def initial_variables(experiment: Experiment) -> dict[str, Any] | None:
+    """Returns the weights named by `config.init_from`, which must fit the model.
+
+    Parameters that `config.init_missing` names may be missing. Weights of a backbone
+    are grafted into a wrapper's.
+    """
+    path = experiment.config.init_from
+    if not path:
+        return None
+    source, variables = weights.load(path)
+    model = experiment.model
+    grafted = isinstance(model, Wrapper) and not isinstance(source, Wrapper)
+    weights.check_fit(
+        variables,
+        model.backbone if grafted else model,
+        f"The arrays of {path}, for {base.title(experiment.config.model)},",
+        missing=experiment.config.init_missing,
+    )
+    if grafted:
+        return {name: {"backbone": tree} for name, tree in variables.items()}
+    return variables
+
+
+def begin(
+    experiment: Experiment,
+    checkpoints: Store,
+    mesh: Mesh,
+    initial: dict[str, Any] | None,
+) -> tuple[TrainState, int]:
+    """Returns the state to start from and its step, 0 for a new run.
+
+    Args:
+        experiment: the model and its optimizer.
+        checkpoints: those of the run; a new one has none.
+        mesh: the devices.
+        initial: from `initial_variables`.
+
+    Raises:
+        ValueError: if there are checkpoints and none can be used.
+    """
+    sharding = parallel.replicated(mesh)
+    # The initial values come as an argument: as constants they would be compiled in.
+    init = jax.jit(experiment.init, out_shardings=sharding)
+    shapes = jax.eval_shape(init, initial)
+    template = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+    )
+    return checkpoints.restore(template) or (init(initial), 0)

@@ -1,0 +1,39 @@
+"""What feeds a run: its data, the held-out part, and the pipeline."""
+
+import jax
+
+from llie_jax import data
+
+
+def open_data(config):
+    """Returns the training data and the held-out data (or None) of a config.
+
+    Raises:
+        ValueError, FileNotFoundError: if the data are missing or unfit.
+    """
+    where = config.data.train
+    source = data.open_source(
+        where.name, root=where.root or None, split=where.split or None
+    )
+    fraction = config.data.validation.fraction
+    if not fraction:
+        return source, None
+    return data.split_by_reference(
+        source, fraction=fraction, seed=config.data.validation.seed
+    )
+
+
+def open_pipeline(config, source):
+    """Returns the pipeline that feeds the training step of a config."""
+    return data.make_pipeline(
+        source,
+        [data.Stage(**stage.to_dict()) for stage in config.stages.values()],
+        size=config.data.train.size,
+        seed=config.seed,
+        augment=data.Augment(**config.data.augment.to_dict()),
+        residence=config.data.residence,
+        device_limit_bytes=config.data.device_limit_mb * 2**20,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        workers=config.data.workers,
+    )

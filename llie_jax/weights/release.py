@@ -1,0 +1,237 @@
+"""Release files: `.safetensors` with flat names and the facts of the weights.
+
+Names are `params/...` and `<collection>/...`; the metadata holds the model's spec.
+Nothing is ever unpickled.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from llie_jax import files, registry
+from llie_jax.models.base import card, variable_shapes
+from llie_jax.types import Pretrained
+from llie_jax.weights.fit import check_fit, check_names, flat, shapes
+
+FOLDER_VARIABLE = "LLIE_JAX_WEIGHTS"
+
+
+def save(
+    path: str | os.PathLike,
+    spec: registry.Spec,
+    variables: Mapping[str, Any],
+    *,
+    trained_on: str = "",
+    protocol: str = "",
+    score: Mapping[str, float] | None = None,
+    licence: str = "",
+    **metadata: Any,
+) -> None:
+    """Writes a release file; it is complete or absent.
+
+    The same arguments give the same bytes. What only training needs is left out, see
+    `Model.for_inference`.
+
+    Args:
+        path: the file, `.safetensors`.
+        spec: the model's spec.
+        variables: `{collection: tree of arrays}`.
+        trained_on: the training data.
+        protocol: how `score` was computed.
+        score: metric name to value.
+        licence: licence of the weights.
+        **metadata: further facts; what is not a string is stored as JSON.
+
+    Raises:
+        ValueError: if the variables are not those of the model, or `path` has another
+            suffix.
+    """
+    from llie_jax import __version__
+
+    path = files.path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"A release file ends in .safetensors, not {path.name!r}.")
+    spec = registry.complete_spec(spec)
+    model = registry.build(spec)
+    check_fit(variables, model, "The variables")
+    tensors = {name: np.asarray(value) for name, value in flat(variables).items()}
+    released = model.for_inference()
+    if released != model:
+        spec, kept = registry.spec_of(released), flat(variable_shapes(released))
+        tensors = {name: value for name, value in tensors.items() if name in kept}
+    facts = {
+        "spec": spec,
+        "llie_jax_version": __version__,
+        "trained_on": trained_on,
+        "protocol": protocol,
+        "score": score or {},
+        "licence": licence,
+        **metadata,
+    }
+    write_safetensors(path, tensors, facts)
+
+
+def write_safetensors(
+    path: str | os.PathLike,
+    tensors: Mapping[str, np.ndarray],
+    metadata: Mapping[str, Any],
+) -> None:
+    """Writes arrays and metadata; the file is complete or absent.
+
+    Args:
+        path: the file.
+        tensors: flat names to arrays.
+        metadata: what is not a string is stored as JSON.
+    """
+    path = files.path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not `ascontiguousarray`, which gives a scalar an axis.
+    blob = safetensors.numpy.save(
+        {name: np.asarray(value, order="C") for name, value in tensors.items()}
+    )
+    # The library writes metadata in random order; equal weights need equal hashes.
+    end = 8 + int.from_bytes(blob[:8], "little")
+    texts = {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in metadata.items()
+    }
+    header = json.dumps({"__metadata__": texts, **json.loads(blob[8:end])}).encode()
+    header += b" " * (-len(header) % 8)
+    with files.atomic(path) as temporary, temporary.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(blob[end:])
+
+
+def published() -> dict[str, Pretrained]:
+    """Returns the published checkpoints that are known, `model.dataset` to record."""
+    return {
+        f"{model}.{key}": record
+        for model in registry.list_models()
+        for key, record in card(model).weights.items()
+    }
+
+
+def locate(name: str) -> pathlib.Path | None:
+    """Returns the local release file of a published name, None if there is none."""
+    for folder in _folders():
+        if (path := folder / f"{name}.safetensors").is_file():
+            return path
+    return None
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """Returns the SHA-256 of a file in hexadecimal, as `sha256sum` prints it."""
+    with files.path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class ReleaseFile:
+    """A `.safetensors` file; with `name`, that of a published checkpoint."""
+
+    path: pathlib.Path
+    name: str | None = None
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[Any]:
+        try:
+            with safetensors.safe_open(self.path, framework="numpy") as file:
+                yield file
+        except safetensors.SafetensorError as error:
+            raise ValueError(
+                f"{self.path} is damaged, or no safetensors file ({error})."
+            ) from None
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The facts in the file's header; what was no string is JSON."""
+        with self._open() as file:
+            return file.metadata() or {}
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The complete spec of the model."""
+        try:
+            return registry.complete_spec(json.loads(self.metadata["spec"]))
+        except (KeyError, json.JSONDecodeError):
+            raise ValueError(
+                f"{self.path} does not name its model (metadata `spec`). "
+                "Official checkpoints become release files with `llie-jax convert`."
+            ) from None
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{self.path} holds a model that this version cannot build: {error}"
+            ) from None
+
+    def tensors(self, expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Returns the arrays of a model, given its names and shapes."""
+        with self._open() as file:
+            found = {
+                name: tuple(file.get_slice(name).get_shape())
+                for name in file.keys()  # noqa: SIM118 - not a dict, not iterable
+            }
+            check_names(found, shapes(expected), f"The arrays of {self.path}")
+            return {name: file.get_tensor(name) for name in expected}
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what is known about the weights, see `llie_jax.weights.describe`."""
+        return {
+            "source": "published" if self.name else "file",
+            "path": str(self.path),
+            "spec": self.spec,
+            "weights_sha256": file_sha256(self.path),
+            "step": None,
+            "averaged": False,
+            "metadata": self.metadata,
+        }
+
+
+def find_published(name: str, record: Pretrained) -> ReleaseFile:
+    """Returns the converted file of a published checkpoint, once it is checked."""
+    path = locate(name)
+    if path is None:
+        folder = _folders()[0]
+        # Test options, for example, cannot be told from the tensors.
+        fields = {key: value for key, value in record.spec.items() if key != "name"}
+        option = f" --spec '{json.dumps(fields)}'" if fields else ""
+        raise FileNotFoundError(
+            f"{name} is not on this machine. Get {record.file} from {record.origin} "
+            f"({record.licence}), then run `llie-jax convert {record.file} "
+            f"{folder / name}.safetensors{option}`. (Another folder: "
+            f"{FOLDER_VARIABLE}.)"
+        )
+    file = ReleaseFile(path, name)
+    if file.spec != registry.complete_spec(record.spec):
+        raise ValueError(f"{path} holds {file.spec}, but {name} is {record.spec}.")
+    sha256 = file.metadata.get("source_sha256")
+    if record.sha256 is None:
+        warnings.warn(
+            f"The hash of the official {record.file} is not recorded, so {path} is "
+            "checked by names and shapes only.",
+            stacklevel=3,
+        )
+    elif sha256 != record.sha256:
+        raise ValueError(
+            f"{path} was converted from a file with the SHA-256 {sha256}, but the "
+            f"official {record.file} has {record.sha256}. Get it again from "
+            f"{record.origin}."
+        )
+    return file
+
+
+def _folders() -> list[pathlib.Path]:
+    """Returns where release files of published checkpoints are looked for."""
+    folders = [pathlib.Path("~/.cache/llie_jax").expanduser()]
+    if folder := os.environ.get(FOLDER_VARIABLE):
+        folders.insert(0, pathlib.Path(folder).expanduser())
+    return folders

@@ -1,0 +1,201 @@
+"""The folder of a run: every path in it, its config, its log and its weights."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from llie_jax import files, registry
+from llie_jax.models.base import variable_shapes
+from llie_jax.weights.fit import flat
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """The folder that `llie-jax train` is given as --workdir.
+
+    Attributes:
+        path: the folder.
+    """
+
+    path: pathlib.Path
+
+    @classmethod
+    def at(cls, path: str | os.PathLike) -> "RunFolder":
+        """Returns the run of a folder, on this machine or in a bucket."""
+        return cls(files.path(path))
+
+    @property
+    def config(self) -> pathlib.Path:
+        """The complete configuration."""
+        return self.path / "config.json"
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """The folder of the checkpoints, see `llie_jax.weights.store`."""
+        return self.path / "checkpoints"
+
+    @property
+    def log(self) -> pathlib.Path:
+        """The numbers of the run, see `read_log`."""
+        return self.path / "log.jsonl"
+
+    @property
+    def events(self) -> pathlib.Path:
+        """The folder of TensorBoard's events."""
+        return self.path / "events"
+
+    @property
+    def report(self) -> pathlib.Path:
+        """The page that a finished run leaves."""
+        return self.path / "report.html"
+
+    @property
+    def lock(self) -> pathlib.Path:
+        """The file that whoever trains there has locked."""
+        return self.path / ".lock"
+
+    def sample(self, step: int) -> pathlib.Path:
+        """The picture of a validation."""
+        return self.path / "samples" / f"step_{step:07d}.png"
+
+    def read_config(self) -> dict[str, Any]:
+        """Returns the configuration, nested, as it was written.
+
+        Raises:
+            ValueError: if it is no JSON object.
+        """
+        try:
+            config = json.loads(self.config.read_bytes())
+        except ValueError:
+            config = None
+        if not isinstance(config, dict):
+            raise ValueError(f"{self.config} is no configuration of a run.")
+        return config
+
+    def spec(self) -> dict[str, Any]:
+        """Returns the complete spec of the model.
+
+        Raises:
+            ValueError: if there is none, or this version has no such model.
+        """
+        spec = self.read_config().get("model")
+        if not isinstance(spec, dict) or "name" not in spec:
+            raise ValueError(
+                f"{self.config} is no configuration of a run: no spec under `model`."
+            )
+        try:
+            return registry.complete_spec(spec)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{self.config} is of an older version, or of a model that is not "
+                f"registered: {error} Train again, or use the version that made it."
+            ) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class RunCheckpoint:
+    """One checkpoint of a run."""
+
+    run: RunFolder
+    step: int | str
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The complete spec of the model."""
+        return self.run.spec()
+
+    def _read(self, expected: Mapping[str, Any]):
+        # Imported here: it takes seconds, which release files need not wait for.
+        from llie_jax.weights.store import Store
+
+        with Store(self.run.checkpoints) as store:
+            return store.read(expected, step=self.step)
+
+    def tensors(self, expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Returns the arrays of a model, given its names and shapes."""
+        return self._read(expected).tensors
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what is known about the weights, see `llie_jax.weights.describe`."""
+        spec = self.spec
+        found = self._read(flat(variable_shapes(registry.build(spec))))
+        return {
+            "source": "run",
+            "path": str(self.run.checkpoints / str(found.step)),
+            "spec": spec,
+            "weights_sha256": _digest(found.tensors),
+            "step": found.step,
+            "averaged": found.averaged,
+            "metadata": found.metrics,
+        }
+
+
+def find(path: pathlib.Path, step: int | str) -> RunCheckpoint:
+    """Returns the run that `path` is, or is inside of."""
+    if RunFolder(path).checkpoints.is_dir():
+        run = RunFolder(path)
+    elif path.name.isdecimal():
+        run, step = RunFolder(files.absolute(path).parent.parent), int(path.name)
+    else:
+        run = RunFolder(files.absolute(path).parent)
+    if not (run.config.is_file() and run.checkpoints.is_dir()):
+        raise FileNotFoundError(
+            f"{path} is no run and not inside one: expected are {run.config.name} and "
+            f"{run.checkpoints.name}/ in a workdir, or a folder of that "
+            f"{run.checkpoints.name}/."
+        )
+    return RunCheckpoint(run, step)
+
+
+def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """Returns the lines of a `log.jsonl`; none if it is missing.
+
+    A line is an object with a whole number `step`. Others are left out, with a warning:
+    a kill can cut a line, and a disk can damage it. Values that are not finite are
+    floats, as they were before they were written.
+    """
+    path = files.path(path)
+    lines, left_out = [], 0
+    for text in path.read_bytes().splitlines() if path.is_file() else []:
+        if not text.strip():
+            continue
+        if (line := _log_line(text)) is None:
+            left_out += 1
+        else:
+            lines.append(line)
+    if left_out:
+        what = "line is" if left_out == 1 else "lines are"
+        warnings.warn(
+            f"{left_out} {what} left out of {path}: damaged, or no object with a step.",
+            stacklevel=2,
+        )
+    return lines
+
+
+def _log_line(text: bytes) -> dict[str, Any] | None:
+    """Returns a line of a log, None if it is none."""
+    try:
+        line = json.loads(text)
+        step = line["step"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None  # a text that is not UTF-8 is a ValueError too
+    if type(step) is not int or not 0 <= step < 2**63:
+        return None
+    return {key: files.number(value) for key, value in line.items()}
+
+
+def _digest(tensors: Mapping[str, np.ndarray]) -> str:
+    """Returns a SHA-256 over names, dtypes, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = np.ascontiguousarray(tensors[name])
+        digest.update(f"{name} {value.dtype} {value.shape}\n".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()

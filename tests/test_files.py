@@ -1,0 +1,186 @@
+"""Tests of atomic writing, folders and names that come from data."""
+
+import errno
+import fcntl
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from llie_jax import files
+from llie_jax.image import io
+from llie_jax.weights.run import RunFolder, read_log
+
+
+def test_interrupted_writing_keeps_the_old_file(tmp_path):
+    path = tmp_path / "result.txt"
+    path.write_text("old")
+
+    def interrupted():
+        with files.atomic(path) as temporary:
+            temporary.write_text("half of the n")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writable_folder(tmp_path):
+    folder = tmp_path / "a" / "b"
+    assert files.writable_folder(str(folder), create=False) == folder
+    assert not list(tmp_path.iterdir())
+    assert files.writable_folder(folder) == folder
+    assert not list(folder.iterdir())
+    (tmp_path / "file").touch()
+    for create in (True, False):
+        with pytest.raises(
+            OSError, match=r"Cannot write to .*file/x \(Not a directory\); try y\."
+        ):
+            files.writable_folder(tmp_path / "file" / "x", hint="try y", create=create)
+
+
+@pytest.mark.parametrize("name", ["photo", "scene/photo", "12:30", "a..b", ".hidden"])
+def test_names_inside_a_folder(name):
+    found = files.inside("out", name, suffix=".png")
+    assert found == pathlib.Path("out") / f"{name}.png"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", ".", "..", "../x", "a/../../x", "/x", "//x", "a//b", "a/", "a/."),
+        *("..\\x", "a\\..\\..\\x", "\\x", "C:\\x", "C:/x", "x\0y"),
+    ],
+)
+def test_names_that_leave_a_folder_are_refused(name):
+    with pytest.raises(ValueError, match=re.escape(f"The name {name!r} does not")):
+        files.inside("out", name, suffix=".png")
+
+
+HOLDER = """
+import sys, time
+from llie_jax import files
+with files.lock(sys.argv[1], hint="-"):
+    print("locked", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_lock_ends_with_its_process(tmp_path):
+    path = tmp_path / "lock"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "locked\n"
+        expected = (
+            f"{tmp_path} is in use by process {holder.pid} on {socket.gethostname()}; "
+            "wait for it, or go away."
+        )
+        with (
+            pytest.raises(OSError, match=f"^{re.escape(expected)}$"),
+            files.lock(path, hint="go away"),
+        ):
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    for _ in range(2):
+        with files.lock(path, hint="-") as missing:
+            assert missing is None
+            assert f'"pid": {os.getpid()}' in path.read_text()
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"pid": 1', "\0\0"])
+def test_a_holder_without_a_name(tmp_path, content):
+    path = tmp_path / "lock"
+    path.write_text(content)
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with (
+            pytest.raises(OSError, match="in use by another process"),
+            files.lock(path, hint="-"),
+        ):
+            pass
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def flock(file, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with files.lock(tmp_path / "lock", hint="-") as missing:
+        assert missing == f"{tmp_path} has no file locks (No locks available)"
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with files.lock(tmp_path / "lock", hint="-") as missing:
+        assert missing == "this operating system has no file locks"
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """A bucket `gs://bucket`, kept in a folder; the working directory is another."""
+    from etils.epath import backend
+    from fsspec.implementations.local import LocalFileSystem
+
+    class Bucket(LocalFileSystem):
+        cachable = False
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            text = os.fspath(path)
+            assert not text.startswith("gs:/b"), "pathlib took the bucket for a folder"
+            return text.replace("gs:/", str(tmp_path / "cloud"))
+
+    (tmp_path / "cloud" / "bucket").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(backend.fsspec_backend, "fs", lambda path: Bucket())
+    yield tmp_path / "cloud" / "bucket"
+    assert not list((tmp_path / "here").iterdir())  # no folder named "gs:"
+
+
+def test_paths_of_a_bucket(bucket):
+    folder = files.writable_folder("gs://bucket/runs/a")
+    assert os.fspath(folder) == "gs://bucket/runs/a"
+    assert os.fspath(files.absolute(folder)) == "gs://bucket/runs/a"
+    with files.atomic("gs://bucket/runs/a/x.txt") as temporary:
+        temporary.write_text("whole")
+    with pytest.raises(KeyboardInterrupt), files.atomic(folder / "x.txt") as temporary:
+        raise KeyboardInterrupt
+    assert [p.name for p in (bucket / "runs" / "a").iterdir()] == ["x.txt"]
+    assert (bucket / "runs" / "a" / "x.txt").read_text() == "whole"
+    files.append("gs://bucket/log", "a\n")
+    files.append("gs://bucket/log", "b\n")
+    assert (bucket / "log").read_text() == "a\nb\n"
+    with files.lock(folder / "lock", hint="-") as missing:
+        assert missing == "gs://bucket/runs/a has no file locks (a bucket)"
+    inner = files.inside("gs://bucket/out", "scene/photo", suffix=".png")
+    assert os.fspath(inner) == "gs://bucket/out/scene/photo.png"
+
+
+def test_a_run_in_a_bucket(bucket):
+    run = RunFolder.at("gs://bucket/run")
+    files.writable_folder(run.path)
+    files.append(run.log, '{"step": 1, "loss": "nan"}\n')
+    assert [line["step"] for line in read_log(run.log)] == [1]
+    image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    run.sample(3).parent.mkdir(parents=True)
+    io.write_image(run.sample(3), image)
+    assert (bucket / "run" / "samples" / "step_0000003.png").is_file()
+    np.testing.assert_array_equal(io.read_rgb(run.sample(3)), image)
+
+
+def test_local_paths_wait_for_no_library():
+    code = (
+        "import runpy, sys; files = runpy.run_path(sys.argv[1]);"
+        "files['writable_folder']('.');"
+        "assert not {'etils', 'numpy', 'jax'} & {m.split('.')[0] for m in sys.modules}"
+    )
+    subprocess.run([sys.executable, "-c", code, files.__file__], check=True)
