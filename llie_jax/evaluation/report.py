@@ -124,23 +124,15 @@ def _table(scores: Scores) -> str:
     heads = ["image", *(results.heading(c, m) for c, m in columns.items())]
     if scores.inputs:
         heads += [f"input {results.heading(c, m)}" for c, m in columns.items()]
-    lines = []
-    for name, row in scores.images.items():
-        cells = [f'<td data-value="{html.escape(name)}">{html.escape(name)}</td>']
-        for values in filter(None, (row, scores.inputs.get(name))):
-            for column, metric in columns.items():
-                value = values[column]
-                text = results.text(value, metric)
-                cells.append(f'<td data-value="{page.number(value)}">{text}</td>')
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    head = "".join(
-        f"<th><button>{html.escape(heading)}</button></th>" for heading in heads
-    )
-    return (
-        '<h2>Scores of each image</h2>\n<div class="scroll"><table class="sortable">'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>{chr(10).join(lines)}</tbody></table>"
-        "</div>"
-    )
+    lines = {
+        name: [
+            (values[column], results.text(values[column], metric))
+            for values in filter(None, (row, scores.inputs.get(name)))
+            for column, metric in columns.items()
+        ]
+        for name, row in scores.images.items()
+    }
+    return "<h2>Scores of each image</h2>\n" + page.sortable_table(heads, lines)
 
 
 def _other(scores: Scores) -> str:

@@ -1,4 +1,4 @@
-"""Degeneration between a model and the same model with a layer reset."""
+"""Degeneration: the effect of resetting a layer on a model's image."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,13 @@ DMR = (
     "and its image with one layer reset, both clipped to [0, 1]; in dB, an equal image "
     "counts as 100. Lower: each layer matters more."
 )
-"""The definition that reports print beside the number."""
+"""The definition, which reports print beside the number."""
 
 POI = (
     "POI: share of images whose PSNR is strictly higher with the layers reset, in "
     "percent."
 )
-"""The definition that reports print beside the number."""
+"""The definition, which reports print beside the number."""
 
 _FLOOR = 1e-10
 
@@ -24,12 +24,12 @@ def degeneration(image: np.ndarray, reset_image: np.ndarray) -> float:
     """Returns 10 log10(1 / MSE) of one image and one reset layer, in dB.
 
     Source: Li et al., arXiv 2412.16459, Eq. (8). DMR is its mean over layers and
-    images: a mean of logarithms, as written, and no sum, by the size of the printed
-    values.
+    images: a mean of logarithms, as the equation says, and not a sum, judging by the
+    size of the published values.
 
     Args:
-        image: the model's image [H, W, 3], floating point; clipped to [0, 1] here.
-        reset_image: that of the model with the layer reset.
+        image: the image of the model [H, W, 3], floating point; clipped to [0, 1] here.
+        reset_image: the image of the model with the layer reset, likewise.
 
     Raises:
         ValueError: if the shapes differ.
@@ -46,11 +46,11 @@ def poi(trained: Sequence[float], reset: Sequence[float]) -> float:
     """Returns the percentage of images that score strictly higher after a reset.
 
     Args:
-        trained: PSNR of each image, model as trained.
-        reset: PSNR of each image, layers reset.
+        trained: PSNR of each image by the model as trained.
+        reset: PSNR of each image with the layers reset.
 
     Raises:
-        ValueError: if there are no images, or not equally many.
+        ValueError: if there are no scores, or their numbers differ.
     """
     if len(trained) != len(reset) or not len(trained):
         raise ValueError(f"There are {len(trained)} and {len(reset)} scores.")

@@ -96,6 +96,25 @@ def y_axis(
     ]
 
 
+def heading(name: str) -> str:
+    """Returns the name of a chart, at its upper left, as SVG."""
+    return f'<text class="name" x="8" y="18">{html.escape(name)}</text>'
+
+
+def legend(right: float, colours: Mapping[str, str]) -> str:
+    """Returns labels in their colours, at the upper right of a chart, as SVG.
+
+    Args:
+        right: where the last label ends.
+        colours: label -> CSS colour.
+    """
+    spans = "".join(
+        f'<tspan dx="12" style="fill:{colour}">{html.escape(label)}</tspan>'
+        for label, colour in colours.items()
+    )
+    return f'<text x="{right}" y="18" text-anchor="end">{spans}</text>'
+
+
 def svg_figure(parts: Iterable[str], width: float, height: float, name: str) -> str:
     """Returns a chart of SVG elements, with a name for screen readers."""
     return (
@@ -106,7 +125,7 @@ def svg_figure(parts: Iterable[str], width: float, height: float, name: str) -> 
 
 
 def limits(values: Sequence[float]) -> tuple[float, float]:
-    """Returns a range around the values that is never empty."""
+    """Returns a non-empty range around the values."""
     low, high = min(values), max(values)
     margin = 0.05 * (high - low) or max(abs(high), 1) * 0.05
     return low - margin, high + margin

@@ -46,9 +46,54 @@ def data_uri(image: np.ndarray, *, kind: str = "jpeg") -> str:
 
 
 def settings_table(facts: Mapping[str, Any]) -> str:
-    """Returns a table of the settings of a study, name -> value."""
+    """Returns a table of the facts that numbers depend on: name -> value."""
     lines = rows([(name, str(value)) for name, value in facts.items()])
     return f"<h2>Settings</h2><table class='settings'>{lines}</table>"
+
+
+def figure(
+    uri: str, name: str, note: str = "", *, alt: str, height: str = "auto"
+) -> str:
+    """Returns a picture with square pixels and a caption.
+
+    Args:
+        uri: the picture, see `data_uri`.
+        name: of the picture.
+        note: stands beside the name.
+        alt: describes the picture to screen readers.
+        height: of the picture as CSS; its width is that of the column.
+    """
+    name, note, alt = map(html.escape, (name, note, alt))
+    return (
+        f"<figure><img src='{uri}' alt='{alt}' style='display:block;width:100%;"
+        f"height:{height};image-rendering:pixelated'><figcaption><b>{name}</b>"
+        f"<span class='soft'>{note}</span></figcaption></figure>"
+    )
+
+
+def sortable_table(
+    heads: Sequence[str], lines: Mapping[str, Sequence[tuple[float, str]]]
+) -> str:
+    """Returns a table with a row for each name; clicking a heading sorts it.
+
+    Args:
+        heads: the headings, that of the names first.
+        lines: name -> values, each as a number to sort by and as text.
+    """
+    head = "".join(f"<th><button>{html.escape(text)}</button></th>" for text in heads)
+    body = []
+    for name, values in lines.items():
+        name = html.escape(name)
+        cells = "".join(
+            f'<td data-value="{number(value)}">{html.escape(text)}</td>'
+            for value, text in values
+        )
+        body.append(f'<tr><td data-value="{name}">{name}</td>{cells}</tr>')
+    return (
+        '<div class="scroll"><table class="sortable">'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>{chr(10).join(body)}</tbody></table>"
+        "</div>"
+    )
 
 
 def number(value: float) -> str:

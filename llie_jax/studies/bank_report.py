@@ -1,16 +1,15 @@
-"""The study of an LFPV bank as lines of text and as a page with charts."""
+"""The study of an LFPV bank as text, charts and pictures."""
 
 import colorsys
 import html
 import math
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from llie_jax.report import charts, page
-from llie_jax.studies import bank
+from llie_jax.studies.bank_numbers import part_of
 
 _NAMES = {"vector": "vectors", "patch": "patches"}
 _EMPTY = "the bank is empty (all zeros)"
@@ -25,11 +24,7 @@ _COLOURS = {"fully_fitted": "var(--accent)", "not_fully_fitted": "var(--second)"
 
 
 def lines(result: Mapping[str, Any]) -> list[str]:
-    """Returns the numbers of a study as lines of text.
-
-    Args:
-        result: as `llie-jax bank` writes it.
-    """
+    """Returns the numbers of `bank.BankStudy` as text."""
     count, psnr = result["data"]["images"], result["psnr"]
     text = [
         f"{_images(count)}: {_gain(psnr)}; their images differ by "
@@ -83,45 +78,34 @@ def _threshold(split: Mapping[str, Any]) -> str:
     )
 
 
-def write(path: str | os.PathLike, result: Mapping[str, Any]) -> None:
-    """Writes the page of a study; it is complete or absent.
+def sections(
+    result: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Returns the page of `bank.BankStudy` as HTML.
 
     Args:
-        path: the HTML file.
-        result: as `llie-jax bank` makes it, with `pictures`.
+        result: its numbers.
+        pictures: its pictures.
     """
-    title = f"LFPV bank on {result['data']['name']} {result['data']['split']}"
-    sections = [
-        "".join(f"<p>{html.escape(line)}</p>" for line in lines(result)),
+    return [
         _uses(result),
         _similarities(result),
-        _pictures(result),
+        _pictures(result, pictures),
         _scatter(result),
         _table(result),
-        page.settings_table(
-            {
-                "model": result["model"],
-                "weights SHA-256": result["weights_sha256"],
-                "data": result["data"],
-                "PSNR": result["psnr"]["metric"],
-                "device": result.get("device"),
-                "versions": result.get("versions"),
-            }
-        ),
     ]
-    page.write_page(path, title, sections)
 
 
 def _uses(result) -> str:
     """Returns bar charts of the share that each node has."""
-    charts = "".join(
+    bars = "".join(
         _bars(nodes["use"], f"Mean share of the {_NAMES[kind]}, %")
         for kind, nodes in result["nodes"].items()
     )
     return (
         "<h2>Which nodes are used</h2><p class='soft'>The mean over all places of all "
-        "images, without places that lie in the padding. The dashed line is even use."
-        f"</p><div class='grid'>{charts}</div>"
+        "images, without places inside the padding. The dashed line is even use."
+        f"</p><div class='grid'>{bars}</div>"
     )
 
 
@@ -133,7 +117,7 @@ def _bars(use, name: str) -> str:
     def y_of(percent):
         return top + (1 - percent / high) * (height - top - bottom)
 
-    parts = [f'<text class="name" x="8" y="18">{html.escape(name)}</text>']
+    parts = [charts.heading(name)]
     parts += charts.y_axis(y_of, charts.ticks(0, high), left, width - right)
     for node, share in enumerate(use):
         x, y = left + step * node, y_of(100 * share)
@@ -162,7 +146,7 @@ def _labelled(count: int) -> range:
 
 def _similarities(result) -> str:
     """Returns heat maps of the similarity between nodes."""
-    charts = "".join(
+    maps = "".join(
         f"<p>{_NAMES[kind]}: {_EMPTY}</p>"
         if nodes["empty"]
         else _heat_map(np.array(nodes["similarity"]), f"Similarity of {_NAMES[kind]}")
@@ -171,7 +155,7 @@ def _similarities(result) -> str:
     return (
         "<h2>How alike nodes are</h2><p class='soft'>Cosine similarity of any two "
         "nodes: orange 1, grey 0, blue -1. All orange: the nodes have become one."
-        f"</p><div class='grid'>{charts}</div>"
+        f"</p><div class='grid'>{maps}</div>"
     )
 
 
@@ -183,9 +167,9 @@ def _heat_map(similarity: np.ndarray, name: str) -> str:
     count, left, top, side = len(similarity), 40, 30, 430
     step = side / count
     parts = [
-        f'<text class="name" x="8" y="18">{html.escape(name)}</text>'
+        charts.heading(name),
         f'<image href="{picture}" x="{left}" y="{top}" width="{side}" height="{side}" '
-        'preserveAspectRatio="none" style="image-rendering:pixelated"/>'
+        'preserveAspectRatio="none" style="image-rendering:pixelated"/>',
     ]
     for node in _labelled(count):
         middle = step * (node + 0.5)
@@ -204,14 +188,14 @@ def _heat_map(similarity: np.ndarray, name: str) -> str:
     return charts.svg_figure(parts, left + side + 10, top + side + 26, name)
 
 
-def _pictures(result) -> str:
-    """Returns photos, what the model makes of them, and their strongest nodes."""
-    sections = [
+def _pictures(result, pictures) -> str:
+    """Returns photos, their enhanced images, and their strongest nodes."""
+    parts = [
         "<h2>Which node is where</h2><p class='soft'>The strongest node of each place; "
         f"the brighter, the larger its share.</p><p>{_legend(result)}</p>"
     ]
-    for picture, facts in zip(result["pictures"], result["photos"], strict=True):
-        name, size = html.escape(picture["name"]), facts["studied_size"]
+    for picture, facts in zip(pictures, result["photos"], strict=True):
+        name, size = picture["name"], facts["studied_size"]
         note = f"{size[0]} x {size[1]} pixels"
         if size != facts["size"]:
             note += f", scaled down from {facts['size'][0]} x {facts['size'][1]}"
@@ -228,13 +212,11 @@ def _pictures(result) -> str:
                 f"places of {side} x {side} pixels",
             )
         figures = "".join(
-            f"<figure><img src='{uri}' alt='{label} of {name}' style='display:block;"
-            f"width:100%;image-rendering:pixelated'><figcaption><b>{label}</b>"
-            f"<span class='soft'>{note}</span></figcaption></figure>"
+            page.figure(uri, label, note, alt=f"{label} of {name}")
             for label, (uri, note) in shown.items()
         )
-        sections.append(f"<h3>{name}</h3><div class='grid'>{figures}</div>")
-    return "".join(sections)
+        parts.append(f"<h3>{html.escape(name)}</h3><div class='grid'>{figures}</div>")
+    return "".join(parts)
 
 
 def _legend(result) -> str:
@@ -265,7 +247,7 @@ def assignment(seen: Mapping[str, Any], size) -> np.ndarray:
 
 
 def _colour(node: int) -> tuple[float, float, float]:
-    """Returns RGB in [0, 1]: hues by the golden ratio, so that none come close."""
+    """Returns RGB in [0, 1]; hues in steps of the golden ratio stay distinct."""
     return colorsys.hsv_to_rgb(0.618034 * node % 1, (0.95, 0.45, 0.7)[node % 3], 1)
 
 
@@ -296,7 +278,7 @@ def _scatter(result) -> str:
     def y_of(value):
         return top + (most - value) / (most - least) * (height - top - bottom)
 
-    parts = [f'<text class="name" x="8" y="18">{html.escape(name)}</text>']
+    parts = [charts.heading(name)]
     parts += charts.x_axis(x_of, charts.ticks(low, high), top, height - bottom)
     parts += charts.y_axis(y_of, charts.ticks(least, most), left, width - right)
     x, zero = x_of(split["threshold"]), y_of(0)
@@ -306,18 +288,15 @@ def _scatter(result) -> str:
         f'y2="{height - bottom}" stroke="var(--text)" stroke-dasharray="5 4"/>'
     )
     for image, row in found.items():
-        colour = _COLOURS[bank.part_of(row, split["threshold"])]
+        colour = _COLOURS[part_of(row, split["threshold"])]
         parts.append(
             f'<circle cx="{x_of(row["backbone"]):.1f}" cy="{y_of(row["gain"]):.1f}" '
             f'r="4" style="fill:{colour}" opacity="0.75"><title>{html.escape(image)}: '
             f"backbone {row['backbone']:.2f} dB, gain {row['gain']:+.3f} dB</title>"
             "</circle>"
         )
-    legend = "".join(
-        f'<tspan dx="14" style="fill:{_COLOURS[part]}">{label}</tspan>'
-        for part, label in _PARTS.items()
-    )
-    parts.append(f'<text x="{width - right}" y="18" text-anchor="end">{legend}</text>')
+    legend = {label: _COLOURS[part] for part, label in _PARTS.items()}
+    parts.append(charts.legend(width - right, legend))
     return (
         "<h2>What the bank adds</h2><p class='soft'>The dashed line is the threshold, "
         f"{split['threshold']:.2f} dB.</p>"
@@ -326,7 +305,7 @@ def _scatter(result) -> str:
 
 
 def _table(result) -> str:
-    """Returns a row for each image, sorted by a click on a heading."""
+    """Returns a row for each image; clicking a heading sorts the table."""
     heads = [
         "image",
         "backbone, dB",
@@ -334,23 +313,9 @@ def _table(result) -> str:
         "gain, dB",
         "difference, levels",
     ]
-    rows = []
-    for image, row in result["images"].items():
-        texts = (
-            f"{row['backbone']:.2f}",
-            f"{row['bank']:.2f}",
-            f"{row['gain']:+.3f}",
-            f"{row['difference']:.3f}",
-        )
-        keys = (row[key] for key in ("backbone", "bank", "gain", "difference"))
-        cells = "".join(
-            f'<td data-value="{page.number(key)}">{text}</td>'
-            for key, text in zip(keys, texts, strict=True)
-        )
-        name = html.escape(image)
-        rows.append(f'<tr><td data-value="{name}">{name}</td>{cells}</tr>')
-    head = "".join(f"<th><button>{heading}</button></th>" for heading in heads)
-    return (
-        '<h2>Each image</h2><div class="scroll"><table class="sortable"><thead><tr>'
-        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
+    styles = {"backbone": ".2f", "bank": ".2f", "gain": "+.3f", "difference": ".3f"}
+    lines = {
+        name: [(row[key], f"{row[key]:{style}}") for key, style in styles.items()]
+        for name, row in result["images"].items()
+    }
+    return f"<h2>Each image</h2>{page.sortable_table(heads, lines)}"

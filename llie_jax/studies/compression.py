@@ -1,11 +1,12 @@
-"""Pruning and quantisation of trained parameters, the baselines of the ADR paper.
+"""Pruning and quantisation of trained models, the baselines of the ADR paper.
 
-Each is a function from parameters to parameters; nothing is trained again. Filters are
-set to zero and not removed, so that the model stays the same.
+Nothing is retrained. Pruned filters are set to zero and not removed, so the shapes of
+the model stay as they are.
 
 Source: Li et al., arXiv 2412.16459, Table 5, and the papers named below.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -17,9 +18,23 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
+from llie_jax import messages
+from llie_jax.data import sources
+from llie_jax.models.base import Model
 from llie_jax.nn import layers
+from llie_jax.studies import frame
+from llie_jax.studies.redundancy import RedundancyStudy
+from llie_jax.types import Outputs
 
 Params = Mapping[str, Any]
+
+CRITERIA = ("l1", "taylor", "fpgm")
+"""How filters are ranked, see `filter_pruning`."""
+
+METHODS = ("magnitude", *CRITERIA, "weights", "activations")
+"""The methods of `CompressionStudy`."""
+
+_SIDE = 64  # of the crops whose gradients are taken, in pixels
 
 _LAYERS = (
     layers.Conv,
@@ -36,12 +51,12 @@ _LAYERS = (
 def magnitude_pruning(params: Params, *, amount: float) -> tuple[Params, Params]:
     """Sets the smallest weights of each convolution or linear layer to zero.
 
-    Source: Han et al., Learning both Weights and Connections, NeurIPS 2015, without its
-    training.
+    Source: Han et al., Learning both Weights and Connections, NeurIPS 2015.
+    Differs: nothing is retrained.
 
     Args:
         params: the parameters.
-        amount: share of a layer's weights, rounded down to a whole number of them.
+        amount: share of a layer's weights; their number is rounded down.
 
     Returns:
         Parameters, and a mask of the same structure: 0 where a weight was removed.
@@ -71,14 +86,14 @@ def filter_pruning(
 
     Args:
         params: the parameters.
-        amount: share of a layer's filters, rounded down to a whole number of them.
+        amount: share of a layer's filters; their number is rounded down.
         criterion: "l1", the sum of absolute weights (Li et al., Pruning Filters for
             Efficient ConvNets, ICLR 2017); "taylor", the sum of squared products of
             weight and gradient (Molchanov et al., Importance Estimation for Neural
             Network Pruning, CVPR 2019); "fpgm", the sum of distances to the layer's
             other filters (He et al., Filter Pruning via Geometric Median, CVPR 2019).
-        gradients: of the loss, for "taylor"; of the structure of `params`, or a list of
-            them from several batches.
+        gradients: of the loss, for "taylor"; a tree like `params`, or a list of such
+            trees, one for each batch.
 
     Returns:
         Parameters and mask, see `magnitude_pruning`.
@@ -127,14 +142,11 @@ def filter_pruning(
     return _masked(params, masks)
 
 
-CRITERIA = ("l1", "taylor", "fpgm")
-
-
 def quantise_weights(params: Params, *, bits: int) -> Params:
-    """Rounds each layer's weights to 2^bits - 1 evenly spaced values round zero.
+    """Rounds each layer's weights to 2^bits - 1 evenly spaced values around zero.
 
-    Source: Cai et al., ZeroQ, CVPR 2020, in the part that needs no batch norm; the
-    range is that of the tensor.
+    Source: Cai et al., ZeroQ, CVPR 2020, the part that does not depend on batch norms;
+    each tensor has its own range.
 
     Raises:
         ValueError: if `bits` is below 2.
@@ -147,7 +159,7 @@ def quantise_weights(params: Params, *, bits: int) -> Params:
 
 
 def activation_ranges(
-    model: nn.Module, variables: Mapping[str, Any], rng: jax.Array, *, side: int = 64
+    model: Model, variables: Mapping[str, Any], rng: jax.Array, *, side: int = 64
 ) -> dict[str, float]:
     """Returns the largest absolute input of each layer on images of random noise.
 
@@ -178,33 +190,67 @@ def activation_ranges(
     return {path: float(value) for path, value in run(variables, image).items()}
 
 
-def quantised_apply(
-    model: nn.Module, ranges: Mapping[str, float], *, bits: int
-) -> Callable[..., Any]:
-    """Returns `model.apply` with the inputs of all layers rounded (fake quantisation).
+class Quantised(Model):
+    """A model that rounds the inputs of its layers (fake quantisation).
 
-    Args:
-        model: the model.
-        ranges: from `activation_ranges`; larger values are cut off.
+    Its variables are those of the original model.
+
+    Attributes:
+        original: the model.
+        ranges: pairs of path and largest value, from `activation_ranges`; larger
+            values are clipped.
         bits: of the rounded values.
 
     Raises:
         ValueError: if `bits` is below 2.
     """
-    check_bits(bits)
 
-    def interceptor(call, args, kwargs, context):
-        path = "/".join(context.module.path or ())
-        if _is_layer(context) and path in ranges:
-            args = (_rounded(args[0], ranges[path], bits), *args[1:])
-        return call(*args, **kwargs)
+    original: Model
+    ranges: tuple[tuple[str, float], ...]
+    bits: int
 
-    @functools.wraps(model.apply)
-    def apply(*args, **kwargs):
+    def __post_init__(self):
+        check_bits(self.bits)
+        super().__post_init__()
+
+    def setup(self):
+        """Puts the variables of the original model where this model has its own."""
+        nn.share_scope(self, self.original)
+
+    @property
+    def multiple(self) -> int:
+        """That of the original model."""
+        return self.original.multiple
+
+    @property
+    def pad_mode(self) -> str:
+        """That of the original model."""
+        return self.original.pad_mode
+
+    @nn.nowrap
+    def native_inputs(self, image: jax.Array) -> dict[str, jax.Array]:
+        """Returns the native inputs of the original model."""
+        return self.original.native_inputs(image)
+
+    def __call__(
+        self,
+        image: jax.Array,
+        *,
+        target: jax.Array | None = None,
+        train: bool = False,
+        **inputs: jax.Array,
+    ) -> Outputs:
+        """Enhances images; see `Model`."""
+        ranges = dict(self.ranges)
+
+        def interceptor(call, args, kwargs, context):
+            path = "/".join(context.module.path or ())
+            if _is_layer(context) and path in ranges:
+                args = (_rounded(args[0], ranges[path], self.bits), *args[1:])
+            return call(*args, **kwargs)
+
         with nn.intercept_methods(interceptor):
-            return model.apply(*args, **kwargs)
-
-    return apply
+            return self.original(image, target=target, train=train, **inputs)
 
 
 def _rounded(x, largest, bits: int):
@@ -221,7 +267,7 @@ def _is_layer(context) -> bool:
 def _kernels(params: Params) -> dict[str, np.ndarray]:
     """Returns the kernels of convolutions and linear layers, by path.
 
-    Those of ADR's generators are not among them: they make kernels, not features.
+    Without those of ADR's generators, which make kernels and not features.
     """
     flat = traverse_util.flatten_dict(params, sep="/")
     return {
@@ -252,12 +298,12 @@ def _masked(params: Params, masks: Mapping[str, np.ndarray]) -> tuple[Params, Pa
 
 
 def _count(amount: float, total: int) -> int:
-    """Returns a share of a number, rounded down but for rounding errors."""
+    """Returns a share of a number, rounded down except for floating-point errors."""
     return math.floor(amount * total + 1e-9)
 
 
 def check_amount(amount: float) -> None:
-    """Raises ValueError if `amount` is no share."""
+    """Raises ValueError if `amount` is not in [0, 1]."""
     if not 0 <= amount <= 1:
         raise ValueError(f"amount is {amount}; give a share between 0 and 1.")
 
@@ -266,3 +312,147 @@ def check_bits(bits: int) -> None:
     """Raises ValueError if there are too few bits for symmetric values."""
     if bits < 2:
         raise ValueError(f"bits={bits}; symmetric values need at least 2.")
+
+
+def gradients(
+    model: Model,
+    variables: Mapping[str, Any],
+    source: sources.Source,
+    count: int = 4,
+) -> list[Params]:
+    """Returns gradients of the L1 loss, one for the centre crop of each of some pairs.
+
+    Args:
+        model: the model.
+        variables: its variables.
+        source: training pairs, of which evenly spaced ones are used.
+        count: number of pairs.
+
+    Raises:
+        ValueError: if an image is smaller than the model's `multiple`, or there are no
+            references.
+    """
+    sources.check_keys(source, ("target",), "A gradient of the L1 loss")
+    multiple, found = model.multiple, []
+    for index in np.unique(np.linspace(0, len(source) - 1, count).astype(int)):
+        record = source[int(index)]
+        window = []
+        for length in record["image"].shape[:2]:
+            side = min(max(_SIDE, multiple), length) // multiple * multiple
+            if not side:
+                raise ValueError(
+                    f"{record['name']} has a side of {length} pixels; gradients "
+                    f"need {multiple}."
+                )
+            window.append(slice((length - side) // 2, (length + side) // 2))
+        pair = (record[key][tuple(window)][None] for key in ("image", "target"))
+        found.append(jax.tree.map(np.asarray, _gradient(model, variables, *pair)))
+    return found
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _gradient(model, variables, image, target):
+    """Returns the gradient of the L1 loss of a pair, uint8 [1, H, W, 3] both."""
+    image, target = (x.astype(jnp.float32) / 255 for x in (image, target))
+
+    def loss(params):
+        output = model.apply({**variables, "params": params}, image).image
+        return jnp.mean(jnp.abs(output - target))
+
+    return jax.grad(loss)(variables["params"])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CompressionStudy(RedundancyStudy):
+    """PSNR before and after pruning or quantisation.
+
+    Attributes:
+        method: one of `METHODS`: "weights" and "activations" are quantised, the others
+            prune.
+        amount: share of weights or filters that is pruned.
+        bits: of quantised values.
+        pairs: training pairs whose gradients rank the filters, for method "taylor".
+
+    Raises:
+        ValueError: if an option is not accepted, or "taylor" has no pairs.
+    """
+
+    method: str = "magnitude"
+    amount: float = 0.1
+    bits: int = 8
+    pairs: sources.Source | None = None
+
+    def __post_init__(self):
+        if self.method not in METHODS:
+            raise ValueError(
+                f"Unknown method {self.method!r}."
+                f"{messages.suggest(self.method, METHODS)} Use one of {METHODS}."
+            )
+        check_amount(self.amount)
+        check_bits(self.bits)
+        if self.method == "taylor" and self.pairs is None:
+            raise ValueError("The method 'taylor' needs training pairs.")
+
+    @property
+    def label(self) -> str:
+        """The short name of the study."""
+        return "compress"
+
+    def check(self, model: Model) -> None:
+        """Accepts any model."""
+
+    def steps(self, subject: frame.Subject) -> int:
+        """Returns how often `run` calls `advance`."""
+        return 2 * subject.count
+
+    def run(
+        self, subject: frame.Subject, advance: Callable[[], None] = frame.no_progress
+    ) -> frame.Findings:
+        """Scores the model as trained and compressed; see `frame.Study.run`."""
+        baseline = frame.Baseline(subject, advance)
+        _, after = self._changed(baseline)
+        quantised = self.method in ("weights", "activations")
+        option = {"bits": self.bits} if quantised else {"amount": self.amount}
+        numbers = {
+            "compression": {"method": self.method, **option},
+            "psnr": float(np.mean(baseline.psnr)),
+            "psnr_after": float(np.mean(after)),
+            "images": {
+                name: [before, value]
+                for name, before, value in zip(
+                    baseline.names, baseline.psnr, after, strict=True
+                )
+            },
+        }
+        return frame.Findings(numbers)
+
+    def _changed(
+        self, baseline: frame.Baseline
+    ) -> tuple[list[np.ndarray], list[float]]:
+        """Returns the images of the compressed model, and their PSNR in dB."""
+        model, variables = baseline.subject.model, baseline.subject.variables
+        if self.method == "activations":
+            ranges = activation_ranges(model, variables, jax.random.key(0))
+            quantised = Quantised(model, tuple(ranges.items()), self.bits)
+            return baseline.changed(frame.enhancer(quantised, variables))
+        params = variables["params"]
+        if self.method == "weights":
+            params = quantise_weights(params, bits=self.bits)
+        elif self.method == "magnitude":
+            params, _ = magnitude_pruning(params, amount=self.amount)
+        else:
+            found = None
+            if self.method == "taylor":
+                found = gradients(model, variables, self.pairs)
+            params, _ = filter_pruning(
+                params, amount=self.amount, criterion=self.method, gradients=found
+            )
+        return baseline.with_params(params)
+
+    def lines(self, numbers: Mapping[str, Any]) -> list[str]:
+        """Returns the numbers as text."""
+        settings = ", ".join(f"{k} {v}" for k, v in numbers["compression"].items())
+        return [
+            f"PSNR {numbers['psnr']:.2f} dB",
+            f"after {settings}: PSNR {numbers['psnr_after']:.2f} dB",
+        ]

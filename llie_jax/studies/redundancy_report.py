@@ -1,93 +1,55 @@
-"""The redundancy studies as lines of text and as a page with plots."""
+"""The study of reset layers as text and charts."""
 
 import html
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from llie_jax.report import charts, page
+from llie_jax.report import charts
 
 _COLOURS = {"attention": "var(--accent)", "feed_forward": "var(--second)"}
-_MAPS = 8  # kernels that are drawn
-_COLUMNS = 720  # values of a kernel that are drawn
 
 
 def lines(result: Mapping[str, Any]) -> list[str]:
-    """Returns the numbers of a study as lines of text.
-
-    Args:
-        result: as `llie-jax redundancy` writes it.
-    """
-    text = [f"PSNR {result['psnr']:.2f} dB"] if "psnr" in result else []
-    for kind, value in result.get("dmr", {}).items():
+    """Returns the numbers of `redundancy.ResetStudy` as text."""
+    text = [f"PSNR {result['psnr']:.2f} dB"]
+    for kind, value in result["dmr"].items():
         spread = value["deviation"]
         text.append(
             f"DMR {kind} {value['value']:.2f} dB"
             + ("" if spread is None else f" (deviation over seeds {spread:.2f})")
             + f", {value['layers']} layers"
         )
-    for kind, value in result.get("reset", {}).items():
+    for kind, value in result["reset"].items():
         change, share = np.mean(value["psnr_change"]), np.mean(value["poi"])
         text.append(
             f"all {value['layers']} {kind} layers reset: PSNR {change:+.2f} dB, "
             f"POI {share:.1f} %"
         )
-    for kind, by_layer in result.get("layers", {}).items():
+    for kind, by_layer in result["layers"].items():
         for layer, value in by_layer.items():
             text.append(
                 f"  {kind:12} {layer:48} PSNR {np.mean(value['psnr_change']):+7.3f} dB"
                 f"  degeneration {np.mean(value['degeneration']):6.2f} dB"
             )
-    if "kernel_variation" in result:
-        text.append(
-            "kernels differ between images by "
-            f"{100 * result['kernel_variation']:.2g} % of their length, on average"
-        )
-        for path, value in result["kernels"].items():
-            text.append(f"  {path:64} {100 * value:8.2g} %")
-    if "compression" in result:
-        settings = ", ".join(f"{k} {v}" for k, v in result["compression"].items())
-        text.append(f"after {settings}: PSNR {result['psnr_after']:.2f} dB")
-    if "definitions" in result:
-        text += [result["definitions"][key] for key in ("dmr", "poi")]
-    return text
+    return text + [result["definitions"][key] for key in ("dmr", "poi")]
 
 
-def write(path: str | os.PathLike, result: Mapping[str, Any]) -> None:
-    """Writes the page of a study; it is complete or absent.
-
-    Args:
-        path: the HTML file.
-        result: as `llie-jax redundancy` makes it, with `maps` for the kernels.
-    """
-    title = f"Redundancy of {result['model']['name']} on {result['data']['name']}"
-    sections = [
-        _numbers(result),
+def sections(result: Mapping[str, Any]) -> list[str]:
+    """Returns the charts of `redundancy.ResetStudy` as HTML."""
+    return [
         _by_layer(result, "degeneration", "Degeneration by resetting one layer, dB"),
         _by_layer(result, "psnr_change", "Change of PSNR by resetting one layer, dB"),
         _histograms(result),
-        _maps(result),
-        _details(result),
     ]
-    page.write_page(path, title, sections)
-
-
-def _numbers(result) -> str:
-    """Returns the lines without those of single layers."""
-    return "".join(
-        f"<p>{html.escape(line)}</p>"
-        for line in lines(result)
-        if not line.startswith("  ")
-    )
 
 
 def _by_layer(result, key: str, name: str) -> str:
     """Returns a chart: for each layer the mean over seeds, and their range."""
     series = {
         kind: {layer: value[key] for layer, value in by_layer.items()}
-        for kind, by_layer in result.get("layers", {}).items()
+        for kind, by_layer in result["layers"].items()
     }
     rows = [
         (kind, layer, values)
@@ -106,7 +68,7 @@ def _by_layer(result, key: str, name: str) -> str:
     def x_of(value):
         return left + (value - low) / (high - low) * (width - left - right)
 
-    parts = [f'<text class="name" x="8" y="18">{html.escape(name)}</text>']
+    parts = [charts.heading(name)]
     parts += charts.x_axis(x_of, charts.ticks(low, high), top, height - 30)
     for place, (kind, layer, found) in enumerate(rows):
         y = top + step * (place + 0.7)
@@ -133,7 +95,7 @@ def _histograms(result) -> str:
             float(np.mean(after)) - result["images"][name]
             for name, after in value["images"].items()
         ]
-        for kind, value in result.get("reset", {}).items()
+        for kind, value in result["reset"].items()
     }
     if not found:
         return ""
@@ -152,7 +114,7 @@ def _histograms(result) -> str:
     def y_of(count):
         return base - count / largest * (base - top)
 
-    parts = [f'<text class="name" x="8" y="18">{html.escape(name)}</text>']
+    parts = [charts.heading(name)]
     parts += charts.x_axis(x_of, charts.ticks(low, edges[-1]), top, base)
     for place, (kind, count) in enumerate(counts.items()):
         bar = (x_of(edges[1]) - x_of(edges[0])) / len(counts)
@@ -170,62 +132,6 @@ def _histograms(result) -> str:
     return charts.svg_figure(parts, width, height, name)
 
 
-def _maps(result) -> str:
-    """Returns pictures of generated kernels: a row for each image."""
-    maps = result.get("maps")
-    if not maps:
-        return ""
-    chosen = list(maps)
-    chosen = [
-        chosen[i] for i in np.unique(np.linspace(0, len(chosen) - 1, _MAPS).astype(int))
-    ]
-    figures = []
-    for path in chosen:
-        variation = result["kernels"][path]
-        figures.append(
-            "<figure><img alt='kernels' style='display:block;width:100%;height:12rem;"
-            f"image-rendering:pixelated' src='{_heat_map(maps[path])}'>"
-            f"<figcaption><b>{html.escape(path)}</b>"
-            f"<span class='soft'>differs by {100 * variation:.2g} %</span>"
-            "</figcaption></figure>"
-        )
-    return (
-        "<h2>Generated kernels</h2><p class='soft'>One row for each image, one column "
-        f"for each value of the kernel (at most {_COLUMNS}, evenly chosen), dark low "
-        "and bright high. Rows that look alike: the kernel hardly depends on the "
-        f"image.</p><div class='grid'>{''.join(figures)}</div>"
-    )
-
-
-def _heat_map(kernels: np.ndarray) -> str:
-    """Returns an image [images, values] as a data URI."""
-    columns = np.linspace(0, kernels.shape[1] - 1, min(_COLUMNS, kernels.shape[1]))
-    values = kernels[:, columns.astype(int)]
-    low, high = np.percentile(values, (1, 99))
-    level = np.clip((values - low) / max(high - low, 1e-30), 0, 1)[..., None]
-    dark, middle, bright = np.array([[16, 32, 64], [190, 90, 40], [255, 240, 190]])
-    first = dark + (middle - dark) * np.minimum(2 * level, 1)
-    colours = first + (bright - middle) * np.maximum(2 * level - 1, 0)
-    return page.data_uri(colours.round().astype(np.uint8), kind="png")
-
-
-def _details(result) -> str:
-    """Returns the facts of the study and its definitions."""
-    return page.settings_table(
-        {
-            "study": result["study"],
-            "model": result["model"],
-            "weights SHA-256": result["weights_sha256"],
-            "data": result["data"],
-            "reset leaves ADR as it is": result["backbone_only"],
-            "device": result.get("device"),
-            "versions": result.get("versions"),
-        }
-    )
-
-
-def _legend(right: float, kinds: Sequence[str]) -> str:
-    spans = "".join(
-        f'<tspan dx="12" style="fill:{_COLOURS[kind]}">{kind}</tspan>' for kind in kinds
-    )
-    return f'<text x="{right}" y="18" text-anchor="end">{spans}</text>'
+def _legend(right: float, kinds: Iterable[str]) -> str:
+    """Returns the colours of the kinds of layers."""
+    return charts.legend(right, {kind: _COLOURS[kind] for kind in kinds})

@@ -167,7 +167,7 @@ def make_train_step(
 def eval_step(batch: Batch) -> Terms:
     """Returns the 8-bit `image` [B, H, W, 3] of a model's output, and its scores.
 
-    If the batch has a `target`, there is one score `psnr` and `ssim` per image, [B]; the
+    If the batch has a `target`, there is one `psnr` and one `ssim` per image, [B]; the
     host computes means, so that an uneven last batch cannot bias them.
 
     Args:

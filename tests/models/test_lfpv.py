@@ -14,7 +14,7 @@ from llie_jax.inference.prepare import prepare
 from llie_jax.models import base, lfpv
 from llie_jax.models.base import variable_shapes
 from llie_jax.nn import feature_bank
-from llie_jax.studies import redundancy
+from llie_jax.studies import layers
 
 L, C, K = 16, 8, 4
 
@@ -801,7 +801,7 @@ def test_options_and_layers_are_those_of_the_backbone():
     assert model.options["saturation"] == 1.0
     changed = model.with_options({"saturation": 1.3})
     assert changed.backbone.saturation == 1.3
-    found = redundancy.layers(model, "attention")
+    found = layers.layers(model, "attention")
     assert found[0].startswith("backbone/")
     assert not any("i_lca5" in path for path in found)
 

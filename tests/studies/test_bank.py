@@ -9,8 +9,9 @@ import pytest
 
 import llie_jax
 from llie_jax import metrics
+from llie_jax.inference import programs
 from llie_jax.models.base import variable_shapes
-from llie_jax.studies import bank, bank_report
+from llie_jax.studies import bank, bank_numbers, bank_report, frame
 from tests.evaluation.toys import Gain, MemorySource
 
 NODES, SIDE = 5, 2
@@ -38,36 +39,51 @@ def source():
     return MemorySource([(16, 20), (14, 18), (16, 20)])
 
 
+def study(model, variables, source, *, max_images=None, **options):
+    """Returns the findings."""
+    asked = bank.BankStudy(**options)
+    subject = asked.subject(model, variables, source, max_images=max_images)
+    advanced = []
+    found = asked.run(subject, lambda: advanced.append(1))
+    assert len(advanced) == asked.steps(subject)
+    return found
+
+
 @pytest.fixture(scope="module")
-def result(made, source):
-    return bank.run(*made, source)
+def findings(made, source):
+    return study(*made, source)
+
+
+@pytest.fixture(scope="module")
+def result(findings):
+    return findings.numbers
 
 
 def test_entropy():
     shares = jnp.array(
         [[0.5, 0.5, 0, 0], [1, 0, 0, 0], [0.25] * 4, [0.5, 0.25, 0.25, 0]]
     )
-    np.testing.assert_allclose(bank.entropy(shares), [1, 0, 2, 1.5], atol=1e-6)
+    np.testing.assert_allclose(bank_numbers.entropy(shares), [1, 0, 2, 1.5], atol=1e-6)
 
 
 def test_cosine_similarity():
     nodes = np.array([[3.0, 4.0], [-4.0, 3.0], [-6.0, -8.0], [1.0, 0.0]])
     wanted = [[1, 0, -1, 0.6], [0, 1, 0, -0.8], [-1, 0, 1, -0.6], [0.6, -0.8, -0.6, 1]]
-    np.testing.assert_allclose(bank.cosine_similarity(nodes), wanted, atol=1e-12)
-    patches = nodes.reshape(4, 1, 2, 1)
-    np.testing.assert_allclose(bank.cosine_similarity(patches), wanted, atol=1e-12)
-    found = bank.describe_nodes(nodes)
+    for shape in ((4, 2), (4, 1, 2, 1)):  # vectors, patches
+        found = bank_numbers.cosine_similarity(nodes.reshape(shape))
+        np.testing.assert_allclose(found, wanted, atol=1e-12)
+    found = bank_numbers.describe_nodes(nodes)
     assert found["mean_similarity"] == pytest.approx(2 * (-1 - 0.8) / 12)
-    with_zeros = bank.cosine_similarity(np.array([[0.0, 0.0], [0.0, 2.0]]))
+    with_zeros = bank_numbers.cosine_similarity(np.array([[0.0, 0.0], [0.0, 2.0]]))
     assert with_zeros.tolist() == [[0, 0], [0, 1]]
 
 
 def test_nodes_without_anything_to_compare():
-    zeros = bank.describe_nodes(np.zeros((3, 2)))
+    zeros = bank_numbers.describe_nodes(np.zeros((3, 2)))
     assert zeros["empty"]
     assert zeros["similarity"] is None
     assert zeros["mean_similarity"] is None
-    one = bank.describe_nodes(np.ones((1, 2)))
+    one = bank_numbers.describe_nodes(np.ones((1, 2)))
     assert not one["empty"]
     assert one["similarity"] == pytest.approx(np.ones((1, 1)))
     assert one["mean_similarity"] is None
@@ -84,14 +100,14 @@ def row(backbone, after):
 
 def test_split():
     images = {"a": row(20.0, 21), "b": row(24.0, 24.5), "c": row(30.0, 29.5)}
-    found = bank.split(images)
+    found = bank_numbers.split(images)
     assert found["threshold"] == 24
     assert found["is_median"]
-    fitted, others = (found[part] for part in bank.PARTS)
+    fitted, others = (found[part] for part in bank_numbers.PARTS)
     assert (fitted["images"], others["images"]) == (2, 1)
     assert (fitted["backbone"], fitted["bank"], fitted["gain"]) == (27, 27, 0)
     assert (others["backbone"], others["bank"], others["gain"]) == (20, 21, 1)
-    found = bank.split(images, 31.0)
+    found = bank_numbers.split(images, 31.0)
     assert not found["is_median"]
     assert found["fully_fitted"] == {
         "images": 0,
@@ -104,26 +120,27 @@ def test_a_study_is_what_the_model_gives(made, source, result):
     """The padding of the second image does not count."""
     model, variables = made
     backbone = {"params": variables["params"]["backbone"]}
+
+    @jax.jit
+    def run(image):
+        plain = model.backbone.apply(backbone, image).image
+        by_pixel, _ = model.apply(variables, image, method="assign")
+        return plain, model.apply(variables, image).image, by_pixel
+
     use, entropies, places = [], [], []
     for index, name in enumerate(source.names):
         image, target = source[index]["image"], source[index]["target"]
         height, width = image.shape[:2]
         padded = np.pad(image, ((0, 16 - height), (0, 20 - width), (0, 0)), "reflect")
         padded = jnp.asarray(padded[None] / 255, jnp.float32)
-        before, after = (
-            np.clip(x.image[0, :height, :width], 0, 1)
-            for x in (
-                model.backbone.apply(backbone, padded),
-                model.apply(variables, padded),
-            )
-        )
+        *images, by_pixel = run(padded)
+        before, after = (np.clip(x[0, :height, :width], 0, 1) for x in images)
         found = result["images"][name]
         psnr = [metrics.compute("rgb_uint8", x, target) for x in (before, after)]
         assert [found["backbone"], found["bank"]] == pytest.approx(psnr, abs=1e-3)
         assert found["gain"] == pytest.approx(found["bank"] - found["backbone"])
         difference = 255 * np.mean(np.abs(before - after))
         assert found["difference"] == pytest.approx(difference, rel=1e-3)
-        by_pixel, _ = model.apply(variables, padded, method="assign")
         side = model.feature_stride
         inside = by_pixel[0, : -(-height // side), : -(-width // side)]
         inside = np.asarray(inside).reshape(-1, NODES)
@@ -147,15 +164,20 @@ def test_a_study_is_what_the_model_gives(made, source, result):
 
 
 def test_one_compilation_for_each_size(made, source):
-    bank._run.clear_cache()
-    bank.run(*made, source)
-    assert bank._run._cache_size() == 1  # 14 x 18 is padded to 16 x 20
+    bank._assigned.clear_cache()
+    programs.PROGRAMS.clear()
+    study(*made, source)
+    # 14 x 18 is padded to 16 x 20; with and without the bank it is the same program.
+    # The second one computes the keys of the bank.
+    assert bank._assigned._cache_size() == 1
+    assert len(programs.PROGRAMS) == 2
 
 
 def test_a_bank_of_zeros(made, source):
     model, variables = made
     state = jax.tree.map(jnp.zeros_like, variables["lfpv"])
-    result = bank.run(model, {**variables, "lfpv": state}, source, max_images=1)
+    changed = {**variables, "lfpv": state}
+    result = study(model, changed, source, max_images=1).numbers
     assert result["psnr"]["gain"] == pytest.approx(0, abs=1e-4)
     assert result["psnr"]["difference"] == pytest.approx(0, abs=1e-3)
     for nodes in result["nodes"].values():
@@ -186,41 +208,47 @@ def test_assignment_is_drawn_in_places():
 def test_large_photos_are_scaled_down(made, source, monkeypatch):
     monkeypatch.setattr(bank, "PHOTO_SIDE", 20)
     photo = np.zeros((32, 40, 3), np.uint8)
-    found = bank.run(*made, source, photos=[("p", photo)], max_images=1)
-    assert found["photos"][0]["size"] == [32, 40]
-    assert found["photos"][0]["studied_size"] == [16, 20]
-    assert found["pictures"][0]["photo"].shape == (16, 20, 3)
+    found = study(*made, source, photos=[("p", photo)], max_images=1)
+    assert found.numbers["photos"][0]["size"] == [32, 40]
+    assert found.numbers["photos"][0]["studied_size"] == [16, 20]
+    assert found.pictures[0]["photo"].shape == (16, 20, 3)
 
 
-def test_report(result, tmp_path):
+def test_report(findings, tmp_path):
     facts = {
         "model": SPEC,
         "weights_sha256": "0",
         "data": {"name": "toys", "split": "test", "images": 3},
+        "device": "cpu",
+        "versions": {},
     }
-    bank_report.write(tmp_path / "report.html", facts | result)
+    numbers = facts | findings.numbers
+    report = frame.Report(bank.BankStudy(), numbers, findings.pictures)
+    report.write_page(tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
+    assert "<title>LFPV bank on toys test</title>" in page
     assert page.count("<svg") == 5
     assert page.count("data:image/png") == 4
     assert page.count("data:image/jpeg") == 2
+    assert page.count("<tr>") == 1 + 3 + 6  # images, and settings
     assert "this threshold is ours" in page
-    text = "\n".join(bank_report.lines(facts | result))
+    text = "\n".join(report.lines())
     assert "vectors: mean cosine similarity" in text
     assert "fully fitted by the backbone: 2 images" in text
 
 
 def test_mistakes(made, source):
     with pytest.raises(ValueError, match="Gain has no bank; give weights of an LFPV"):
-        bank.run(Gain(), {}, source)
+        study(Gain(), {}, source)
     with pytest.raises(ValueError, match="fitted=nan; give a PSNR in dB"):
-        bank.run(*made, source, fitted=math.nan)
+        study(*made, source, fitted=math.nan)
     with pytest.raises(ValueError, match="toys test holds no images to study"):
-        bank.run(*made, MemorySource([]))
+        study(*made, MemorySource([]))
     with pytest.raises(
         ValueError, match="study of a bank needs target; the records of"
     ):
-        bank.run(*made, MemorySource([(16, 20)], paired=False))
+        study(*made, MemorySource([(16, 20)], paired=False))
     model, variables = made
     state = jax.tree.map(lambda x: x * jnp.nan, variables["lfpv"])
     with pytest.raises(ValueError, match="0: the model's output is not finite"):
-        bank.run(model, {**variables, "lfpv": state}, source)
+        study(model, {**variables, "lfpv": state}, source)

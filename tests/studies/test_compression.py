@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import llie_jax
+from llie_jax.models.base import variable_shapes
 from llie_jax.studies import compression
+from tests.evaluation.toys import Gain, MemorySource
 
 RNG = np.random.default_rng(0)
 PARAMS = {
@@ -86,19 +88,65 @@ def test_quantised_weights(bits):
 
 
 def test_quantised_activations():
-    spec = {"name": "retinexformer", "width": 4, "num_blocks": (1, 1)}
-    model = llie_jax.build(spec)
+    model = llie_jax.build({"name": "retinexformer", "width": 4, "num_blocks": (1,)})
     image = jnp.asarray(RNG.random((1, 16, 16, 3)), jnp.float32)
-    variables = jax.jit(model.init)(jax.random.key(0), image)
+    variables = jax.tree.map(
+        lambda x: jnp.asarray(RNG.normal(scale=0.2, size=x.shape), x.dtype),
+        variable_shapes(model),
+    )
     ranges = compression.activation_ranges(model, variables, jax.random.key(1), side=16)
     assert ranges["stage_0/denoiser/embedding"] > 0
-    exact = model.apply(variables, image).image
+    exact = jax.jit(model.apply)(variables, image).image
     errors = []
     for bits in (4, 8):
-        apply = compression.quantised_apply(model, ranges, bits=bits)
-        errors.append(np.abs(jax.jit(apply)(variables, image).image - exact).max())
+        quantised = compression.Quantised(model, tuple(ranges.items()), bits)
+        found = jax.jit(quantised.apply)(variables, image).image
+        errors.append(np.abs(found - exact).max())
     assert 0 < errors[1] < 0.05
     assert errors[1] < errors[0]
+    with pytest.raises(ValueError, match="bits=1"):
+        compression.Quantised(model, (), 1)
+
+
+def test_gradients_are_those_of_training_pairs(made):
+    """The loss is the mean of |3 x - 2 x|, whose gradient by the gain is that of x."""
+    model, variables = Gain(), {"params": {"gain": jnp.float32(3)}}
+    source = MemorySource([(9, 11), (8, 8), (10, 8)])
+    found = compression.gradients(model, variables, source, count=2)
+    centres = source[0]["image"][:8, 1:9], source[2]["image"][1:9]
+    wanted = [pytest.approx(np.mean(centre / 255), rel=1e-5) for centre in centres]
+    assert [gradient["gain"] for gradient in found] == wanted
+    found = compression.gradients(model, variables, source, count=1)
+    assert [gradient["gain"] for gradient in found] == wanted[:1]
+    with pytest.raises(ValueError, match="L1 loss needs target; the records of toys"):
+        compression.gradients(*made, MemorySource([(9, 11)], paired=False))
+    with pytest.raises(ValueError, match="a side of 1 pixels; gradients need 2"):
+        compression.gradients(*made, MemorySource([(8, 1)]))
+
+
+@pytest.mark.parametrize(
+    ("method", "amount"), [("magnitude", 0.0), ("magnitude", 0.5), ("l1", 0.5)]
+)
+def test_a_study(made, method, amount):
+    study = compression.CompressionStudy(method, amount=amount)
+    subject = study.subject(*made, MemorySource([(16, 20), (14, 18)]))
+    advanced = []
+    result = study.run(subject, lambda: advanced.append(1)).numbers
+    assert len(advanced) == study.steps(subject)
+    assert result["compression"] == {"method": method, "amount": amount}
+    before, after = np.array(list(result["images"].values())).T
+    assert result["psnr"] == pytest.approx(np.mean(before))
+    assert result["psnr_after"] == pytest.approx(np.mean(after))
+    assert np.all(before == after) == (amount == 0)
+    text = f"after method {method}, amount {amount}: PSNR "
+    assert study.lines(result)[1].startswith(text)
+
+
+def test_mistakes():
+    with pytest.raises(ValueError, match=r"Unknown method 'l2'. Did you mean 'l1'"):
+        compression.CompressionStudy("l2")
+    with pytest.raises(ValueError, match="'taylor' needs training pairs"):
+        compression.CompressionStudy("taylor")
 
 
 def test_transposed_convolutions_lose_output_channels():
