@@ -11,6 +11,7 @@ import numpy as np
 
 from llie_jax.inference import padding, programs
 from llie_jax.models.base import Model
+from llie_jax.nn import conv_kernels
 
 
 def prepare(model: Model, variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,7 +96,8 @@ class _Shapes:
 @functools.lru_cache(maxsize=32)  # tracing a large model takes seconds
 def _writes(collection: str, model: Model, shapes: _Shapes) -> bool:
     run = functools.partial(_run, collection, model)
-    return bool(jax.eval_shape(run, shapes.tree))
+    with conv_kernels.use_implementation("lax"):  # the fastest to trace
+        return bool(jax.eval_shape(run, shapes.tree))
 
 
 def _run(collection, model, constants):

@@ -101,7 +101,8 @@ def test_native_convolutions_can_be_forced(layer):
 
     chosen = jax.jit(both)(x)
     with conv_kernels.use_implementation("lax"):
-        program = str(jax.make_jaxpr(both)(x))
+        # A new function: JAX keeps the trace of one that it has seen.
+        program = str(jax.make_jaxpr(lambda x: both(x))(x))
         native = jax.jit(lambda x: both(x))(x)
     assert_close(chosen, native)
     assert "platform_index" not in program
@@ -546,24 +547,3 @@ def test_uniform_draws_what_jax_draws_for_the_whole_shape(shape, dtype):
     expected = jax.random.uniform(rng, shape, dtype, -0.3, 0.3)
     np.testing.assert_array_equal(found, expected)
     assert found.dtype == dtype
-
-
-def test_use_implementation_leaves_plain_convolutions_only():
-    module = layers.DepthwiseConv(dilation=2)
-    down = layers.Conv(4, (2, 2), strides=2, padding=0)
-    x = jax.random.normal(jax.random.key(0), (1, 8, 8, 4))
-    for layer in (module, down):
-        variables = layer.init(jax.random.key(1), x)
-
-        def apply(x):
-            return layer.apply(variables, x)  # noqa: B023
-
-        expected = apply(x)
-        with conv_kernels.use_implementation("lax"):
-            text = str(jax.make_jaxpr(lambda x: apply(x))(x))
-            np.testing.assert_allclose(apply(x), expected, atol=1e-6)
-        assert "conv_general_dilated" in text
-        assert "platform_index" not in text
-        assert "platform_index" in str(jax.make_jaxpr(lambda x: apply(x))(x))
-    with pytest.raises(ValueError, match="'shift' is unknown"):
-        conv_kernels.use_implementation("shift").__enter__()
