@@ -231,8 +231,8 @@ def crop_batch(images: jax.Array, crops: dict[str, jax.Array]) -> jax.Array:
     height, width = crops["rows"].shape[1], crops["columns"].shape[1]
 
     def one(index, rows, columns, transpose):
-        # Rows and columns are consecutive, so a slice and a reversal do; a gather of
-        # single pixels is slow on accelerators.
+        # Rows and columns are consecutive, so a slice and a reversal suffice; a
+        # gather of single pixels is slow on accelerators.
         start = (
             index,
             jnp.minimum(rows[0], rows[-1]),

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from llie_jax import parallel
 from llie_jax.configs import base
 from llie_jax.data import pipeline
+from llie_jax.models.base import Model
 from llie_jax.nn import layers
 from llie_jax.training import capacity
 from llie_jax.training.experiment import Experiment
@@ -50,7 +51,7 @@ def tiny_experiment(changes=None, **fields):
     return Experiment.from_config(config)
 
 
-class OneConvolution(nn.Module):
+class OneConvolution(Model):
     """A model that compiles in a second."""
 
     multiple = 1
@@ -142,7 +143,7 @@ def test_a_step_on_one_device_and_the_way_out_when_it_does_not_fit():
     planner = capacity.Planner(experiment, one_device(memory=fitting.needed - 1))
     advice = "\n".join(planner.advice(fitting))
     assert "--per-device-batch 1" in advice
-    assert "2 devices or more" in advice
+    assert "on at least 2 devices" in advice
     assert "--config.model.dtype=bfloat16" in advice
     planner = capacity.Planner(tiny_experiment(dtype="bfloat16"), one_device(memory=1))
     advice = planner.advice(made(1, False, needed=10**9))
