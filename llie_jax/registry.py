@@ -218,7 +218,7 @@ def get(name: str, *, kind: str = "model") -> Part:
     """
     table = _table(kind)
     if name not in table:
-        elsewhere = [other for other in kinds() if name in _table(other)]
+        elsewhere = [other for other in sorted(_PARTS) if name in _PARTS[other]]
         what = (
             f" It is the name of a {messages.listed(elsewhere)}." if elsewhere else ""
         )

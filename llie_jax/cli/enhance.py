@@ -278,7 +278,7 @@ def _find(
         if not found:
             deeper = "" if recursive else " (--recursive looks into its subfolders)"
             raise FileNotFoundError(
-                f"The folder {path} holds no photo{deeper}; known endings are "
+                f"The folder {path} holds no photo{deeper}; supported suffixes: "
                 f"{', '.join(photo.SUFFIXES)}."
             )
         return found

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         required=True,
-        metavar="FILE",
+        metavar="RECIPE",
         help="the experiment: a config file, or the name of a recipe in "
         "llie_jax/configs",
     )

@@ -151,7 +151,7 @@ def compare_folders(
         raise ValueError(f"{where} {wrong}; {'; '.join(problems)}.")
     if not scan.files:
         raise ValueError(
-            f"There are no images in {where}; endings read: "
+            f"There are no images in {where}; supported suffixes: "
             f"{', '.join(io.IMAGE_SUFFIXES)}."
         )
     json = json and _writable_file(json)
