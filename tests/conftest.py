@@ -26,6 +26,15 @@ def _programs_are_freed():
     gc.collect()
 
 
+@pytest.fixture
+def native_convolutions():
+    """Models compile in half of the time; the CPU's forms have tests of their own."""
+    from llie_jax.nn import conv_kernels
+
+    with conv_kernels.use_implementation("lax"):
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
     """The folder of goldens and real data beside the project; skips without it."""

@@ -142,6 +142,7 @@ def test_first_convolution_golden(small):
     check_module(small[-1], "HVE_block0", cidnet.EdgeConv(8), {"1": "conv"})
 
 
+@pytest.mark.usefixtures("native_convolutions")
 def test_a_batch_of_two_equals_two_of_one(small):
     _, apply, variables, arrays = small
     image = nhwc(arrays["input"])
@@ -182,6 +183,7 @@ def test_the_discarded_block_has_parameters_and_no_effect(small):
     np.testing.assert_array_equal(apply(changed, image).image, whole)
 
 
+@pytest.mark.usefixtures("native_convolutions")
 def test_test_options_do_not_reach_training(small):
     model, apply, variables, arrays = small
     assert set(model.test_options) == {"saturation", "alpha", "gamma"}
@@ -211,6 +213,7 @@ FULL_LOSS = {
 }
 
 
+@pytest.mark.usefixtures("native_convolutions")
 def test_gradients_of_a_block_are_finite_without_input():
     block = cidnet.LightenCrossAttention(2, residual=False)
     x = jnp.zeros((1, 2, 2, 4))
@@ -246,6 +249,7 @@ def test_gradients_are_finite_on_flat_images(dtype):
         chex.assert_tree_all_finite(gradient(variables, image, target))
 
 
+@pytest.mark.usefixtures("native_convolutions")
 def test_bfloat16_keeps_the_colour_space_in_float32(small):
     model, _, variables, arrays = small
     low = model.clone(dtype=jnp.bfloat16)

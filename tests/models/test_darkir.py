@@ -187,6 +187,7 @@ def test_a_fresh_network_changes_features_only_at_its_ends():
     np.testing.assert_array_equal(block.apply(variables, x), x)
 
 
+@pytest.mark.usefixtures("native_convolutions")
 def test_gradients_are_finite_on_flat_images():
     model = llie_jax.build(SMALL)
     shades = jnp.asarray([0.0, 0.5, 1.0])[:, None, None, None]
@@ -215,6 +216,7 @@ def test_frequency_mlp_is_finite_where_amplitudes_vanish():
         chex.assert_tree_all_finite(gradient(variables, x.at[0, 2, 3].set(value)))
 
 
+@pytest.mark.usefixtures("native_convolutions")
 def test_bfloat16_keeps_float32_islands(tiny):
     model, variables, arrays = tiny
     low = model.clone(dtype=jnp.bfloat16)

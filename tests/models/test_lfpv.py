@@ -19,6 +19,9 @@ from llie_jax.studies import layers
 L, C, K = 16, 8, 4
 
 
+pytestmark = pytest.mark.usefixtures("native_convolutions")
+
+
 def unit_error(found, wanted):
     """Returns the largest difference over the largest reference value."""
     return np.max(np.abs(np.asarray(found) - wanted)) / np.max(np.abs(wanted))

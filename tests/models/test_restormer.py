@@ -184,6 +184,7 @@ def test_fields_that_do_not_fit(fields, message):
         variable_shapes(llie_jax.build({**SMALL, **fields}))
 
 
+@pytest.mark.usefixtures("native_convolutions")
 @pytest.mark.parametrize("norm", ["with_bias", "bias_free"])
 def test_gradients_are_finite_on_flat_images(norm):
     model = llie_jax.build({**SMALL, "norm": norm})
@@ -203,6 +204,7 @@ def test_gradients_are_finite_on_flat_images(norm):
         chex.assert_tree_all_finite(gradient(variables, image))
 
 
+@pytest.mark.usefixtures("native_convolutions")
 def test_bfloat16_comes_close():
     model = llie_jax.build(SMALL)
     image = jnp.asarray(np.random.default_rng(0).random((1, 16, 24, 3)), jnp.float32)

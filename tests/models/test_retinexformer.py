@@ -279,6 +279,7 @@ def test_the_slot_rewrites_what_the_attention_reads():
     )
 
 
+@pytest.mark.usefixtures("native_convolutions")
 def test_gradients_are_finite_on_flat_images():
     model = llie_jax.build(SMALL)
     shades = jnp.asarray([0.0, 0.5, 1.0])[:, None, None, None]
@@ -294,6 +295,7 @@ def test_gradients_are_finite_on_flat_images():
         chex.assert_tree_all_finite(gradient(variables, image))
 
 
+@pytest.mark.usefixtures("native_convolutions")
 def test_bfloat16_gives_a_float32_image(two_stages):
     model, variables, arrays = two_stages
     low = model.clone(dtype=jnp.bfloat16)

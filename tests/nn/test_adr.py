@@ -19,6 +19,9 @@ LAYERS = {"fc1": "mix_in", "fc2": "mix_out", "dec1": "decode_in", "dec2": "decod
 PARTS = {"1": "squeeze", "2": "expand"}
 
 
+pytestmark = pytest.mark.usefixtures("native_convolutions")
+
+
 @pytest.fixture(params=["k1", "k3"])
 def official(request, golden):
     with np.load(golden / "pog_adr.npz") as file:
