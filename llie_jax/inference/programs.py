@@ -44,6 +44,7 @@ class Programs:
         self._programs: collections.OrderedDict[Hashable, Any] = (
             collections.OrderedDict()
         )
+        self._given_up = 0
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -62,14 +63,30 @@ class Programs:
                 self._programs.move_to_end(key)
                 return self._programs[key]
             # Room first: a large program and its successor need not fit at once.
-            given_up = False
+            full = len(self._programs) >= self._limit
             while len(self._programs) >= self._limit:
                 self._programs.popitem(last=False)
-                given_up = True
+                self._given_up += 1
             program = self._programs[key] = compiled()
-        if given_up:
-            _return_memory()
-        return program
+            if full:
+                if self._given_up % self._limit == 0:
+                    _forget_traces()
+                _return_memory()
+            return program
+
+
+def _forget_traces() -> None:
+    """Drops what JAX keeps of traced functions, up to 2 MB for each size of an image.
+
+    It keeps the traces of each function inside a model, by shape, for as long as the
+    function lives. Compiled functions stay: a training step is not compiled again,
+    which `jax.clear_caches` would do to it.
+    """
+    # JAX has no public name for it; without it, more memory is used, nothing else.
+    with contextlib.suppress(ImportError, AttributeError):
+        from jax._src import util
+
+        util.clear_all_caches()
 
 
 def _return_memory() -> None:

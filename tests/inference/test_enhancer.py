@@ -64,6 +64,22 @@ def test_the_least_recently_used_program_is_given_up():
     assert len(kept) == 0
 
 
+def test_programs_that_are_given_up_leave_compiled_functions_alone():
+    traced = []
+
+    @jax.jit
+    def function(x):
+        traced.append(x.shape)
+        return jnp.sin(x)
+
+    function(np.ones(3, np.float32))
+    kept = programs.Programs(limit=2)
+    for key in range(7):
+        kept.get(key, object)
+    function(np.ones(3, np.float32))
+    assert traced == [(3,)]
+
+
 def test_a_program_that_does_not_compile_is_not_kept():
     kept = programs.Programs(limit=2)
     with pytest.raises(ZeroDivisionError):
