@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # what editors and type checkers read
     from llie_jax import registry as registry
     from llie_jax import weights as weights
     from llie_jax.inference.enhance import enhance as enhance
+    from llie_jax.inference.enhancer import Enhancer as Enhancer
     from llie_jax.registry import build as build
     from llie_jax.registry import default_spec as default_spec
     from llie_jax.registry import list_models as list_models
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # what editors and type checkers read
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Enhancer": "llie_jax.inference.enhancer",
     "Outputs": "llie_jax.types",
     "build": "llie_jax.registry",
     "default_spec": "llie_jax.registry",

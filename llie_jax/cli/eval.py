@@ -64,6 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "may change the scores)",
     )
     add(
+        "--parallel",
+        choices=("shard_map", "pmap"),
+        default="shard_map",
+        help="what maps batches over the devices; pmap is for a single process",
+    )
+    add(
         "--option",
         action="append",
         default=[],
@@ -75,6 +81,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Scores and prints the table."""
+    from llie_jax import parallel
+
+    parallel.start()  # before anything touches the devices
+
     from llie_jax import evaluation
     from llie_jax.cli import output
     from llie_jax.evaluation import scores as results
@@ -92,8 +102,11 @@ def run(args: argparse.Namespace) -> None:
         all_protocols=args.report_all,
         batch_size=args.batch_size,
         tile=args.tile,
+        mapping=args.parallel,
         test_options=base.parse_options(args.option),
     )
+    if not parallel.is_first():
+        return
     results.show(scores, output.console())
     if args.out:
         print(f"wrote {args.out}/report.html", file=sys.stderr)

@@ -32,6 +32,7 @@ def run(
     all_protocols: bool = False,
     batch_size: int | None = None,
     tile: int | None = None,
+    mapping: str = "shard_map",
     test_options: Mapping[str, float] | None = None,
     progress: bool = True,
 ) -> Scores:
@@ -50,6 +51,7 @@ def run(
         all_protocols: also score the same outputs under every protocol and metric.
         batch_size: see `evaluate`.
         tile: see `evaluate`.
+        mapping: see `evaluate`.
         test_options: of the model, such as CIDNet's `saturation`; the results say so.
         progress: shows a bar on standard error.
 
@@ -79,6 +81,7 @@ def run(
         protocol=chosen,
         batch_size=batch_size,
         tile=tile,
+        mapping=mapping,
         all_protocols=all_protocols,
         save_images=out / "images" if save_images else None,
         max_report_images=12 if out else 0,
