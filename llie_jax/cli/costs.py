@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="256x256",
         help="HEIGHTxWIDTH of the image, in pixels",
     )
-    parser.add_argument("--json", metavar="FILE", help="also write the numbers to this file")
+    parser.add_argument(
+        "--json", metavar="FILE", help="also write the numbers to this file"
+    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -67,9 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--suffix", default="", help="appended to each name, such as _bright"
     )
-    parser.add_argument(
-        "--recursive", action="store_true", help="include subfolders"
-    )
+    parser.add_argument("--recursive", action="store_true", help="include subfolders")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace existing results"
     )

@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="*",
         help="part of a name, or a pattern with * and ?",
     )
-    parser.add_argument("--json", metavar="FILE", help="also write the tables to this file")
+    parser.add_argument(
+        "--json", metavar="FILE", help="also write the tables to this file"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
