@@ -17,8 +17,9 @@ from llie_jax.nn import conv_kernels
 def prepare(model: Model, variables: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the variables with a `cache` of all that depends only on parameters.
 
-    ADR's generators then skip the work that is the same for all images. Models without
-    such parts get no cache. It is never saved; other parameters need a new one.
+    ADR's generators and LFPV's bank then skip the work that is the same for all images.
+    Models without such parts get no cache. It is never saved; other parameters need a
+    new one.
 
     Args:
         model: the model.
