@@ -1,5 +1,5 @@
-# Everything runs in .venv, made from uv.lock. Needed beforehand: Python 3.11 to 3.13 with
-# pip, and git.
+# Everything runs in .venv, built from uv.lock. Requires Python 3.11 to 3.13 with pip,
+# and git.
 PYTHON ?= python3
 UV_VERSION := 0.13.8
 BIN := .venv/bin
@@ -12,7 +12,7 @@ help: ## lists the targets
 
 install: .venv/.installed ## builds .venv from the lock file
 
-# uv lives in a folder of its own, so that syncing .venv does not remove it.
+# uv has its own folder, so that syncing .venv does not remove it.
 .bootstrap/bin/uv:
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); sys.exit(0 if ok else "Python 3.11, 3.12 or 3.13 is needed, this is %d.%d; use make PYTHON=..." % sys.version_info[:2])'
 	@echo "Installing uv $(UV_VERSION) into .bootstrap"
@@ -32,13 +32,13 @@ demo: install ## trains and evaluates a small model on embedded photographs
 		--out $(DEMO)
 	@echo "Open $(DEMO)/report.html in a browser."
 
-# Each core takes whole files: the models that a file builds are shared by its tests.
+# Each worker takes whole files, because the tests of a file share the models it builds.
 PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 test: install ## runs the fast suite
 	$(PYTEST)
 
-test-all: install ## runs all tests, the slow ones too
+test-all: install ## runs all tests, including the slow ones
 	$(PYTEST) -m ""
 
 lint: install ## checks style
@@ -49,7 +49,7 @@ format: install ## rewrites files in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install ## measures speed; JSON files under bench/results
+bench: install ## measures speed; writes JSON files to bench/results
 	$(BIN)/python -m bench.layers
 	$(BIN)/python -m bench.pog
 	$(BIN)/python -m bench.adr

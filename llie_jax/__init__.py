@@ -5,15 +5,15 @@ Train, evaluate as the papers do, load official checkpoints, brighten photos.
     model, variables = llie_jax.load("runs/demo")
     bright = llie_jax.enhance(model, variables, dark)
 
-Names are imported when they are first used: JAX and Flax take seconds to import, and
-a command's `--help` needs neither.
+Names are imported on first use: JAX and Flax take seconds to import, and a command's
+`--help` needs neither.
 """
 
 import importlib
 import pkgutil
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # what editors and type checkers read
+if TYPE_CHECKING:  # for editors and type checkers
     from llie_jax import convert as convert
     from llie_jax import costs as costs
     from llie_jax import data as data
@@ -42,7 +42,7 @@ _HOMES = {
     "list_models": "llie_jax.registry",
     "load": "llie_jax.weights",
 }
-"""The public names that are no modules, and the modules that define them."""
+"""Public names that are not modules, and the modules that define them."""
 
 
 def __getattr__(name: str) -> Any:
@@ -60,7 +60,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Returns all names, the ones that are not imported yet among them."""
+    """Returns all names, including those not imported yet."""
     return sorted({*globals(), *_HOMES, *_modules()})
 
 

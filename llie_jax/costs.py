@@ -1,8 +1,8 @@
 """Parameters and multiply-accumulates (MACs) of a model, counted from shapes.
 
-The model is traced, never run or compiled, so that any size is counted in about a
-second. XLA's own estimate is no substitute: it is wrong for padded convolutions, for
-FFTs and for loops.
+The model is traced, never compiled or run, so any size is counted in about a second.
+XLA's own estimate is no substitute: it is wrong for padded convolutions, for FFTs and
+for loops.
 """
 
 import dataclasses
@@ -32,15 +32,15 @@ class Costs:
     Attributes:
         size: (height, width) of the image in pixels, divisible by the model's
             `multiple`.
-        params: number of parameters, and of what training learns without a gradient
+        params: number of parameters, including values learned without a gradient
             (LFPV's bank).
         inference_params: of these, the ones that the enhanced image depends on; heads
-            that serve only the training loss are left out.
+            that serve only the training loss are excluded.
         macs: multiply-accumulates of convolutions, linear layers and matrix products
             that the enhanced image depends on. Activations, norms, biases, resizes and
             FFTs are not counted.
-        macs_fvcore: the same as the tool fvcore counts the authors' code, which is what
-            papers print. It adds layer norms (5 per element), bilinear resizes (4 per
+        macs_fvcore: the same as the tool fvcore counts the authors' code, which papers
+            report. It adds layer norms (5 per element), bilinear resizes (4 per
             output element) and adaptive pooling (1 per input element), but only where
             the authors use PyTorch's own layers for them. Where our form of a
             computation needs fewer products than theirs (ADR's generated kernels),
@@ -59,8 +59,8 @@ def count(spec: registry.Spec, size: Sequence[int] = (256, 256)) -> Costs:
 
     Args:
         spec: the model.
-        size: (height, width) in pixels. What the model's `multiple` does not divide is
-            rounded up, as inference pads it.
+        size: (height, width) in pixels, rounded up to the model's `multiple`, as
+            inference pads.
 
     Raises:
         ValueError: if the spec is unknown or a side is less than 1.
@@ -69,7 +69,7 @@ def count(spec: registry.Spec, size: Sequence[int] = (256, 256)) -> Costs:
         raise ValueError(f"size is {tuple(size)}; give (height, width) in pixels.")
     model = registry.build(spec)
     height, width = (-(-side // model.multiple) * model.multiple for side in size)
-    with conv_kernels.use_implementation("lax"):  # which is the fastest to trace
+    with conv_kernels.use_implementation("lax"):  # the fastest to trace
         return _count(model, (height, width))
 
 
@@ -86,9 +86,9 @@ def _count(model: Model, size: tuple[int, int]) -> Costs:
     with nn.intercept_methods(fvcore):
         jaxpr = jax.make_jaxpr(enhance)(learned, variables, image).jaxpr
     image, *cache = jaxpr.outvars
-    # As inference has the cache:
+    # Inference has the cache already.
     needed, _ = jaxprs.needed(jaxpr.eqns, [image], given=cache)
-    # What is cached was made of parameters too.
+    # The cache is computed from parameters too.
     _, used = jaxprs.needed(jaxpr.eqns, [image])
     sizes = [leaf.size for leaf in jax.tree.leaves(learned)]
     return Costs(
@@ -97,7 +97,7 @@ def _count(model: Model, size: tuple[int, int]) -> Costs:
         inference_params=sum(
             size
             for size, variable in zip(sizes, jaxpr.invars, strict=False)
-            if variable in used  # `learned` comes first among the inputs
+            if variable in used  # `learned` is first among the inputs
         ),
         macs=sum(map(_macs, needed)),
         macs_fvcore=fvcore.macs(needed),
@@ -105,10 +105,10 @@ def _count(model: Model, size: tuple[int, int]) -> Costs:
 
 
 class _FvcoreRules:
-    """Counts as fvcore does, by rules of the Modules that it counts in its own way.
+    """Counts as fvcore does, with special rules for `FvcoreCounted` Modules.
 
-    Such a Module is `FvcoreCounted`. Each call of one is traced in a scope of its own,
-    by which its equations are found again.
+    Each call of such a Module is traced in its own named scope, which identifies its
+    equations.
     """
 
     _SCOPE = re.compile(r"fvcore_rule_(\d+)_")
@@ -155,14 +155,14 @@ def count_macs(function: Callable, *args: Any) -> int:
             the count is that of one device.
 
     Raises:
-        ValueError: if there are some in a loop of unknown length.
+        ValueError: if a loop of unknown length contains any.
     """
     jaxpr = jax.make_jaxpr(function)(*args).jaxpr
     return sum(map(_macs, jaxprs.needed(jaxpr.eqns, jaxpr.outvars)[0]))
 
 
 def _macs(equation: core.JaxprEqn, skip: Callable = lambda equation: False) -> int:
-    """Returns the MACs of one equation and of what it calls, `skip` leaves some out."""
+    """Returns the MACs of an equation and those inside it; `skip` excludes some."""
     name, parameters = equation.primitive.name, equation.params
     if skip(equation) or parameters.get("name") in _RESIZES:
         return 0
@@ -179,21 +179,21 @@ def _macs(equation: core.JaxprEqn, skip: Callable = lambda equation: False) -> i
         for jaxpr in _jaxprs(value)
     ]
     if name == "cond":
-        # Branches are implementations of one thing: each backend takes one of them,
-        # and only the plain one has its products in one primitive.
+        # The branches implement the same computation for different backends; only the
+        # plain one has its products in one primitive.
         return max(inner)
     if name == "scan":
         return parameters["length"] * sum(inner)
     if name == "while" and any(inner):
         raise ValueError(
-            "There are convolutions or matrix products in a loop of unknown length, "
-            "whose MACs cannot be counted; use lax.scan or a fixed number of turns."
+            "A loop of unknown length contains convolutions or matrix products, whose "
+            "MACs cannot be counted; use lax.scan or a fixed number of iterations."
         )
     return sum(inner)
 
 
 def _convolution_macs(equation: core.JaxprEqn) -> int:
-    """Returns weights times positions; zero padding counts, as the papers count it."""
+    """Returns weights times positions; zero padding counts, as in the papers."""
     parameters = equation.params
     numbers = parameters["dimension_numbers"]
     image, kernel = (variable.aval.shape for variable in equation.invars)

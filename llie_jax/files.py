@@ -1,7 +1,7 @@
-"""Files and folders: written completely or not at all, and tried before long work.
+"""Files and folders: atomic writes, and checks before long work.
 
-JSON has no NaN and no infinity: in every file of ours they are the strings "nan", "inf"
-and "-inf", which `plain` writes and `number` reads.
+JSON has no NaN or infinity: our files hold them as the strings "nan", "inf" and "-inf",
+which `plain` writes and `number` reads.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ from typing import Any
 
 
 def path(name: str | os.PathLike) -> pathlib.Path:
-    """Returns a path of this machine, or one in a bucket (`gs://...`).
+    """Returns a local path, or one in a bucket (`gs://...`).
 
-    Every function of this file takes its paths through it: `pathlib` would make a local
-    folder named `gs:`.
+    Every function in this file passes its paths through it: `pathlib` would create a
+    local folder named `gs:`.
     """
     if "://" not in os.fspath(name):
         return pathlib.Path(name)
-    from etils import epath  # takes 0.2 s, which local paths need not wait for
+    from etils import epath  # takes 0.2 s, and local paths do not need it
 
     return epath.Path(name)
 
@@ -43,12 +43,12 @@ def writable_folder(
     hint: str = "choose another folder",
     create: bool = True,
 ) -> pathlib.Path:
-    """Makes a folder and tries it, so that long work is not lost at its end.
+    """Creates a folder and checks that it is writable, before long work starts.
 
     Args:
         folder: the folder.
         hint: what an error tells the user to do.
-        create: False makes nothing and tries the nearest folder above that exists.
+        create: False creates nothing and checks the nearest parent that exists.
 
     Returns:
         The folder.
@@ -80,9 +80,9 @@ def _try_to_write(folder: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def atomic(target: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Gives a temporary name beside a file, and renames it to the file on success.
+    """Yields a temporary path beside a file, and renames it to the file on success.
 
-    So the file is complete or as it was before, whatever interrupts the writing.
+    The file is either complete or unchanged, whatever interrupts the write.
     """
     target = path(target)
     temporary = _temporary(target)
@@ -95,12 +95,12 @@ def atomic(target: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 def _temporary(target: pathlib.Path) -> pathlib.Path:
-    # Not tempfile: its files are private, a result has the rights of any new file.
+    # Not tempfile, whose files are private: a result gets the default permissions.
     return target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
 
 
 def append(target: str | os.PathLike, text: str) -> None:
-    """Appends to a text file; an object in a bucket is written anew."""
+    """Appends to a text file; an object in a bucket is rewritten."""
     target = path(target)
     if isinstance(target, pathlib.Path):
         with target.open("a", encoding="utf-8") as file:
@@ -115,18 +115,18 @@ def append(target: str | os.PathLike, text: str) -> None:
 def lock(target: str | os.PathLike, *, hint: str) -> Iterator[str | None]:
     """Holds the lock of a folder, so that only one process at a time writes there.
 
-    It is a lock of the operating system on a file, which ends with the process however
-    it ends; the file itself stays, and names the last holder.
+    It is an operating-system lock on a file, released when the process ends, however it
+    ends; the file stays and names the last holder.
 
     Args:
-        target: the file, made if it is missing.
+        target: the file, created if missing.
         hint: what an error tells the user to do.
 
     Yields:
-        None, or why there is no lock: not every machine and file system has them.
+        None, or why there is no lock: not every system and file system has them.
 
     Raises:
-        OSError: if another process holds it; folder, machine and process are named.
+        OSError: if another process holds it; names folder, machine and process.
     """
     target = path(target)
     if not isinstance(target, pathlib.Path):
@@ -140,7 +140,7 @@ def lock(target: str | os.PathLike, *, hint: str) -> Iterator[str | None]:
     with contextlib.ExitStack() as stack:
         missing = None
         try:
-            # Not truncated before it is held: the holder's name is in it.
+            # Not truncated before the lock is held: the file names the holder.
             file = stack.enter_context(target.open("a+", errors="replace"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -164,7 +164,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.
 
 
 def _holder(text: str) -> str:
-    """Returns who holds a lock, from what its file says."""
+    """Returns the holder of a lock, from the text of its file."""
     try:
         found = json.loads(text)
         return f"process {found['pid']} on {found['machine']}"
@@ -177,13 +177,13 @@ def inside(folder: str | os.PathLike, name: str, *, suffix: str = "") -> pathlib
 
     Args:
         folder: the folder that the file must stay in.
-        name: the name, such as "photo" or "scene/photo"; as it comes, so not trusted.
+        name: the name, such as "photo" or "scene/photo"; not trusted.
         suffix: the file's ending, appended to the name.
 
     Raises:
         ValueError: if the name is empty, absolute or leaves the folder.
     """
-    parts = re.split(r"[/\\]", name)  # either separator, whatever machine reads it
+    parts = re.split(r"[/\\]", name)  # either separator, on every system
     if (
         not {"", ".", ".."}.isdisjoint(parts)
         or "\0" in name
@@ -197,7 +197,7 @@ def inside(folder: str | os.PathLike, name: str, *, suffix: str = "") -> pathlib
 
 
 def plain(value: Any) -> Any:
-    """Returns a value as JSON can hold it: "inf", "-inf" and "nan" are strings.
+    """Returns a value for JSON: "inf", "-inf" and "nan" become strings.
 
     Args:
         value: numbers, strings, None, and lists and mappings of these.
@@ -212,5 +212,5 @@ def plain(value: Any) -> Any:
 
 
 def number(value: Any) -> Any:
-    """Returns what `plain` made of a number as that number, and all else as it is."""
+    """Returns the number that `plain` wrote as a string; other values unchanged."""
     return float(value) if value in ("nan", "inf", "-inf") else value

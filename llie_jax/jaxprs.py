@@ -1,4 +1,4 @@
-"""Functions as JAX traces them: which equations a result needs, and equal ones at once.
+"""Tools for jaxprs: finds the equations that a result needs, and batches equal ones.
 
 A jaxpr is a list of equations, see https://docs.jax.dev/en/latest/jaxpr.html.
 """
@@ -20,7 +20,7 @@ def needed(
     Args:
         equations: those of a jaxpr.
         outputs: the variables, or literals, that are wanted.
-        given: variables whose values are known: what they are made of is not needed.
+        given: variables with known values, whose own equations are not needed.
 
     Returns:
         The equations in their order; the variables that they read, and the outputs.
@@ -36,13 +36,12 @@ def needed(
 
 
 def batched(function: Callable) -> Callable:
-    """Returns a function of the same values that compiles faster.
+    """Returns an equivalent function that compiles faster.
 
-    Each array of the result is made by a recipe, the equations that it needs. Recipes
-    that differ only in the numbers that they begin with run in one loop over these
-    numbers, and what no array needs is left out. Of a model's `init`, only the
-    initialisers are left: one for each kind of parameter and not one for each
-    parameter.
+    Each array of the result has a recipe, the equations that it needs. Recipes that
+    differ only in their literal numbers run in one loop over these numbers, and
+    equations that no array needs are dropped. Of a model's `init`, only the
+    initialisers remain: one per kind of parameter, not one per parameter.
     """
 
     @functools.wraps(function)
@@ -68,10 +67,10 @@ def batched(function: Callable) -> Callable:
 
 
 class _Recipe:
-    """How one variable of a jaxpr is made.
+    """How one variable of a jaxpr is computed.
 
     Attributes:
-        equations: what it needs, in an order in which they can be computed.
+        equations: the equations it needs, in an order of execution.
         numbers: the literals that may differ between recipes of the same kind.
         kind: equal for recipes that differ in `numbers` only.
     """
@@ -107,8 +106,8 @@ class _Recipe:
         """Returns the variable's value.
 
         Args:
-            numbers: in place of those of the recipe.
-            given: values of the jaxpr's own inputs.
+            numbers: replace those of the recipe.
+            given: values of the jaxpr's inputs and constants.
         """
         values, numbers = dict(given), iter(numbers)
 
@@ -128,17 +127,18 @@ class _Recipe:
 
 
 def _takes_numbers(equation: core.JaxprEqn) -> bool:
-    """Returns whether literals of an equation may be numbers of its recipe.
+    """Returns whether an equation's literals are numbers of its recipe.
 
-    The others stay constants, which XLA folds: a loop over them would round otherwise.
+    Other literals stay constants, which XLA folds: a loop over them would round
+    differently.
     """
     return equation.primitive.name in ("jit", "random_fold_in")
 
 
 def _operation(equation: core.JaxprEqn) -> tuple:
-    """Returns what an equation computes, whatever its inputs are."""
+    """Returns what an equation computes, regardless of the values of its inputs."""
     parameters = (
-        # JAX keeps the jaxpr of a function that it has traced: equal ones are the same.
+        # JAX caches the jaxpr of a traced function, so equal ones are the same object.
         (name, id(value) if isinstance(value, core.ClosedJaxpr) else str(value))
         for name, value in sorted(equation.params.items())
     )
@@ -152,7 +152,7 @@ def _make(recipes: Sequence[_Recipe], given: Mapping[core.Var, Any]) -> Sequence
     if len(recipes) == 1 or not first.numbers:
         return [first(first.numbers, given)] * len(recipes)
     columns = zip(*(recipe.numbers for recipe in recipes), strict=True)
-    # Not vectorised: XLA would compute each row again where it is cut out.
+    # Not vmapped: XLA would recompute each row where it is sliced out.
     return jax.lax.map(
         lambda numbers: first(numbers, given), [np.stack(column) for column in columns]
     )

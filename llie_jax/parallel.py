@@ -20,11 +20,11 @@ from jax.sharding import PartitionSpec as P
 AXIS = "data"
 
 MAPPINGS = ("shard_map", "pmap")
-"""What maps a step over devices; `pmap` is for one process only."""
+"""How a step is mapped over devices; `pmap` supports one process only."""
 
 
 def start() -> None:
-    """Joins the other processes of a run, where there are any.
+    """Joins the other processes of a run, if there are any.
 
     Call it before any other JAX call. JAX detects SLURM, Open MPI, Kubernetes jobs and
     Cloud TPU slices (on GCE through the metadata server). Elsewhere set
@@ -75,8 +75,8 @@ def _announced() -> dict[str, int]:
         "PMI_SIZE": _number("PMI_SIZE"),
         "SLURM_STEP_NUM_TASKS": _number("SLURM_STEP_NUM_TASKS"),
     }
-    # An allocation has its number of tasks from the start, also in a shell that is no
-    # task; in an interactive step only the step's own number is right.
+    # SLURM_NTASKS describes the allocation, and is set even in a shell that is no task;
+    # in an interactive step only the step's own number is right.
     launched = {"SLURM_PROCID", "SLURM_STEP_ID"} & os.environ.keys()
     if launched and found["SLURM_STEP_NUM_TASKS"] is None:
         found["SLURM_NTASKS"] = _number("SLURM_NTASKS")
@@ -86,7 +86,7 @@ def _announced() -> dict[str, int]:
             found[variable] = len(hosts.split(",")) * slices
     if slices > 1:
         found["MEGASCALE_NUM_SLICES"] = slices
-    # The first pod of a job cannot tell how many there are.
+    # Index 0 does not say how many pods there are.
     if index := _number("JOB_COMPLETION_INDEX"):
         found["JOB_COMPLETION_INDEX"] = index + 1
     return {variable: count for variable, count in found.items() if count}
@@ -96,7 +96,7 @@ def _number(variable: str) -> int | None:
     """Returns an environment variable as a number, None if it is absent.
 
     Raises:
-        ValueError: if it is something else.
+        ValueError: if it is not an integer.
     """
     text = os.environ.get(variable)
     if not text:
@@ -104,21 +104,23 @@ def _number(variable: str) -> int | None:
     try:
         return int(text)
     except ValueError:
-        raise ValueError(f"{variable} is {text!r}; expected is a number.") from None
+        raise ValueError(f"{variable} is {text!r}; expected a number.") from None
 
 
 def _join(**known: int | None) -> None:
-    """Joins the other processes if JAX finds any; what is not known it detects."""
+    """Joins the other processes if JAX finds any; JAX detects what is not `known`."""
     if "cpu" in os.environ.get("JAX_PLATFORMS", ""):
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # A pod that is no part of an indexed job stands alone, and JAX would try its API.
+    # A pod outside an indexed job is on its own, but JAX would query the cluster's API.
     alone = "JOB_COMPLETION_INDEX" not in os.environ
     hidden = os.environ.pop("KUBERNETES_SERVICE_HOST", None) if alone else None
     try:
         jax.distributed.initialize(**known)
     except Exception as error:
         if "coordinator_address should be defined" in str(error):
-            return  # how JAX says that it finds no cluster
+            return  # JAX's message for finding no cluster
+        if "before any JAX calls" in str(error) and not (known or _announced()):
+            return  # JAX is in use already, and nothing announces other processes
         raise ValueError(
             "The processes of this run cannot find each other "
             f"({type(error).__name__}: {error}). {_EXPLICIT}, or only "
@@ -135,12 +137,12 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 
 def one_device(mesh: Mesh | None = None) -> Mesh:
-    """Returns the mesh of one device of this process, the first (of a mesh)."""
+    """Returns a mesh of this process's first device (in `mesh`, if given)."""
     return make_mesh((jax.local_devices() if mesh is None else mesh.local_devices)[:1])
 
 
 def local_mesh() -> Mesh:
-    """Returns the mesh of this process's devices, for work that it does alone."""
+    """Returns the mesh of this process's devices, for work it does alone."""
     return make_mesh(jax.local_devices())
 
 
@@ -160,17 +162,17 @@ def is_first() -> bool:
 
 
 def device_kind() -> str:
-    """Returns what the devices of this process call themselves."""
+    """Returns the kind of this process's devices, as JAX names it."""
     return jax.local_devices()[0].device_kind
 
 
 def share(mesh: Mesh) -> tuple[int, int]:
-    """Returns which of how many processes this is, of those that own the devices.
+    """Returns (index, count) of this process among those that own the mesh.
 
-    A process whose mesh has only devices of its own works alone: (0, 1).
+    A process whose mesh has only its own devices works alone: (0, 1).
 
     Raises:
-        ValueError: if the mesh spans some of several processes.
+        ValueError: if the mesh spans several processes, but not all.
     """
     owners = {device.process_index for device in mesh.devices.flat}
     if owners == {jax.process_index()}:
@@ -187,7 +189,7 @@ def check_batch_size(batch_size: int, mesh: Mesh, key: str) -> None:
     """Raises ValueError if a global batch cannot be split evenly over the devices."""
     if batch_size % mesh.size:
         raise ValueError(
-            f"{key} is {batch_size}, which {mesh.size} devices cannot share evenly; "
+            f"{key} is {batch_size}, which is not divisible by {mesh.size} devices; "
             f"use a multiple of {mesh.size}."
         )
 
@@ -206,7 +208,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     """Puts values on every device; all processes must pass equal values.
 
     Args:
-        tree: NumPy or JAX arrays; what lies there already is not copied.
+        tree: NumPy or JAX arrays; those already in place are not copied.
         mesh: the devices.
     """
     sharding = replicated(mesh)
@@ -231,7 +233,7 @@ def replicate_key(rng: jax.Array, mesh: Mesh) -> jax.Array:
 
 
 def any_process(flag: bool) -> bool:
-    """Returns whether the flag is set in any process; a barrier between them."""
+    """Returns whether the flag is set in any process; also a barrier."""
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
@@ -242,7 +244,7 @@ def own_part(values: np.ndarray, mesh: Mesh | None = None) -> np.ndarray:
 
     Args:
         values: the whole batch, the same in all processes.
-        mesh: the devices that share it; by default those of all processes.
+        mesh: the devices that it is split over; by default those of all processes.
     """
     if mesh is None:
         number, count = jax.process_index(), jax.process_count()
@@ -253,12 +255,12 @@ def own_part(values: np.ndarray, mesh: Mesh | None = None) -> np.ndarray:
 
 
 def shard_batch(batch: Any, mesh: Mesh, *, mapping: str = "shard_map") -> Any:
-    """Makes a global batch of the part that this process loaded.
+    """Builds a global batch from the part that this process loaded.
 
     Args:
         batch: arrays [B, ...].
         mesh: the devices.
-        mapping: what maps the step that gets the batch.
+        mapping: how the step that takes the batch is mapped.
     """
     sharding = split(mesh)
     if mapping == "pmap":
@@ -269,11 +271,11 @@ def shard_batch(batch: Any, mesh: Mesh, *, mapping: str = "shard_map") -> Any:
 
 
 def own_rows(tree: Any, *, mapping: str = "shard_map") -> Any:
-    """Returns this process's part of what a mapped step gave, as NumPy arrays.
+    """Returns this process's part of a mapped step's result, as NumPy arrays.
 
     Args:
         tree: results [B, ...] of a step mapped by `map_eval_step`.
-        mapping: what mapped it.
+        mapping: how it was mapped.
     """
 
     def rows(leaf):
@@ -290,10 +292,10 @@ def own_rows(tree: Any, *, mapping: str = "shard_map") -> Any:
 
 
 def gather(tree: Any, mesh: Mesh) -> Any:
-    """Returns the rows of all processes, in their order, in every process.
+    """Returns the rows of all processes, in process order, in every process.
 
     Args:
-        tree: NumPy arrays [b, ...], this process's rows; of one shape everywhere.
+        tree: NumPy arrays [b, ...], this process's rows; the same shape in all.
         mesh: the devices of the processes that take part.
     """
     if share(mesh)[1] == 1:
@@ -302,10 +304,10 @@ def gather(tree: Any, mesh: Mesh) -> Any:
 
 
 def gather_objects(value: Any, mesh: Mesh) -> list[Any]:
-    """Returns the value of each process, in their order, in every process.
+    """Returns the value of each process, in process order, in every process.
 
     Args:
-        value: anything that can be pickled. It is not rounded: arrays keep float64.
+        value: anything that can be pickled. Arrays keep float64.
         mesh: the devices of the processes that take part.
     """
     if share(mesh)[1] == 1:
@@ -323,9 +325,9 @@ def gather_objects(value: Any, mesh: Mesh) -> list[Any]:
 
 @contextlib.contextmanager
 def together(mesh: Mesh) -> Iterator[None]:
-    """Raises in every process what is raised inside by one; a barrier between them.
+    """Raises an exception of one process in every process; also a barrier.
 
-    Without it, the others would wait for the failed one for minutes.
+    Without it, the others would wait minutes for the failed one.
 
     Args:
         mesh: the devices of the processes that take part.
@@ -358,12 +360,12 @@ def map_step(
         build: given the axis name, returns `step(state, constants, batch, rng) ->
             (state, terms)` for one device.
         mesh: from `make_mesh`.
-        mapping: "shard_map", or "pmap" for one process only (the arrays that it
-            returns belong to one process, and Orbax does not save those of several).
+        mapping: "shard_map", or "pmap" for one process only (its results are arrays of
+            one process, which Orbax does not save when there are several).
 
     Returns:
-        The compiled function of the same arguments. `batch` is global, as
-        `shard_batch` makes it; the old state is given up.
+        The compiled function of the same arguments. `batch` is global, from
+        `shard_batch`; with "shard_map" the old state is donated.
 
     Raises:
         ValueError: for an unknown mapping, or pmap with several processes.
@@ -399,15 +401,15 @@ def map_eval_step(
     """Maps an evaluation step over the devices of a mesh.
 
     Args:
-        step: `step(variables, batch)` for one device; gives values [B, ...], one for
-            each row of the batch.
+        step: `step(variables, batch)` for one device; returns values [B, ...], one
+            for each row of the batch.
         mesh: from `make_mesh`.
         mapping: one of `MAPPINGS`.
 
     Returns:
         The compiled function `(variables, batch=batch)`, with a method `lower`. It
-        takes a batch as `shard_batch` makes it, and `own_rows` reads what it gives,
-        both with the same mapping.
+        takes a batch from `shard_batch`, and `own_rows` reads its result, both with
+        the same mapping.
 
     Raises:
         ValueError: for an unknown mapping, or pmap with several processes.
@@ -429,7 +431,7 @@ def map_eval_step(
 
 
 def _unfold(batch: Any, mesh: Mesh) -> Any:
-    """Returns arrays [B, ...] as [devices, B / devices, ...], as pmap takes them."""
+    """Returns arrays [B, ...] as [devices, B / devices, ...], the form for pmap."""
     return jax.tree.map(
         lambda leaf: leaf.reshape(mesh.size, -1, *leaf.shape[1:]), batch
     )

@@ -1,4 +1,4 @@
-"""What all tests share: one compilation cache, and the folder beside the project."""
+"""Shared by all tests: a compilation cache, and the folder beside the project."""
 
 import gc
 import os
@@ -11,7 +11,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
-# The tests' programs are tiny: compiling them well takes longer than running them.
+# The tests' programs are tiny: optimising them takes longer than running them.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
@@ -20,7 +20,7 @@ import pytest
 
 @pytest.fixture(scope="module", autouse=True)
 def _programs_are_freed():
-    """JAX keeps what it traced and compiled: gigabytes by the end of the suite."""
+    """JAX keeps all it traced and compiled: gigabytes by the end of the suite."""
     yield
     jax.clear_caches()
     gc.collect()

@@ -128,7 +128,7 @@ def test_the_backbones_of_adr(name, params, macs, fvcore, width, more):
     assert (plain.params, plain.macs, plain.macs_fvcore) == (params, macs, fvcore)
     with_adr = costs.count({"name": name, "reallocate": adr(width)})
     assert with_adr.params - params == more
-    if name != "cidnet":  # whose fifth pair of blocks is read in half
+    if name != "cidnet":  # only half of its fifth pair of blocks is read
         assert with_adr.inference_params == with_adr.params
 
 

@@ -1,4 +1,4 @@
-"""Tests of atomic writing, folders and names that come from data."""
+"""Tests of atomic writes, folders, locks and untrusted names."""
 
 import errno
 import fcntl

@@ -1,7 +1,7 @@
-"""The order of the layers: each imports from those before it, and none in a circle.
+"""The order of the layers: each imports only from those before it, without cycles.
 
-Also which files touch devices. The rules are read from the source, imports inside of
-functions included; nothing is imported here.
+Also which files touch devices. The checks read the source, including imports inside
+functions; nothing is imported here.
 """
 
 import ast
@@ -36,7 +36,7 @@ LAYERS = (
 )
 PLACES = {room: place for place, rooms in enumerate(LAYERS) for room in rooms}
 
-# Names that reach devices, their number, or what is laid out over them.
+# Names for devices, their number, or arrays laid out over them.
 DEVICES = {
     "Mesh",
     "NamedSharding",
@@ -117,9 +117,9 @@ def test_a_layer_imports_only_from_those_before_it(name):
 
 
 def test_no_circle():
-    """Also none between the modules of one room."""
+    """Nor between the modules of one room."""
     left = {name: imported(name) - {""} for name in MODULES if name}
-    # A package is its __init__.py, which may gather what the modules of the room hold.
+    # A package stands for its __init__.py, which may re-export its modules' names.
     while ready := [name for name, needs in left.items() if not needs & left.keys()]:
         for name in ready:
             del left[name]

@@ -6,16 +6,9 @@ from flax import linen as nn
 
 import llie_jax
 from llie_jax import jaxprs
-from llie_jax.models.base import initial_variables
+from llie_jax.models.base import card, initial_variables
 
-SMALL = {
-    "darkir": "small",
-    "cidnet": "small",
-    "restormer": "small",
-    "retinexformer": "small",
-    "snr_net": "small",
-    "lfpv": "snr_net_small",
-}
+MODELS = ("darkir", "cidnet", "restormer", "retinexformer", "snr_net", "lfpv")
 
 
 def test_needed():
@@ -63,10 +56,9 @@ def test_batched_draws_parameters_of_one_kind_in_one_loop():
     assert "conv_general_dilated" not in text
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", MODELS)
 def test_initial_values_are_those_of_init(name):
-    size = llie_jax.registry.get(name).facts["sizes"][SMALL[name]]
-    model = llie_jax.build({"name": name, **size})
+    model = llie_jax.build({"name": name, **card(name).tiny})
     side, rng = model.multiple, jax.random.key(3)
     found = jax.jit(lambda rng: initial_variables(model, rng, (side, side)))(rng)
     expected = jax.jit(model.init)(rng, jnp.zeros((1, side, side, 3)))
@@ -77,7 +69,7 @@ def test_initial_values_are_those_of_init(name):
 @pytest.mark.parametrize("conv", ["static", "dynamic", "orthogonal"])
 def test_initial_values_of_generators(conv):
     adr = llie_jax.nn.adr.AttentionDynamicReallocation
-    make = llie_jax.registry.get(conv, kind="layer").make
+    make = llie_jax.registry.get(conv, kind="kernel").make
     module, x = adr(width=3, conv=make), jnp.zeros((1, 4, 4, 7))
     found = jax.jit(jaxprs.batched(module.init))(jax.random.key(1), x)
     expected = jax.jit(module.init)(jax.random.key(1), x)

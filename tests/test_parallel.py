@@ -1,7 +1,7 @@
 """Starting the processes of a run: what launchers announce, and what JAX finds.
 
 The clusters are faked by their environment variables; `jax.distributed.initialize` is
-JAX's own up to the point where it has all that it needs to join.
+JAX's own up to the point where it would join.
 """
 
 import os
@@ -39,7 +39,7 @@ GKE_TPU = {
 
 @pytest.fixture
 def environment(monkeypatch):
-    """Sets the variables of a launcher, and only these."""
+    """Sets only the variables of a launcher."""
     for name in list(os.environ):
         if name.startswith((*LAUNCHERS, "JAX_COORD", "JAX_NUM", "JAX_PROCESS")):
             monkeypatch.delenv(name)
@@ -143,7 +143,7 @@ def test_tpu_pods_are_joined(environment, joined, monkeypatch, slices):
     from jax._src.clusters import cloud_tpu_cluster
 
     monkeypatch.setattr(cloud_tpu_cluster, "running_in_cloud_tpu_vm", True)
-    # JAX asks for the number of slices where no variable says it.
+    # JAX queries the number of slices if no variable gives it.
     monkeypatch.setattr(cloud_tpu_cluster, "get_metadata", lambda key: ("", 404))
     environment(GKE_TPU)
     if slices > 1:
@@ -201,7 +201,7 @@ def test_what_jax_cannot_join_is_one_clear_line(environment, joined, monkeypatch
     with pytest.raises(ValueError, match=r"cannot find each other .*DEADLINE_EXCEEDED"):
         parallel.start()
     environment({"JAX_NUM_PROCESSES": "two"})
-    with pytest.raises(ValueError, match=r"JAX_NUM_PROCESSES is 'two'; expected is a"):
+    with pytest.raises(ValueError, match=r"JAX_NUM_PROCESSES is 'two'; expected a"):
         parallel.start()
 
 

@@ -14,8 +14,8 @@ EXAMPLES = """
 
 RULES = """
 MACs: convolutions, linear layers and matrix products. fvcore: as that tool counts the
-authors' code, which is what papers print; it adds PyTorch's own layer norms, resizes
-and poolings. Most papers write "G" for 2^30."""
+authors' code, which papers report; it adds PyTorch's own layer norms, resizes and
+poolings. Most papers write "G" for 2^30."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,9 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size",
         default="256x256",
-        help="HEIGHTxWIDTH of the image in pixels",
+        help="HEIGHTxWIDTH of the image, in pixels",
     )
-    parser.add_argument("--json", metavar="FILE", help="also write the numbers there")
+    parser.add_argument(
+        "--json", metavar="FILE", help="also write the numbers to this file"
+    )
 
 
 def run(args: argparse.Namespace) -> None:

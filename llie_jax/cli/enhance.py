@@ -17,7 +17,7 @@ EXAMPLES = """
   llie-jax enhance photos/ --out enhanced/ --weights darkir.safetensors --compare
   llie-jax enhance "photos/*.JPG" old/ --out enhanced/ --format png --overwrite
 
-An image ending in --out names a file, anything else a folder. Greyscale, transparency,
+--out is a file if it has an image suffix, otherwise a folder. Greyscale, transparency,
 EXIF data and colour profile are kept where the output format holds them; photos are
 turned upright; 16-bit files are read in full and written with 8 bits. Paths of the
 results go to standard output. Exit status: 0 done, 1 some photos failed, 2 none done.
@@ -33,8 +33,8 @@ class Job:
 
     Attributes:
         source: the photo.
-        target: where the result goes.
-        compare: where the picture of both goes, if it is wanted.
+        target: the file of the result.
+        compare: the file of the photo beside the result, if wanted.
     """
 
     source: pathlib.Path
@@ -43,7 +43,7 @@ class Job:
 
     @property
     def targets(self) -> list[pathlib.Path]:
-        """All files that are written."""
+        """All files to write."""
         return [self.target] + ([self.compare] if self.compare else [])
 
 
@@ -59,19 +59,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights",
         metavar="W",
         help="a run's workdir, a .safetensors file, or a name that `llie-jax models` "
-        f"lists; left out, {DEMO} if `make demo` has made it",
+        f"lists; default: {DEMO}, if `make demo` has made it",
     )
     parser.add_argument(
-        "--format", choices=FORMATS, help="format of the results; left out, the photo's"
+        "--format", choices=FORMATS, help="format of the results; default: the photo's"
     )
     parser.add_argument(
-        "--suffix", default="", help="put behind each name, such as _bright"
+        "--suffix", default="", help="appended to each name, such as _bright"
     )
+    parser.add_argument("--recursive", action="store_true", help="include subfolders")
     parser.add_argument(
-        "--recursive", action="store_true", help="folders with their subfolders"
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace results that exist"
+        "--overwrite", action="store_true", help="replace existing results"
     )
     parser.add_argument(
         "--compare",
@@ -83,19 +81,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=1024,
         metavar="PIXELS",
-        help="side of the overlapping tiles of large photos; less needs less memory",
+        help="side of the overlapping tiles of large photos; smaller needs less memory",
     )
     parser.add_argument(
         "--limit",
         type=float,
         metavar="MEGAPIXELS",
-        help="larger photos are enhanced in tiles; left out, the size of one tile",
+        help="enhance larger photos in tiles; default: the size of one tile",
     )
     parser.add_argument(
         "--kernels-per-tile",
         action="store_true",
-        help="models with ADR: each tile generates its own kernels, instead of all "
-        "using those of the whole photo",
+        help="models with ADR: generate kernels for each tile, not once for the whole "
+        "photo",
     )
     parser.add_argument(
         "--option",
@@ -127,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
     if not sizes:
         return 2
     for folder in {job.target.parent for job in sizes}:
-        # Made with the first result: mistakes in what follows leave no empty folder.
+        # Created with the first result, so that later mistakes leave no empty folder.
         files.writable_folder(folder, hint="choose another --out", create=False)
 
     weights = args.weights
@@ -166,7 +164,7 @@ def _enhance_all(args, console, enhancer, sizes) -> int:
         which = tiled[0].source if len(tiled) == 1 else f"{len(tiled)} photos"
         _say(
             console,
-            f"In overlapping tiles of {args.tile} pixels, because of the size: {which} "
+            f"Too large for one piece, so in tiles of {args.tile} pixels: {which} "
             f"({sum(tiles[job] for job in tiled)} tiles; see --limit).",
         )
     done = finished = 0
@@ -176,7 +174,7 @@ def _enhance_all(args, console, enhancer, sizes) -> int:
         progress.TaskProgressColumn(),
         progress.TimeRemainingColumn(),
         console=console,
-        # Redirected, `print` would write to standard error, for rich draws there.
+        # Redirected, `print` would write to standard error, where rich draws.
         redirect_stdout=sys.stdout.isatty(),
         disable=not console.is_terminal,
     )
@@ -202,7 +200,7 @@ def _enhance_all(args, console, enhancer, sizes) -> int:
 
 
 def _enhance_one(job, enhancer, advance) -> tuple[str, ...]:
-    """Enhances one photo; returns what of it the output format cannot hold."""
+    """Enhances one photo; returns what the output format cannot hold."""
     import numpy as np
 
     from llie_jax.inference import photo
@@ -218,7 +216,7 @@ def _enhance_one(job, enhancer, advance) -> tuple[str, ...]:
 
 
 def _jobs(args: argparse.Namespace) -> list[Job]:
-    """Returns what to do, each photo once."""
+    """Returns the jobs, with each photo once."""
     from llie_jax.inference import photo
 
     out = pathlib.Path(args.out).expanduser()
@@ -253,12 +251,12 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
 def _find(
     text: str, recursive: bool, out: pathlib.Path
 ) -> list[tuple[pathlib.Path, pathlib.Path]]:
-    """Returns the photos that an argument stands for, and their places in a folder.
+    """Returns the photos that an argument names, and their relative paths.
 
-    An output folder inside the input folder holds results of an earlier run: left out.
+    An output folder inside the input folder holds earlier results and is left out.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if there are none.
     """
     from llie_jax.inference import photo
 
@@ -276,7 +274,7 @@ def _find(
             and not (inner != folder and file.resolve().is_relative_to(inner))
         ]
         if not found:
-            deeper = "" if recursive else " (--recursive looks into its subfolders)"
+            deeper = "" if recursive else " (--recursive includes subfolders)"
             raise FileNotFoundError(
                 f"The folder {path} holds no photo{deeper}; supported suffixes: "
                 f"{', '.join(photo.SUFFIXES)}."
@@ -315,18 +313,18 @@ def _check_targets(jobs: list[Job], *, overwrite: bool) -> None:
     if existing and not overwrite:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
         raise FileExistsError(
-            f"{existing[0]}{more} exist already; --overwrite replaces them."
+            f"{existing[0]}{more} already exist; --overwrite replaces them."
         )
 
 
 def _identity(path: pathlib.Path) -> tuple[int, int]:
-    """Returns what two names of one file have in common."""
+    """Returns a key that is the same for all names of one file."""
     status = path.stat()
     return status.st_dev, status.st_ino
 
 
 def _demo_weights() -> pathlib.Path:
-    """Returns the run of the demo, for users who name no weights.
+    """Returns the run of the demo, the default weights.
 
     Raises:
         FileNotFoundError: if there is none; the message says how to get weights.
@@ -334,18 +332,18 @@ def _demo_weights() -> pathlib.Path:
     if not (DEMO / "checkpoints").is_dir():
         raise FileNotFoundError(
             "No --weights given, and no weights come with the package. Train a small "
-            f"model with `make demo` (it makes {DEMO}), or import an official "
+            f"model with `make demo` (it makes {DEMO}), or convert an official "
             "checkpoint with `llie-jax convert CHECKPOINT OUT.safetensors`."
         )
     return DEMO
 
 
 def _named(error: Exception, source: pathlib.Path) -> str:
-    """Returns the message, with the photo's path where it is not in it."""
+    """Returns the message, with the photo's path in front unless it is in it."""
     message = str(error)
     return message if str(source) in message else f"{source}: {message}"
 
 
 def _say(console, text: str) -> None:
-    """Writes a note as one unchanged line."""
+    """Prints a note as one line, without wrapping or markup."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -5,7 +5,7 @@ import sys
 
 from llie_jax.cli.arguments import PROTOCOLS, positive
 
-HELP = "Score a model on a paired data set."
+HELP = "Score a model on a data set."
 EXAMPLES = """
   llie-jax eval --weights runs/demo --data lowlight_demo --out runs/demo/eval
   llie-jax eval --weights runs/lol --data lol_v1 --root /disk/LOLdataset --report-all
@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME_OR_FOLDER",
         help="a data set (see `llie-jax data list`), or a folder with low/ and high/",
     )
-    add("--root", metavar="DIR", help="where a named data set lies")
-    add("--split", metavar="S", default="test", help="which of its splits")
+    add("--root", metavar="DIR", help="the folder of a named data set")
+    add("--split", metavar="S", default="test", help="the split to score")
     add(
         "--protocol",
         metavar="P",
@@ -41,10 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--out",
         metavar="DIR",
-        help="writes scores.json, scores.csv and report.html there",
+        help="write scores.json, scores.csv and report.html there",
     )
     add("--save-images", action="store_true", help="also write outputs to DIR/images")
-    add("--json", metavar="FILE", help="writes the scores there")
+    add("--json", metavar="FILE", help="write the scores to this file")
     add(
         "--report-all",
         action="store_true",
@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a test option of the model, written into the scores; CIDNet has "
+        help="a test option of the model, recorded with the scores; CIDNet has "
         "saturation, alpha (brightness of the output) and gamma (of the input)",
     )
 

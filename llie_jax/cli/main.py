@@ -1,4 +1,4 @@
-"""The `llie-jax` command: subcommands, and mistakes as one clear line."""
+"""The `llie-jax` command: its subcommands, and mistakes as one clear line."""
 
 import argparse
 import gc
@@ -6,8 +6,8 @@ import importlib
 import os
 import sys
 
-# Each is a module of this package with HELP, EXAMPLES, `add_arguments` and `run`. They
-# import what is slow in `run`: `--help` and mistakes in arguments need none of it.
+# Each is a module of this package with HELP, EXAMPLES, `add_arguments` and `run`. Slow
+# imports go into `run`: `--help` and mistakes in arguments need none of them.
 SUBCOMMANDS = (
     "enhance",
     "train",
@@ -26,7 +26,7 @@ SUBCOMMANDS = (
 class _Formatter(
     argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter
 ):
-    """Keeps the layout of examples, and shows defaults that say something."""
+    """Keeps the layout of examples, and shows only informative defaults."""
 
     def _get_help_string(self, action):
         if action.default in (None, "", False, []):
@@ -37,11 +37,11 @@ class _Formatter(
 def guarded(function, *args, **kwargs) -> int:
     """Calls `function`; a user's mistake becomes one line on stderr and status 2.
 
-    Set `LLIE_JAX_TRACEBACK=1` to see where an error came from.
+    `LLIE_JAX_TRACEBACK=1` shows the traceback instead.
     """
     _keep_compilations()
-    # Tracing makes millions of objects that live on; by default, the garbage collector
-    # looks through all of them after every 700.
+    # Tracing creates millions of long-lived objects; by default, every 700 of them
+    # trigger a garbage collection.
     gc.set_threshold(50_000, *gc.get_threshold()[1:])
     try:
         return function(*args, **kwargs) or 0
@@ -58,9 +58,9 @@ def guarded(function, *args, **kwargs) -> int:
 
 
 def _keep_compilations() -> None:
-    """Keeps compiled programs for the next call, unless JAX is told something else.
+    """Caches compiled programs on disk, unless JAX is configured otherwise.
 
-    A network takes longer to compile than a photo to enhance.
+    Compiling a network takes longer than enhancing a photo.
     """
     variable = "JAX_COMPILATION_CACHE_DIR"
     if variable in os.environ:
@@ -91,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
             description=module.HELP,
             epilog="examples:\n" + module.EXAMPLES.strip("\n"),
             formatter_class=_Formatter,
-            allow_abbrev=False,  # --config.KEY is not short for anything
+            allow_abbrev=False,  # --config.KEY is no abbreviation of --config
         )
         module.add_arguments(command)
         command.set_defaults(run=module.run)

@@ -1,4 +1,4 @@
-"""`llie-jax models`: what there is, and how far each of it has been checked."""
+"""`llie-jax models`: models and published weights, and how each was checked."""
 
 import argparse
 import dataclasses
@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="*",
         help="part of a name, or a pattern with * and ?",
     )
-    parser.add_argument("--json", metavar="FILE", help="also write the table there")
+    parser.add_argument(
+        "--json", metavar="FILE", help="also write the tables to this file"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -38,7 +40,7 @@ def list_models(pattern: str = "*") -> dict:
     """Returns the models and published weights whose name matches.
 
     Raises:
-        ValueError: if there are none.
+        ValueError: if nothing matches.
     """
     import fnmatch
 

@@ -13,8 +13,8 @@ EXAMPLES = """
   llie-jax train --config my_recipe.py --workdir runs/mine
 
 Every value of a config can be changed with --config.KEY=VALUE; llie_jax/configs/base.py
-explains the keys. The folder of a run gets config.json, checkpoints/, log.jsonl,
-TensorBoard events/, samples/ and report.html. Ctrl-C saves and leaves. Exit status: 0
+explains the keys. The workdir gets config.json, checkpoints/, log.jsonl, TensorBoard
+events/, samples/ and report.html. Ctrl-C saves a checkpoint and exits. Exit status: 0
 trained to the end or to --stop-at, 1 the training failed, 128 + N stopped by signal N.
 """
 

@@ -1,4 +1,4 @@
-"""Scoring a model or saved images, and the report."""
+"""Scoring of models and saved images, and the report."""
 
 from llie_jax.evaluation.evaluator import evaluate as evaluate
 from llie_jax.evaluation.runner import compare_folders as compare_folders

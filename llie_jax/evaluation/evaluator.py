@@ -55,34 +55,34 @@ def evaluate(
 
     Args:
         model: the model.
-        variables: its variables, also replicated ones of a running training.
-        source: the pairs, see `llie_jax.data.open_source`.
-        protocol: how to score, by name or as it is.
-        batch_size: images at a time, rounded up to fill the devices; by default one on
-            each.
+        variables: its variables; those of a running training may be replicated.
+        source: the records, see `llie_jax.data.open_source`.
+        protocol: how to score, a name or a `Protocol`.
+        batch_size: images per batch, rounded up to a multiple of the devices; by
+            default one per device.
         tile: images of more than tile * tile pixels are enhanced in tiles of this side,
-            which needs less memory and may change the scores; None never does.
+            which needs less memory and may change the scores; None never tiles.
         all_protocols: also score the same outputs under every metric, and under every
             protocol that gives the model images of the same size.
-        save_images: a folder that gets the outputs as PNG files.
-        max_report_images: number of pictures kept for the report, evenly spread.
-        weights: what is known about the weights, see `llie_jax.weights.describe`.
-        inputs: what else the model takes: name -> function of the image, uint8
-            [H, W, 3], that gives a value without the batch axis.
+        save_images: a folder for the outputs, as PNG files.
+        max_report_images: number of pictures to keep for the report, evenly spread.
+        weights: facts about the weights, from `llie_jax.weights.describe`.
+        inputs: further inputs of the model: name -> function of the image, uint8
+            [H, W, 3], that returns a value without the batch axis.
         reference_inputs: likewise, functions of the image and the target. The scores
             then record these names as `uses_reference`: they are not comparable with
-            those of models that see the image alone.
+            those of models that see only the image.
         rng: a seed or a random key, for models that sample.
-        mesh: the devices; by default those of all processes. With devices of its own
-            only, a process evaluates alone.
-        mapping: what maps batches over them, "shard_map" or "pmap".
+        mesh: the devices; by default those of all processes. A process whose mesh has
+            only its own devices evaluates alone.
+        mapping: how batches are mapped over them, "shard_map" or "pmap".
         progress: shows a bar on standard error.
 
     Raises:
         ValueError: if the source is empty or lacks the references that the protocol or
-            an input needs, the protocol is unknown or resizes to what the model does
-            not take, a name leads out of `save_images`, or an image cannot be scored
-            (too small, not finite, too large for the device's memory).
+            an input needs, the protocol is unknown or resizes to a size that the model
+            does not accept, a name escapes from `save_images`, or an image cannot be
+            scored (too small, not finite, too large for the device's memory).
         FileNotFoundError, ImportError: if a metric's constants cannot be loaded.
     """
     protocol = protocols.get(protocol)
@@ -91,8 +91,8 @@ def evaluate(
     inputs, reference_inputs = inputs or {}, reference_inputs or {}
     if reference_inputs and not paired:
         raise ValueError(
-            f"{source.name} {source.split} has no references, from which "
-            f"{', '.join(reference_inputs)} would be made."
+            f"{source.name} {source.split} has no references to compute "
+            f"{', '.join(reference_inputs)} from."
         )
     if not len(source):
         raise ValueError(f"{source.name} {source.split} holds no images to score.")
@@ -126,7 +126,7 @@ def evaluate(
     )
     tiles, tiled = None, []
     if tile:
-        # Tiles are padded as a photo's are, whatever the protocol says.
+        # Tiles are padded as in photos, whatever the protocol says.
         tiles = Enhancer(
             model,
             enhancer.variables,
@@ -144,7 +144,7 @@ def evaluate(
     other = _OtherScores(protocol, paired, constants) if all_protocols else None
 
     def more(record: types.Record) -> dict[str, np.ndarray]:
-        """Returns what the model takes besides the image."""
+        """Returns the further inputs of the model."""
         image = record["image"]
         given = {name: make(image) for name, make in inputs.items()}
         return given | {
@@ -157,7 +157,7 @@ def evaluate(
         io.write_image(saved[name], levels)
 
     def finish(chunk: Sequence[sharing.Job]) -> dict[int, dict]:
-        """Does all host work for a few images of one size."""
+        """Does all host work for a few images of the same size."""
         _, records, made = zip(*chunk, strict=True)
         names = [record["name"] for record in records]
         targets = [record["target"] for record in records] if paired else None
@@ -236,19 +236,19 @@ def evaluate(
 
 
 class _OtherScores:
-    """Scores outputs under every metric, and under the protocols comparable to one.
+    """Scores outputs under every metric and every comparable protocol.
 
     Args:
-        protocol: the one by whose rules the outputs are made.
+        protocol: the protocol that the outputs were made under.
         paired: whether there are references.
-        constants: of the metrics, see `metrics.Scorer`.
+        constants: constants of the metrics, see `metrics.Scorer`.
     """
 
     def __init__(self, protocol: protocols.Protocol, paired: bool, constants: dict):
         self._protocols = {
             name: other.scorer(constants)
             for name, other in protocols.PROTOCOLS.items()
-            # Others would have given the model the images at another size.
+            # Other protocols give the model images of another size.
             if (other.size, other.pair_size) == (protocol.size, protocol.pair_size)
             and (paired or not other.needs_target)
         }
@@ -301,7 +301,7 @@ def _thumbnail(image: np.ndarray) -> np.ndarray:
 
 
 def _facts(model, source, weights, mesh, *, options) -> dict[str, Any]:
-    """Returns what a result file records beside the scores."""
+    """Returns what a result file records besides the scores."""
     from llie_jax import __version__
 
     devices = mesh.devices.flat
@@ -331,7 +331,7 @@ def _facts(model, source, weights, mesh, *, options) -> dict[str, Any]:
 def progress_bar(
     total: int, shown: bool, label: str = "scoring"
 ) -> Iterator[Callable[[], None]]:
-    """Gives a function to call after each image."""
+    """Yields a function to call after each image."""
     console = Console(stderr=True)
     with Progress(
         *Progress.get_default_columns(),

@@ -1,4 +1,4 @@
-"""What `eval.py` and `llie-jax score` do, from their arguments to their files."""
+"""`llie-jax eval` and `llie-jax score`, from their arguments to their files."""
 
 import concurrent.futures
 import os
@@ -16,7 +16,7 @@ from llie_jax.evaluation.scores import Scores
 from llie_jax.image import io
 from llie_jax.metrics import protocol as protocols
 
-_NAMED = 5  # files that an error names
+_NAMED = 5  # number of files that an error names
 
 
 def run(
@@ -42,17 +42,18 @@ def run(
         weights: a run's workdir, a checkpoint folder, a `.safetensors` file, or a
             published name; see `llie_jax.load`.
         data_set: a data set's name, or a folder; see `llie_jax.data.open_source`.
-        root: where a named data set lies.
+        root: the folder of a named data set.
         split: the split; a folder without splits is scored whole.
         protocol: how to score.
-        out: a folder that gets `scores.json`, `scores.csv` and `report.html`.
+        out: a folder for `scores.json`, `scores.csv` and `report.html`.
         save_images: also write the outputs to `out/images`.
-        json: a file that gets the scores too.
+        json: a further file for the scores.
         all_protocols: also score the same outputs under every protocol and metric.
         batch_size: see `evaluate`.
         tile: see `evaluate`.
         mapping: see `evaluate`.
-        test_options: of the model, such as CIDNet's `saturation`; the results say so.
+        test_options: options of the model, such as CIDNet's `saturation`; recorded in
+            the results.
         progress: shows a bar on standard error.
 
     Raises:
@@ -67,7 +68,7 @@ def run(
     out = out and files.writable_folder(out)
     json = json and _writable_file(json)
     described = weight_files.describe(weights)
-    # A run that is still training may have another best step by now.
+    # A run that is still training may have a different best step by now.
     step = described["step"]
     model, variables = weight_files.load(weights, step="best" if step is None else step)
     model = model.with_options(test_options or {})
@@ -113,27 +114,27 @@ def compare_folders(
     json: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> Scores:
-    """Scores saved images, from any tool, against references of the same names if any.
+    """Scores saved images of any tool, against references of the same names if given.
 
     Args:
         predictions: the folder of results.
-        targets: the folder of references; endings may differ. None for a protocol that
+        targets: the folder of references; suffixes may differ. None for a protocol that
             needs none.
         protocol: how to score.
-        json: a file that gets the scores.
+        json: a file for the scores.
         progress: shows a bar on standard error.
 
     Raises:
-        ValueError: if a file has no partner, the sizes of a pair differ, or an image
-            is damaged, with the files' names; or if the protocol resizes pairs, or
-            needs references that are not given.
+        ValueError: if a file has no counterpart, the sizes of a pair differ, or an
+            image is damaged (the message names the files); or if the protocol resizes
+            pairs, or needs references that are not given.
         OSError: if a folder is missing, or the file cannot be written.
     """
     chosen = protocols.get(protocol)
     if chosen.pair_size:
         raise ValueError(
-            f"Protocol {chosen.name!r} resizes pairs before the model gets them, which "
-            "is too late for saved images. Score them at the size they have with "
+            f"Protocol {chosen.name!r} resizes pairs before the model sees them, which "
+            "is too late for saved images. Score them at their own size with "
             "another protocol, such as default."
         )
     folders = (predictions,) if targets is None else (predictions, targets)
@@ -190,14 +191,14 @@ def compare_folders(
 
 
 def _run_folder(described: dict[str, Any]) -> weight_files.RunFolder | None:
-    """Returns the run that the weights are from, None if they are of a file."""
+    """Returns the run that the weights come from, None if they are from a file."""
     if described["source"] != "run":
         return None
     return weight_files.RunFolder(files.path(described["path"]).parent.parent)
 
 
 def _writable_file(path: str | os.PathLike) -> pathlib.Path:
-    """Returns the path of a file to write, its folder made and tried."""
+    """Returns the path of a file to write; its folder exists and is writable."""
     path = files.path(path)
     return files.writable_folder(path.parent) / path.name
 

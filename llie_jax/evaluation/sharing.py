@@ -1,4 +1,4 @@
-"""All images of a source through a model, shared out between processes and threads."""
+"""Runs a model on all images of a source, shared between processes and threads."""
 
 import collections
 import concurrent.futures
@@ -12,7 +12,7 @@ import numpy as np
 from llie_jax import parallel
 from llie_jax.inference.enhancer import Enhancer, check_finite
 
-_AHEAD = 2  # batches whose host work may be under way while the model runs on
+_AHEAD = 2  # batches of host work that may be pending while the model runs
 
 
 Job = tuple[int, Mapping[str, Any], np.ndarray]
@@ -21,13 +21,13 @@ Job = tuple[int, Mapping[str, Any], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What is done for each image; every process has the same.
+    """The work on each image, the same in every process.
 
     Attributes:
-        inputs: record -> what the model takes besides the image.
-        finish: jobs of one size -> what is kept of each, index -> result; in a thread
-            of the process that ran the images.
-        chunk: how many jobs `finish` gets at a time at most.
+        inputs: record -> the further inputs of the model.
+        finish: jobs of one size -> {index: result to keep}; runs in a thread of the
+            process that enhanced the images.
+        chunk: maximum number of jobs that `finish` gets at a time.
         levels: output -> the pixels to save; None saves nothing.
         save: (name, pixels) -> None, in the first process only.
         advance: called after each image.
@@ -50,17 +50,18 @@ def run_all(
     tiles: Enhancer | None = None,
     tiled: Sequence[int] = (),
 ) -> dict[int, Any]:
-    """Enhances every image of a source, and returns what is kept: index -> result.
+    """Enhances every image of a source; returns {index: result to keep}.
 
-    Each process runs its share and gets the results of all. What one raises, all raise.
+    Each process runs its share and gets the results of all. An exception in one process
+    is raised in all.
 
     Args:
         source: the records.
-        work: what is done for each.
-        enhancer: for batches; its mesh says who takes part.
-        batch_size: images at a time, on all devices together, which share them evenly.
-        tiles: for images one by one.
-        tiled: indices of the images that are given to it.
+        work: the work on each.
+        enhancer: for batches; the processes of its mesh take part.
+        batch_size: images per batch over all devices, a multiple of their number.
+        tiles: for single images, in tiles.
+        tiled: indices of the images that `tiles` enhances.
 
     Raises:
         ValueError: if an image must not be padded, or a result is not finite.
@@ -121,7 +122,7 @@ def run_all(
 def _batch(enhancer, indices, records, inputs, size, share) -> list[np.ndarray]:
     """Returns the outputs of a process's share of a batch, which may be short or empty.
 
-    Short, it is filled up: one program serves all, and all processes run it.
+    A short share is filled up: one program serves all, and all processes must run it.
     """
     images, numbers = [record["image"] for record in records], list(indices)
     missing = share - len(images)
@@ -133,7 +134,7 @@ def _batch(enhancer, indices, records, inputs, size, share) -> list[np.ndarray]:
 
 
 def _group(source, enhancer: Enhancer, left_out: set[int]) -> dict:
-    """Returns size after padding -> indices of the images, the largest last."""
+    """Returns {padded size: indices of the images}, the largest size last."""
     groups = collections.defaultdict(list)
     for index, size in enumerate(source.sizes().tolist()):
         if index not in left_out:
@@ -145,7 +146,7 @@ def _group(source, enhancer: Enhancer, left_out: set[int]) -> dict:
 
 
 class _Results:
-    """Work in threads, begun in turn, and what is kept of it."""
+    """Work in threads, collected in the order of submission, and its results."""
 
     def __init__(self, pool: concurrent.futures.Executor, work: Work):
         self.found: dict[int, Any] = {}
@@ -154,7 +155,7 @@ class _Results:
         self._pending: collections.deque = collections.deque()
 
     def finish(self, job: Job) -> None:
-        """Hands a job to `Work.finish`, as soon as a chunk is full."""
+        """Adds a job; a full chunk goes to `Work.finish`."""
         *_, output = job
         if self._chunk and self._chunk[0][2].shape != output.shape:
             self.flush()
@@ -163,17 +164,17 @@ class _Results:
             self.flush()
 
     def flush(self) -> None:
-        """Hands over the jobs of a chunk that is not full."""
+        """Submits the jobs of a chunk that is not full."""
         if self._chunk:
             self.add(self._work.finish, self._chunk)
         self._chunk = []
 
     def add(self, function: Callable[..., dict | None], *arguments: Any) -> None:
-        """Begins `function(*arguments)`, which may return results by index."""
+        """Submits `function(*arguments)`, which may return results by index."""
         self._pending.append(self._pool.submit(function, *arguments))
 
     def wait(self, ahead: int) -> None:
-        """Waits until at most `ahead` are under way; raises what one raised."""
+        """Waits until at most `ahead` are pending; re-raises their exceptions."""
         while len(self._pending) > ahead:
             found = self._pending.popleft().result() or {}
             self.found |= found

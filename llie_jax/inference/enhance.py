@@ -33,19 +33,19 @@ def enhance(
 ) -> np.ndarray:
     """Enhances an image of any size, from 1 x 1 pixel up; see `Enhancer`.
 
-    The enhancers of the last two calls that differ in more than the image are kept, so
-    that a loop over photos prepares once.
+    The two most recently used enhancers are cached, so a loop over photos prepares the
+    model once.
 
     Args:
-        model: a model as `llie_jax.build` or `llie_jax.load` gives it.
+        model: a model from `llie_jax.build` or `llie_jax.load`.
         variables: its variables.
         image: RGB [H, W, 3], uint8, or float in [0, 1].
-        tile: side of the tiles of large images; this and the next three as in
-            `Enhancer`.
-        overlap: pixels that neighbouring tiles share at least.
-        limit: the largest number of pixels that is enhanced in one piece.
+        tile: side of the tiles of large images, in pixels; see `Enhancer` for this and
+            the next three.
+        overlap: minimum overlap of neighbouring tiles, in pixels.
+        limit: images with more pixels than this are tiled.
         shared_kernels: tiles of one image share the kernels that ADR generates.
-        clip: limits a float result to [0, 1].
+        clip: clips a float result to [0, 1].
         progress: called after each tile.
 
     Returns:
@@ -53,8 +53,8 @@ def enhance(
 
     Raises:
         TypeError: if the image is neither uint8 nor float.
-        ValueError: if its shape or range is another, the options are, or the model's
-            result is not finite.
+        ValueError: if the image's shape or range or an option is invalid, or the
+            model's output is not finite.
     """
     options = {
         "tile": tile,
@@ -71,12 +71,12 @@ def enhance(
 
 
 def _enhancer(model, variables, options) -> Enhancer:
-    """Returns the enhancer of earlier calls, or a new one."""
+    """Returns the cached enhancer, or a new one."""
     leaves, names = jax.tree.flatten(dict(variables))
     key = (model, names, tuple(map(_identity, leaves)), tuple(options.items()))
     with _lock:
         if key not in _enhancers:
-            # The arrays are kept too: the address of one that is gone is used again.
+            # Keep the arrays alive too: a freed array's id can be reused.
             _enhancers[key] = Enhancer(model, variables, **options), leaves
             if len(_enhancers) > _KEPT:
                 _enhancers.popitem(last=False)
@@ -85,8 +85,8 @@ def _enhancer(model, variables, options) -> Enhancer:
 
 
 def _identity(leaf) -> Hashable:
-    """Returns what tells one array from another, without a look at JAX's values."""
+    """Returns a key that identifies an array, without reading JAX's values."""
     if isinstance(leaf, jax.Array):
         return id(leaf)
-    array = np.ascontiguousarray(leaf)  # a NumPy array may be changed in place
+    array = np.ascontiguousarray(leaf)  # a NumPy array can change in place
     return array.shape, str(array.dtype), hashlib.blake2b(array).digest()

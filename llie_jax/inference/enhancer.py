@@ -1,4 +1,4 @@
-"""The only way from an image to an enhanced image."""
+"""`Enhancer`, which every path from an image to an enhanced image goes through."""
 
 import copy
 import dataclasses
@@ -20,7 +20,7 @@ from llie_jax.models.base import Model
 from llie_jax.parallel import Mesh
 
 TILE = 1024
-"""Side of a tile, in pixels; one tile of DarkIR-m takes about 3 GB on a CPU."""
+"""Side of a tile in pixels; DarkIR-m needs about 3 GB for one on a CPU."""
 
 logger = logging.getLogger(__name__)
 
@@ -28,44 +28,44 @@ logger = logging.getLogger(__name__)
 class Enhancer:
     """A model and its variables, ready for images of any size.
 
-    What depends on parameters only is computed once. An image is padded to the model's
-    `multiple` in its `pad_mode`, and cropped back. Above `limit` pixels it is enhanced
-    in overlapping tiles. A model with global statistics then gives another result than
-    without tiles; `plan` tells beforehand whether that happens.
+    Values that depend only on the parameters are computed once. An image is padded to
+    the model's `multiple` in its `pad_mode`, and the output is cropped back. An image
+    of more than `limit` pixels is enhanced in overlapping tiles, which changes the
+    result of a model with global statistics; `plan` says in advance whether an image
+    is tiled.
 
-    A program is compiled for each padded size up to the limit, and one for all images
-    above it that are at least a tile high and wide. The programs of all enhancers of a
-    process are shared, and the last `programs.LIMIT` are kept. A folder of many small
-    sizes compiles less with a smaller tile.
+    Each padded size up to the limit compiles one program; all larger images that are
+    at least a tile high and wide share one. The enhancers of a process share a cache of
+    the `programs.LIMIT` most recently used programs. For a folder of many small sizes,
+    a smaller tile means fewer compilations.
 
     Args:
-        model: a model as `llie_jax.build` or `llie_jax.load` gives it.
-        variables: its variables, also replicated ones of a running training.
+        model: a model from `llie_jax.build` or `llie_jax.load`.
+        variables: its variables; those of a running training may be replicated.
         options: values of the model's test options, such as CIDNet's `saturation`, or
             the number of steps of a model that samples.
         tile: side of the tiles in pixels, rounded up to the model's `multiple`.
-        overlap: pixels that neighbouring tiles share at least; by default an eighth of
-            the tile.
-        limit: the largest number of pixels that is enhanced in one piece; by default
-            those of a tile, so that no image needs more memory than a tile. Infinity
-            never tiles.
-        shared_kernels: tiles of one image share the kernels that ADR generates, made
-            from a smaller form of the whole image; False gives each tile its own.
-            Without effect on other models.
-        multiple: pads to this, a multiple of the model's; by default the model's.
-        pad_mode: pads in this mode; by default the model's.
-        size: (height, width) that images are resized to in place of padding, and the
-            results back. What the model makes of an image at its own size
-            (`native_inputs`) is made before. Such images are never tiled.
-        rng: a seed or a random key, for models that sample. The key of an image is
-            made of it and the image's number, so that results do not depend on
-            batches.
+        overlap: minimum overlap of neighbouring tiles, in pixels; by default an eighth
+            of the tile.
+        limit: images with more pixels than this are tiled; by default the pixels of a
+            tile, so that no image needs more memory than a tile. Infinity never tiles.
+        shared_kernels: tiles of one image share the kernels that ADR generates from a
+            downscaled copy of the whole image; False generates kernels per tile. Has
+            no effect on other models.
+        multiple: pads to multiples of this, itself a multiple of the model's; by
+            default the model's.
+        pad_mode: padding mode; by default the model's.
+        size: (height, width) to resize images to instead of padding them; outputs are
+            resized back. `native_inputs` are computed before resizing. Such images are
+            never tiled.
+        rng: a seed or a random key, for models that sample. Each image's key is derived
+            from it and the image's number, so results do not depend on batching.
         mesh: the devices that share a batch; by default one device of this process.
-        mapping: what maps batches over them, one of `parallel.MAPPINGS`.
+        mapping: how batches are mapped over them, one of `parallel.MAPPINGS`.
 
     Raises:
-        ValueError: if the model has no such option, or `multiple`, `size` or `mapping`
-            do not fit.
+        ValueError: if the model has no such option, or `multiple` or `size` is not a
+            multiple of the model's.
     """
 
     def __init__(
@@ -100,41 +100,47 @@ class Enhancer:
         for side in size or (self._multiple,):
             if side % model.multiple:
                 raise ValueError(
-                    f"{size or multiple} pixels do not suit {type(model).__name__}, "
+                    f"{size or multiple} is invalid for {type(model).__name__}, "
                     f"which needs multiples of {model.multiple}."
                 )
         self._rng = None
         if model.test_streams:
             key = jax.random.key(rng) if isinstance(rng, int) else rng
+            if jax.random.key_impl(key) != jax.random.key_impl(jax.random.key(0)):
+                raise ValueError(
+                    f"rng is a key of {jax.random.key_impl(key)}; give a seed, or a "
+                    "key of JAX's default implementation."
+                )
             self._rng = jax.random.key_data(key)
         self._put(variables)
 
     def with_variables(self, variables: Mapping[str, Any]) -> "Enhancer":
-        """Returns the same enhancer with other values; nothing is compiled again.
+        """Returns this enhancer with other variables, without recompiling.
 
         Raises:
-            ValueError: if names, shapes or dtypes are not those of the present ones.
+            ValueError: if names, shapes or dtypes differ from the current ones.
         """
         if _learned(variables) != _learned(self._local):
             raise ValueError(
-                "The variables have other names, shapes or dtypes than those of this "
-                "enhancer; make an Enhancer for them."
+                "The variables differ from those of this enhancer in names, shapes or "
+                "dtypes; make a new Enhancer for them."
             )
         other = copy.copy(self)
-        other._put(variables)
+        # A cache belongs to the parameters that it was computed from.
+        other._put({name: v for name, v in variables.items() if name != "cache"})
         return other
 
     @property
     def variables(self) -> dict[str, Any]:
-        """The variables on the devices, with what was computed from them."""
+        """The variables on the devices, with the cache computed from them."""
         return self._variables
 
     def plan(self, size: tuple[int, int]) -> "Plan":
         """Returns how an image of (height, width) pixels is enhanced.
 
         Raises:
-            ValueError: if the overlap does not fit the tiles, or the image would have
-                to be padded and the model's card forbids it.
+            ValueError: if the overlap does not fit the tiles, or the image needs
+                padding and the model's card forbids it.
         """
         height, width = padded = self.padded_size(size)
         grid = tiling.Grid(padded, (0,), (0,))
@@ -151,14 +157,14 @@ class Enhancer:
         """Returns (height, width) of an image after padding.
 
         Raises:
-            ValueError: if the model's card forbids padding and the image needs it.
+            ValueError: if the image needs padding and the model's card forbids it.
         """
         height, width = (side + -side % self._multiple for side in size)
         if (height, width) != tuple(size) and not self.model.card().padding:
             raise ValueError(
                 f"The image is {size[0]} x {size[1]}; {type(self.model).__name__} "
-                f"takes multiples of {self._multiple} and must not be given padded "
-                "images. Crop or resize it."
+                f"needs multiples of {self._multiple} and does not allow padding. Crop "
+                "or resize it."
             )
         return height, width
 
@@ -175,20 +181,20 @@ class Enhancer:
 
         Args:
             image: RGB [H, W, 3], uint8, or float in [0, 1].
-            raw: leaves the result as the model gives it: float32, not limited to
-                [0, 1], and not checked.
-            number: of the image, for the random key of a model that samples.
+            raw: returns the model's output as is: float32, neither clipped to [0, 1]
+                nor checked.
+            number: the image's number, for the random key of a model that samples.
             progress: called after each tile.
-            **inputs: what else the model takes, without the batch axis. Maps [H, W, C]
-                are padded and cut into tiles with the image.
+            **inputs: further inputs of the model, without the batch axis. Maps
+                [H, W, C] are padded and tiled with the image.
 
         Returns:
             [H, W, 3]; uint8, rounded to nearest, if the image is; otherwise float32.
 
         Raises:
             TypeError: if the image is neither uint8 nor float.
-            ValueError: if its shape or range is another, the options are, or the
-                model's result is not finite.
+            ValueError: if the image's shape or range is invalid, it cannot be padded or
+                tiled (see `plan`), or the model's output is not finite.
         """
         image = _as_image(image)
         size = image.shape[:2]
@@ -226,32 +232,31 @@ class Enhancer:
         numbers: Sequence[int] | None = None,
         **inputs: Sequence[np.ndarray],
     ) -> np.ndarray | list[np.ndarray]:
-        """Enhances images that have one size after padding, in one piece each.
+        """Enhances images that share one padded size, without tiles.
 
-        Over several processes, all call this together, each with equally many images
-        of its own, and get the results of these.
+        With several processes, all call this together; each passes the same number of
+        its own images and gets their results.
 
         Args:
             images: [B, H, W, 3], or a sequence of [H, W, 3]; uint8, or float in [0, 1].
             raw: as for a single image.
-            numbers: of the images, for the random keys; by default 0, 1, ...
-            **inputs: what else the model takes: one value per image, as for a single
+            numbers: the images' numbers, for the random keys; by default 0, 1, ...
+            **inputs: further inputs of the model: one value per image, as for a single
                 image.
 
         Returns:
-            [B, H, W, 3] for an array, otherwise a list; of the kind that a single
-            image gives.
+            [B, H, W, 3] for an array, otherwise a list; dtypes as for a single image.
 
         Raises:
-            TypeError, ValueError: as for a single image; or if the sizes after padding
-                differ.
+            TypeError, ValueError: as for a single image; or if the padded sizes or the
+                dtypes differ.
         """
         given = [_as_image(image) for image in images]
         sizes = {self.padded_size(image.shape[:2]) for image in given}
         if len(sizes) != 1 or len({image.dtype for image in given}) != 1:
             raise ValueError(
-                f"A batch holds images of one dtype and one size after padding; these "
-                f"have the sizes {sorted(sizes)}."
+                f"A batch needs images of one dtype and one padded size; these have "
+                f"the padded sizes {sorted(sizes)}."
             )
         if numbers is None:
             numbers = range(len(given))
@@ -265,7 +270,7 @@ class Enhancer:
                     row[name] = self._pad(value)
         padded = [self._pad(image) for image in given]
         places = [(number, 0, 0) for number in numbers]
-        # The devices share the batch evenly: the first image fills it up.
+        # Copies of the first image fill the batch up to a multiple of the devices.
         missing = -len(given) % len(self.mesh.local_devices)
         padded, rows, places = (
             items + items[:1] * missing for items in (padded, rows, places)
@@ -286,7 +291,7 @@ class Enhancer:
         return np.stack(outputs) if isinstance(images, np.ndarray) else outputs
 
     def _put(self, variables: Mapping[str, Any]) -> None:
-        """Puts variables on the devices, with the cache that is made of them."""
+        """Puts variables on the devices, with the cache computed from them."""
         placed = parallel.replicate(dict(variables), self.mesh)
         local = prepare.prepare(self.model, parallel.replicate(placed, self._one))
         cache = {name: local[name] for name in local.keys() - placed.keys()}
@@ -298,7 +303,7 @@ class Enhancer:
         return padding.pad_to_multiple(values, self._multiple, self._pad_mode)[0]
 
     def _batch(self, images, rows, places) -> dict[str, Any]:
-        """Returns the batch of a program; `places` are images and their tiles."""
+        """Returns the batch of a program; `places` are (image number, row, column)."""
         batch = {
             "image": np.stack(images),
             "inputs": {name: np.stack([row[name] for row in rows]) for name in rows[0]},
@@ -308,12 +313,12 @@ class Enhancer:
         return batch
 
     def _run(self, batch, variables, structure, mesh, mapping) -> np.ndarray:
-        """Returns the model's images of a batch, float32 [B, H, W, 3]."""
+        """Returns the model's output for a batch, float32 [B, H, W, 3]."""
         program = self._program(batch, variables, structure, mesh, mapping)
         return program((variables, self._rng), batch)
 
     def _program(self, batch, variables, structure, mesh, mapping) -> programs.Program:
-        """Returns the program for batches of this shape, compiled if it is not kept."""
+        """Returns the program for batches of this shape, from the cache or compiled."""
         step = functools.partial(_forward, self.model, self._size)
         return programs.PROGRAMS.get(
             (
@@ -342,8 +347,8 @@ class Plan:
     """How an image is enhanced.
 
     Attributes:
-        grid: its tiles; a single one if it is enhanced in one piece.
-        enhancer: what plans.
+        grid: its tiles; a single one if it is not tiled.
+        enhancer: the enhancer that made the plan.
     """
 
     grid: tiling.Grid
@@ -356,16 +361,16 @@ class Plan:
 
     @functools.cached_property
     def memory(self) -> int:
-        """Bytes that the device needs for a tile, variables included; compiles it."""
+        """Device memory for one tile in bytes, with variables; compiles the program."""
         return self.enhancer._memory(self.grid.tile)
 
 
 def check_finite(image: np.ndarray, name: str = "") -> None:
-    """Raises ValueError if a model's result is not finite.
+    """Raises ValueError if a model's output is not finite.
 
     Args:
-        image: the result.
-        name: what the message begins with.
+        image: the output.
+        name: the image's name, for the message.
     """
     if not np.isfinite(image).all():
         raise ValueError(
@@ -382,21 +387,21 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
 
 
 def _learned(variables: Mapping[str, Any]) -> programs.Structure:
-    """Returns the structure of variables without what is computed from them."""
+    """Returns the structure of variables without the cache computed from them."""
     return programs.structure({k: v for k, v in variables.items() if k != "cache"})
 
 
 def _forward(
     model: Model, size: tuple[int, int] | None, constants: Any, batch: Mapping[str, Any]
 ) -> jax.Array:
-    """Returns the model's images, float32 [B, H, W, 3], on one device.
+    """Returns the model's output, float32 [B, H, W, 3], on one device.
 
     Args:
         model: the model.
-        size: (height, width) that images are resized to; None is their own.
+        size: (height, width) to resize images to; None keeps their own.
         constants: variables, and the random key's data or None.
-        batch: `image` [B, H, W, 3], `inputs` and, with a key, `number` [B, 3]: of the
-            image, and the first row and column of its tile.
+        batch: `image` [B, H, W, 3], `inputs` and, with a key, `number` [B, 3]: the
+            image's number, and the first row and column of its tile.
     """
     variables, rng = constants
     image, given = _unit(batch["image"]), jax.tree.map(_unit, batch["inputs"])
@@ -429,30 +434,30 @@ def _forward(
 
 
 def _unit(values):
-    """Returns 8-bit values as float32 in [0, 1], others as they are."""
+    """Returns uint8 values as float32 in [0, 1], others unchanged."""
     if values.dtype == np.uint8:
         return values.astype(np.float32) / 255
     return values
 
 
 def _finished(result: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Returns a model's image, checked, in [0, 1], and 8-bit if `dtype` is."""
+    """Returns a model's output checked, clipped to [0, 1], and uint8 if `dtype` is."""
     check_finite(result)
     return to_uint8(result) if dtype == np.uint8 else np.clip(result, 0, 1)
 
 
 def _as_image(image: np.ndarray) -> np.ndarray:
-    """Returns an RGB image as uint8 or float32; raises if it is none."""
+    """Returns an RGB image as uint8 or float32; raises if it is not one."""
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
         raise ValueError(
-            f"`image` has shape {image.shape}; one RGB image [H, W, 3] is accepted."
+            f"`image` has shape {image.shape}; expected one RGB image [H, W, 3]."
         )
     if image.dtype == np.uint8:
         return image
     if not jnp.issubdtype(image.dtype, jnp.floating):
         raise TypeError(
-            f"`image` is {image.dtype}; accepted are uint8, or float in [0, 1] "
+            f"`image` is {image.dtype}; expected uint8, or float in [0, 1] "
             "(divide 16-bit values by 65535)."
         )
     highest = image.max()

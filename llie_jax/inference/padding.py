@@ -1,4 +1,4 @@
-"""Padding to a size that a model takes, and the crop back."""
+"""Padding to a size that a model accepts, and cropping back."""
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +19,14 @@ def pad_to_multiple(
             and dtype. May be traced.
         multiple: the model's `multiple`.
         mode: the model's `pad_mode`; "constant" (zeros) or "reflect" (mirrored without
-            repeating the edge, again and again where the image is smaller than the
-            padding; a side of one pixel is repeated).
+            repeating the edge, several times if the image is smaller than the padding;
+            a side of one pixel is replicated).
 
     Returns:
         The padded image, and (H, W) of the image for `crop`.
 
     Raises:
-        ValueError: if the image has no pixel, another number of axes, or the mode is
+        ValueError: if the image is empty or has another number of axes, or the mode is
             unknown.
     """
     if image.ndim not in (3, 4):
@@ -43,14 +43,14 @@ def pad(image: Array, bottom: int, right: int, mode: str = "constant") -> Array:
     """Pads by `bottom` rows and `right` columns; see `pad_to_multiple`.
 
     Raises:
-        ValueError: if the image has no pixel or the mode is unknown.
+        ValueError: if the image is empty or the mode is unknown.
     """
     if mode not in PAD_MODES:
         raise ValueError(
-            f"Unknown padding mode {mode!r}; accepted are {', '.join(PAD_MODES)}."
+            f"Unknown padding mode {mode!r}; use one of {', '.join(PAD_MODES)}."
         )
     if 0 in image.shape:
-        raise ValueError(f"`image` has shape {tuple(image.shape)}: it has no pixel.")
+        raise ValueError(f"`image` has shape {tuple(image.shape)}: it has no pixels.")
     if not bottom and not right:
         return image
     numpy = np if isinstance(image, np.ndarray) else jnp
@@ -74,7 +74,7 @@ def is_map(values: Array, size: tuple[int, int]) -> bool:
     """Returns whether an input of a model is a map of an image: [H, W, C] of its size.
 
     Maps are padded, resized and cut into tiles with their image; other inputs, such as
-    a brightness ratio, are the same for all of it.
+    a brightness ratio, apply to the whole image.
     """
     return values.ndim == 3 and tuple(values.shape[:2]) == tuple(size)
 

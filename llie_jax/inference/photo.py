@@ -1,8 +1,7 @@
-"""Users' photos: what a model needs of them, and what must survive it.
+"""Users' photos: the pixels for the model, and the metadata that is kept.
 
-Benchmark files are read by `llie_jax.image.io`, as they are stored. Photos are turned
-upright, keep their transparency, EXIF data and colour profile, and stay grey if they
-were.
+Benchmark files are read by `llie_jax.image.io`, as stored. Photos are turned upright;
+they keep their transparency, EXIF data and colour profile, and grey ones stay grey.
 """
 
 import contextlib
@@ -21,7 +20,7 @@ from llie_jax.image.io import IMAGE_SUFFIXES
 from llie_jax.inference.enhancer import to_uint8
 
 SUFFIXES = (*IMAGE_SUFFIXES, ".tif", ".tiff")
-"""Endings of photos that can be read and written, compared in lower case."""
+"""Suffixes of photos that can be read and written, in lower case."""
 
 # TIFF stays uncompressed: PIL's compressing encoder cannot write EXIF data.
 _OPTIONS = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}
@@ -33,8 +32,8 @@ _JPEG_SEGMENT = 65_533
 # it decodes the low ones.
 _LOW_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
 
-# What describes the old file instead of the photo: storage (TIFF lists it among the
-# EXIF tags), the orientation that is applied to the pixels, copies of other metadata.
+# Tags that describe the old file, not the photo: storage (TIFF lists it among the EXIF
+# tags), the orientation already applied to the pixels, copies of other metadata.
 _STALE_TAGS = (
     *(254, 255, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 317, 320),
     *(322, 323, 324, 325, 330, 338, 339, 347, 513, 514, 529, 530, 531, 532),
@@ -49,7 +48,7 @@ class Photo:
     Attributes:
         image: RGB [H, W, 3]; uint8, or float32 in [0, 1] if the file has 16 bits. Grey
             photos have three equal channels.
-        grey: whether the file has no colour.
+        grey: whether the file is greyscale.
         alpha: transparency [H, W], uint8, if the file has it.
         exif: EXIF data, without orientation and thumbnail.
         icc_profile: the colour profile, if it fits `image`.
@@ -63,7 +62,7 @@ class Photo:
 
 
 def peek_size(path: str | os.PathLike) -> tuple[int, int]:
-    """Returns (height, width) as stored, from the head of the file.
+    """Returns (height, width) as stored, from the header of the file.
 
     Raises:
         OSError: if the file cannot be opened.
@@ -74,14 +73,14 @@ def peek_size(path: str | os.PathLike) -> tuple[int, int]:
 
 
 def read(path: str | os.PathLike) -> Photo:
-    """Reads a photo; of several pictures in one file, the first.
+    """Reads a photo; the first picture if the file has several.
 
     The EXIF orientation is applied to the pixels. Palettes and CMYK become RGB.
 
     Raises:
         OSError: if the file cannot be opened.
-        ValueError: if it is not an image, damaged, too large, or has pixels of an
-            unknown kind; the message names it.
+        ValueError: if it is not an image, is damaged or too large, or has an
+            unsupported pixel format; the message names it.
     """
     with _opened(path) as image:
         icc_profile = image.info.get("icc_profile")
@@ -111,18 +110,18 @@ def read(path: str | os.PathLike) -> Photo:
 
 
 def write(path: str | os.PathLike, image: np.ndarray, like: Photo) -> tuple[str, ...]:
-    """Writes an enhanced photo with what `like` carries besides its pixels.
+    """Writes an enhanced photo with the transparency and metadata of `like`.
 
-    The suffix decides the format. The file is complete or as it was before. JPEG and
-    WebP are written at quality 95, 8 bits a channel in all formats.
+    The suffix selects the format. The write is atomic. JPEG and WebP have quality 95;
+    all formats have 8 bits per channel.
 
     Args:
-        path: where to; an existing file is replaced.
+        path: the file; an existing one is replaced.
         image: RGB [H, W, 3], uint8 or float in [0, 1].
         like: the photo that `image` comes from.
 
     Returns:
-        What was lost, in words for the user; empty in general.
+        What was lost, in words for the user; usually empty.
 
     Raises:
         OSError: if the file cannot be written.
@@ -166,7 +165,7 @@ def write(path: str | os.PathLike, image: np.ndarray, like: Photo) -> tuple[str,
 
 
 def check_suffix(path: str | os.PathLike) -> str:
-    """Returns PIL's name of the format that the suffix stands for.
+    """Returns PIL's name for the format of the suffix.
 
     Raises:
         ValueError: if it is not one of `SUFFIXES`.
@@ -174,7 +173,7 @@ def check_suffix(path: str | os.PathLike) -> str:
     suffix = pathlib.Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(
-            f"{path}: unknown image ending {suffix!r}; accepted are "
+            f"{path}: unknown image suffix {suffix!r}; use one of "
             f"{', '.join(SUFFIXES)}."
         )
     return Image.registered_extensions()[suffix]
@@ -182,10 +181,10 @@ def check_suffix(path: str | os.PathLike) -> str:
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
-    """Gives the image of a file, and turns what PIL raises into one clear error."""
+    """Opens an image; turns any exception of PIL into one clear error."""
     try:
         with warnings.catch_warnings():
-            # About damaged EXIF data, and about attacks from 90 megapixels up.
+            # Of damaged EXIF data, and of attacks above 90 megapixels.
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 yield image
@@ -194,13 +193,13 @@ def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise ValueError(
             f"{path} has more than {2 * Image.MAX_IMAGE_PIXELS // 10**6} megapixels, "
-            "the largest that is read; cut it into parts."
+            "the most that is read; split it into parts."
         ) from error
     except Image.UnidentifiedImageError as error:
         raise ValueError(
-            f"{path} is not an image of a known kind, or its head is damaged."
+            f"{path} is not an image of a known format, or its header is damaged."
         ) from error
-    # PIL raises many kinds for a damaged file, SyntaxError and struct.error among them.
+    # PIL raises many types for a damaged file, SyntaxError and struct.error among them.
     except Exception as error:
         raise ValueError(f"Cannot read {path}: {error}.") from error
 

@@ -1,4 +1,4 @@
-"""What can be computed once: for all images, or for all tiles of one image."""
+"""Values computed once: for all images, or for all tiles of one image."""
 
 import functools
 import math
@@ -15,14 +15,15 @@ from llie_jax.nn import conv_kernels
 
 
 def prepare(model: Model, variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the variables with a `cache` of all that depends on parameters only.
+    """Returns the variables with a `cache` of all that depends only on parameters.
 
-    ADR's generators then skip what they share for all images. Models without such
-    parts get no cache. It is never saved, and must be made anew for other parameters.
+    ADR's generators and LFPV's bank then skip the work that is the same for all images.
+    Models without such parts get no cache. It is never saved; other parameters need a
+    new one.
 
     Args:
         model: the model.
-        variables: its variables, without a cache or with one that is kept.
+        variables: its variables; an existing cache is kept.
     """
     variables = dict(variables)
     if "cache" in variables:
@@ -40,17 +41,18 @@ def shared_kernels(
     pixels: int,
     inputs: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
-    """Returns the collection `kernels` of one image, made from a smaller form of it.
+    """Returns the collection `kernels` of one image, from a downscaled copy of it.
 
-    With it, all tiles of the image have the same generated kernels, close to those of
-    the image as a whole. Empty for models that generate none.
+    With it, all tiles of the image use the same generated kernels, close to those of
+    the whole image. Empty for models that generate none.
 
     Args:
         model: the model.
         variables: its variables.
         image: RGB [H, W, 3], float in [0, 1].
-        pixels: about how many pixels the smaller form has at most.
-        inputs: what else the model takes; those of the image's size become smaller too.
+        pixels: approximate maximum number of pixels of the downscaled copy.
+        inputs: further inputs of the model; maps of the image's size are downscaled
+            too.
     """
     size = image.shape[:2]
     factor = max(1, math.ceil(math.sqrt(size[0] * size[1] / pixels)))
@@ -73,7 +75,7 @@ def _written(collection, model, variables, image, inputs=None) -> dict[str, Any]
     """Returns what the model writes to a collection, {} if nothing."""
     constants = {"variables": variables, "image": image, "inputs": inputs or {}}
     if not _writes(collection, model, _Shapes(constants)):
-        return {}  # and nothing is compiled
+        return {}  # without compiling anything
     return programs.run(_run, collection, model, constants=constants)
 
 
@@ -101,7 +103,7 @@ def _writes(collection: str, model: Model, shapes: _Shapes) -> bool:
 
 
 def _run(collection, model, constants):
-    # Only what leads to the collection is compiled.
+    # XLA compiles only what the collection depends on.
     rngs = {stream: jax.random.key(0) for stream in model.test_streams}
     return model.apply(
         constants["variables"],

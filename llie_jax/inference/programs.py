@@ -1,8 +1,8 @@
-"""Compiled programs: each made ahead of time, the last few kept, the others freed.
+"""Programs compiled ahead of time, in an LRU cache that really frees them.
 
-What `jax.jit` compiles lives as long as the function: a folder of photos of 200 sizes
-would keep 200 programs. Here, the least recently used is given up and its memory is
-free again.
+A program compiled by `jax.jit` lives as long as its function: a folder of photos of 200
+sizes would keep 200 programs. Here the least recently used program is evicted and its
+memory is freed.
 """
 
 import collections
@@ -20,23 +20,23 @@ from llie_jax import parallel
 from llie_jax.parallel import Mesh
 
 LIMIT = 12
-"""Programs that are alive at once."""
+"""Maximum number of programs alive at once."""
 
 Structure = Hashable
 """Names, shapes and dtypes of a tree of arrays."""
 
 
 def structure(tree: Any) -> Structure:
-    """Returns what a program depends on of a tree of arrays: all but the values."""
+    """Returns what a program depends on in a tree of arrays: all but the values."""
     leaves, names = jax.tree.flatten(tree)
     return names, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
 
 
 class Programs:
-    """Programs by what they depend on; at most `limit`, the most recently used.
+    """An LRU cache of programs.
 
     Args:
-        limit: how many are kept.
+        limit: maximum number of programs.
     """
 
     def __init__(self, limit: int = LIMIT):
@@ -52,17 +52,17 @@ class Programs:
         return len(self._programs)
 
     def clear(self) -> None:
-        """Gives up all programs."""
+        """Evicts all programs."""
         with self._lock:
             self._programs.clear()
 
     def get(self, key: Hashable, compiled: Callable[[], Any]) -> Any:
-        """Returns the program of a key, made by `compiled` if it is not alive."""
+        """Returns the program of a key, calling `compiled` if it is not cached."""
         with self._lock:
             if key in self._programs:
                 self._programs.move_to_end(key)
                 return self._programs[key]
-            # Room first: a large program and its successor need not fit at once.
+            # Evict first: an old and a new large program need not fit together.
             full = len(self._programs) >= self._limit
             while len(self._programs) >= self._limit:
                 self._programs.popitem(last=False)
@@ -90,9 +90,9 @@ def _forget_traces() -> None:
 
 
 def _return_memory() -> None:
-    """Has the C library return memory that the compiler has freed.
+    """Makes the C library return memory that the compiler has freed.
 
-    glibc keeps it in small pieces: 1 MB for each program of a small network.
+    glibc keeps it in small pieces: 1 MB per program of a small network.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library
@@ -100,14 +100,14 @@ def _return_memory() -> None:
 
 
 PROGRAMS = Programs()
-"""The programs of this process."""
+"""The cache that all enhancers of this process share."""
 
 
 class Program:
-    """A step that is compiled ahead of time, for one shape, mapped over a mesh.
+    """A step mapped over a mesh and compiled ahead of time for one batch shape.
 
     Args:
-        step: `step(constants, batch)` for one device; gives an array [B, ...].
+        step: `step(constants, batch)` for one device; returns an array [B, ...].
         mesh: the devices.
         mapping: one of `parallel.MAPPINGS`.
         constants: arrays on all devices.
@@ -127,13 +127,13 @@ class Program:
         self._compiled = mapped.lower(constants, batch=self._placed(batch)).compile()
 
     def __call__(self, constants: Any, batch: Any) -> Any:
-        """Returns the rows of this process's part of a batch, as NumPy arrays."""
+        """Returns the output for this process's part of a batch, as NumPy arrays."""
         result = self._compiled(constants, batch=self._placed(batch))
         return parallel.own_rows(result, mapping=self._mapping)
 
     @property
     def memory(self) -> int:
-        """Bytes that the program needs on a device: arguments, temporaries, result."""
+        """Device memory in bytes: arguments, temporaries, output and code."""
         sizes = self._compiled.memory_analysis()
         return sum(
             getattr(sizes, f"{kind}_size_in_bytes")
@@ -150,9 +150,9 @@ def run(
     """Returns `step(*settings, constants)`, run on the device of the constants.
 
     Args:
-        step: a function of this module's callers; its programs are kept by it, the
-            settings, and shapes.
-        *settings: what is known when the program is compiled.
+        step: a module-level function; its programs are cached by it, the settings and
+            the shapes.
+        *settings: static arguments.
         constants: arrays on one device, and NumPy arrays.
     """
     key = (step, settings, structure(constants))

@@ -1,9 +1,9 @@
-"""Large photos in overlapping tiles of one size, blended smoothly.
+"""Tiling of large photos: overlapping tiles of one size, blended smoothly.
 
-Memory is then bounded by the tile and the model compiles once, whatever the size of the
-photo. A model with global statistics or global attention sees only the tile, so that
-its result differs from the untiled one; the blending spreads what neighbouring tiles
-disagree about over their whole overlap.
+Memory is bounded by the tile and the model compiles once, whatever the size of the
+photo. A model with global statistics or global attention sees only the tile, so its
+result differs from the untiled one; blending spreads the disagreement of neighbouring
+tiles over their whole overlap.
 """
 
 import dataclasses
@@ -46,15 +46,15 @@ def plan(size: tuple[int, int], *, tile: int, overlap: int, multiple: int = 1) -
 
     Args:
         size: (height, width) of the photo, both multiples of `multiple`.
-        tile: side of a tile; rounded up to a multiple of `multiple`, and cut to the
-            photo where that is smaller.
-        overlap: the least number of pixels that neighbouring tiles share; rounded up
-            likewise. The blending takes all that they share.
+        tile: side of a tile in pixels; rounded up to a multiple of `multiple`, and
+            clipped to the photo.
+        overlap: minimum overlap of neighbouring tiles in pixels; rounded up likewise.
+            Blending uses the whole actual overlap.
         multiple: the model's `multiple`.
 
     Raises:
-        ValueError: if `overlap` does not leave room in the tile, or `size` does not
-            divide by `multiple`.
+        ValueError: if `overlap` is negative or not less than the tile, or `size` is not
+            divisible by `multiple`.
     """
     if size[0] % multiple or size[1] % multiple:
         raise ValueError(
@@ -116,8 +116,8 @@ def apply(
     """Applies `function` to each tile and blends the results.
 
     Args:
-        function: gets a tile [h, w, C], all of one shape, and its window, the slices
-            of rows and columns; gives [h, w, C].
+        function: maps a tile [h, w, C], all of one shape, and its window, the slices
+            of rows and columns, to [h, w, C].
         image: [H, W, C], the size of the grid.
         grid: from `plan`.
         progress: called after each tile.
@@ -158,11 +158,11 @@ def seam_ratio(
 
     A step is the absolute difference of two adjacent lines, averaged over their length
     and channels; the ratio is the mean step where a tile begins or ends over the mean
-    step of the `neighbours` lines on either side. About 1: no seam; 1.1 is invisible.
+    step of the `neighbours` lines on either side. 1 means no seam; 1.1 is invisible.
 
-    A network with strides draws a faint lattice of its own, and tiles begin on it. The
-    untiled result then has another ratio than 1 too; `spacing` equal to the model's
-    `multiple` compares lines that lie alike on the lattice.
+    A network with strides draws a faint lattice of its own, and tiles start on it. Then
+    even the untiled result has a ratio other than 1; `spacing` equal to the model's
+    `multiple` compares only lines at the same phase of the lattice.
 
     Args:
         image: [H, W, C], the size of the grid, or cropped from it.
@@ -188,5 +188,5 @@ def seam_ratio(
         across.extend(steps[sorted(borders)])
         beside.extend(steps[sorted((near - borders) & set(range(len(steps))))])
     if not across:
-        raise ValueError("The grid is a single tile: it has no border.")
+        raise ValueError("The grid is a single tile and has no border.")
     return float(np.mean(across) / np.mean(beside))

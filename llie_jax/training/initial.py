@@ -1,4 +1,4 @@
-"""Where a run starts: its own initial values, other weights, or a checkpoint."""
+"""Where a run starts: from initial values, other weights, or a checkpoint."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ from llie_jax.weights.store import Store
 
 
 def initial_variables(experiment: Experiment) -> dict[str, Any] | None:
-    """Returns the weights named by `config.init_from`, which must fit the model.
+    """Returns the weights that `config.init_from` names; None if it names none.
 
-    Parameters that `config.init_missing` names may be missing. Weights of a backbone
-    are grafted into a wrapper's.
+    They must match the model; parameters matched by `config.init_missing` may be
+    missing. Weights of a backbone are grafted into a wrapper.
     """
     path = experiment.config.init_from
     if not path:
@@ -46,7 +46,7 @@ def begin(
 
     Args:
         experiment: the model and its optimizer.
-        checkpoints: those of the run; a new one has none.
+        checkpoints: the run's checkpoints; a new run has none.
         mesh: the devices.
         initial: from `initial_variables`.
 
@@ -54,7 +54,7 @@ def begin(
         ValueError: if there are checkpoints and none can be used.
     """
     sharding = parallel.replicated(mesh)
-    # The initial values come as an argument: as constants they would be compiled in.
+    # Passed as an argument: constants would be compiled into the program.
     init = jax.jit(experiment.init, out_shardings=sharding)
     shapes = jax.eval_shape(init, initial)
     template = jax.tree.map(

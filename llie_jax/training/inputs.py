@@ -1,4 +1,4 @@
-"""What feeds a run: its data, the held-out part, and the pipeline."""
+"""The inputs of a run: training data, held-out data, and the pipeline."""
 
 from llie_jax import data, parallel
 
@@ -7,7 +7,7 @@ def open_data(config):
     """Returns the training data and the held-out data (or None) of a config.
 
     Raises:
-        ValueError, FileNotFoundError: if the data are missing or unfit.
+        ValueError, FileNotFoundError: if the data are missing or unusable.
     """
     where = config.data.train
     source = data.open_source(

@@ -1,10 +1,10 @@
-"""Signals that end a run between two steps."""
+"""Signals that stop a run between two steps."""
 
 import signal
 
 
 class Signals:
-    """Remembers SIGINT and SIGTERM while it is entered; a second one interrupts."""
+    """Records SIGINT and SIGTERM inside the context; a second signal interrupts."""
 
     def __init__(self):
         self.received: int | None = None

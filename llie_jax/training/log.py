@@ -1,4 +1,4 @@
-"""What a run says: a progress line, `log.jsonl`, TensorBoard events, picture strips."""
+"""A run's output: progress line, `log.jsonl`, TensorBoard events, picture strips."""
 
 import contextlib
 import json
@@ -17,12 +17,12 @@ from llie_jax.weights.run import RunFolder, read_log
 
 
 class RunLog:
-    """Writes the numbers of a run; only the first process should have one.
+    """Writes the numbers of a run; only the first process should create one.
 
     Args:
         run: the run's folder.
-        step: the step at which the run goes on. Lines of later steps, written by a run
-            that was broken before it could save, are removed: they will come again.
+        step: the step that the run resumes from. Lines of later steps, from a run that
+            was interrupted before it could save, are removed: those steps run again.
     """
 
     def __init__(self, run: RunFolder, *, step: int):
@@ -52,7 +52,7 @@ class RunLog:
 
     def close(self) -> None:
         """Closes the files."""
-        # On a full disk flushing fails too; the reason to stop is already on its way.
+        # On a full disk flushing fails too; the first error is already being raised.
         with contextlib.suppress(OSError):
             self._events.close()
 
@@ -62,7 +62,7 @@ def _text(line: Mapping[str, float | str]) -> str:
 
 
 def write_strip(path: pathlib.Path, rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """Writes a picture of rows of equally large uint8 images; returns it."""
+    """Writes rows of uint8 images of equal size as one picture; returns it."""
     gap = 6
     lines = []
     for row in rows:
@@ -80,11 +80,11 @@ def write_strip(path: pathlib.Path, rows: Sequence[Sequence[np.ndarray]]) -> np.
 
 
 class ProgressLine:
-    """Shows how a run goes, on standard error: a bar in a terminal, else lines.
+    """Shows progress on standard error: a bar in a terminal, otherwise lines.
 
     Args:
-        first: the step at which the run goes on.
-        total: all steps of the run.
+        first: the step that the run starts from.
+        total: number of steps of the run.
         shown: False shows nothing (processes other than the first).
     """
 
@@ -137,7 +137,7 @@ class ProgressLine:
             self.note(f"step {step}/{self._total}  {text}")
 
     def close(self) -> None:
-        """Leaves the last state of the bar on the screen."""
+        """Stops the bar, leaving it on the screen."""
         if self._bar:
             self._bar.stop()
 

@@ -1,4 +1,4 @@
-"""One run from its config to its report; rerun with the same folder, it resumes."""
+"""One run from its config to its report; rerunning in the same folder resumes it."""
 
 import contextlib
 import dataclasses
@@ -34,7 +34,7 @@ MAY_CHANGE = (
     "evaluate.strip_images",
     "checkpoint.every_steps",
 )
-"""Keys that may differ when a run is resumed, since they do not change its numbers."""
+"""Keys that may differ when a run is resumed: they do not affect its numbers."""
 
 _HINT = "choose another --workdir"
 
@@ -66,20 +66,20 @@ def train(
     stop_at: int | None = None,
     progress: bool = True,
 ) -> Result:
-    """Trains as the config says, and leaves everything in `workdir`.
+    """Trains as the config says, and writes everything to `workdir`.
 
-    Rerunning with the same folder and config resumes from the newest checkpoint, and
-    reaches the same parameters as an unbroken run.
+    Rerunning with the same folder and config resumes from the newest checkpoint and
+    reaches the same parameters as an uninterrupted run.
 
     Args:
         config: an experiment, see `llie_jax.configs.base`.
-        workdir: the run's folder, made if missing: `config.json`, `checkpoints/`,
+        workdir: the run's folder, created if missing: `config.json`, `checkpoints/`,
             `log.jsonl`, `events/` (TensorBoard), `samples/`, `report.html`.
         stop_at: saves and stops after this step, as if interrupted.
         progress: shows a bar or lines on standard error.
 
     Raises:
-        ValueError: if the config, the data and the folder do not fit together, before
+        ValueError: if the config, the data and the folder do not match; raised before
             anything is compiled.
         FileNotFoundError: if data or weights are missing.
         OSError: if the folder cannot be written, or another run is writing there.
@@ -115,11 +115,11 @@ def train(
         if step:
             notes.append(f"resuming at step {step}")
         if held_out is None:
-            notes.append("no validation: the newest weights count as the best ones")
+            notes.append("no validation: the newest weights count as the best")
         elif "target" not in held_out.keys:
             notes.append(
-                "no references: validation shows pictures and no scores, and the "
-                "newest weights count as the best ones"
+                "no references: validation shows pictures without scores, and the "
+                "newest weights count as the best"
             )
         signals = stack.enter_context(Signals())
         return _run(
@@ -140,7 +140,7 @@ def train(
 
 
 def _lock(run: RunFolder, stack: contextlib.ExitStack) -> list[str]:
-    """Locks the folder until the stack is left; returns what the user should know.
+    """Locks the folder until the stack exits; returns notes for the user.
 
     The first process takes the lock for all, and all fail together if it cannot.
 
@@ -154,7 +154,7 @@ def _lock(run: RunFolder, stack: contextlib.ExitStack) -> list[str]:
         except OSError as error:
             refused = error
     if parallel.any_process(refused is not None):
-        raise refused or OSError(f"{run.path} is in use; process 0 says by whom.")
+        raise refused or OSError(f"{run.path} is in use; process 0 names the holder.")
     return [f"{missing}: do not start a second run there"] if missing else []
 
 
@@ -193,7 +193,7 @@ def _run(
     scores, stopped = None, False
 
     def show():
-        """Reads the terms of the steps since the last call, the only host sync."""
+        """Reads the terms of the steps since the last call; the only host sync."""
         terms = meter.read()
         if terms and log:
             log.write(step, terms)
@@ -254,7 +254,7 @@ def _run(
             if first_process:
                 _write_report(config, run, held_out)
                 line.note(f"see {run.report}")
-            parallel.any_process(False)  # nobody leaves before the report is written
+            parallel.any_process(False)  # all wait for the report
         else:
             line.note(
                 f"stopped at step {step} of {total}, saved in {run.path}; the same "
@@ -274,7 +274,7 @@ def _run(
 
 
 def _check_config(run: RunFolder, config) -> None:
-    """Raises ValueError if the folder holds a run of another config."""
+    """Raises ValueError if the folder holds a run of a different config."""
     path = run.config
     if not path.exists():
         return
@@ -294,13 +294,13 @@ def _check_config(run: RunFolder, config) -> None:
     if differing:
         more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
         raise ValueError(
-            f"{run.path} holds a run of another config ({'; '.join(differing[:4])}"
-            f"{more}). Use another --workdir, or the old values to go on with it."
+            f"{run.path} holds a run of a different config ({'; '.join(differing[:4])}"
+            f"{more}). Use another --workdir, or the old values to resume it."
         )
 
 
 def _write_report(config, run: RunFolder, held_out) -> None:
-    """Scores the weights that the run offers on held-out pairs, and shows all."""
+    """Writes the report, with scores of the run's best weights on held-out pairs."""
     scores = None
     if held_out is not None and "target" in held_out.keys:
         model, variables = weights.load(run.path)

@@ -1,4 +1,4 @@
-"""The numbers of a run between two looks at them: loss terms, speed, waiting."""
+"""Training numbers between two reads: loss terms, speed, time spent waiting."""
 
 import contextlib
 import time
@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 _IN_FLIGHT = 2
-"""Steps that may be under way at once: enough to hide the host, few enough to stop."""
+"""Steps in flight: enough to hide the host's work, few enough to stop promptly."""
 
 
 class NonFiniteError(ArithmeticError):
@@ -16,7 +16,7 @@ class NonFiniteError(ArithmeticError):
 
 
 class Meter:
-    """Keeps the terms of the steps on the device until somebody looks at them."""
+    """Keeps the terms of the steps on the device until they are read."""
 
     def __init__(self, config, *, skipped: int):
         self._config = config
@@ -36,13 +36,13 @@ class Meter:
 
     @contextlib.contextmanager
     def paused(self):
-        """Leaves out the time inside: it is not spent on training."""
+        """Excludes the time inside, which is not spent on training."""
         start = time.perf_counter()
         yield
         self._start += time.perf_counter() - start
 
     def add(self, step: int, terms: dict[str, jax.Array], *, images: int):
-        """Keeps the terms of a step; waits if too many steps are under way."""
+        """Keeps the terms of a step; blocks if too many steps are in flight."""
         self._pending.append((step, terms))
         self._images += images
         self._flight.append(terms["loss"])
@@ -50,7 +50,7 @@ class Meter:
             self._flight.popleft().block_until_ready()
 
     def read(self) -> dict[str, float]:
-        """Returns the means since the last call, with speed and waiting.
+        """Returns the means since the last call, with speed and time spent waiting.
 
         Raises:
             NonFiniteError: as `config.nonfinite` says, naming the step.
@@ -85,7 +85,7 @@ class Meter:
         if self._config.nonfinite == "skip":
             if self._skipped <= self._config.max_skipped:
                 return
-            limit = f"; {self._config.max_skipped} skipped steps are the limit"
+            limit = f"; at most {self._config.max_skipped} steps may be skipped"
         else:
             limit = ""
         found = ", ".join(

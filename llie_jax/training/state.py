@@ -1,4 +1,4 @@
-"""What changes from step to step, and nothing else."""
+"""The training state: what changes from step to step, and nothing else."""
 
 from typing import Any
 
@@ -21,10 +21,10 @@ class TrainState:
     Attributes:
         step: steps done, int32 scalar.
         params: the parameters.
-        collections: whatever else the model's `init` made (`batch_stats`, ...).
+        collections: all other collections of the model (`batch_stats`, ...).
         opt_state: state of the optax chain.
         ema_params: averaged parameters, or None without averaging.
-        skipped: steps left out because a value was not finite, int32 scalar.
+        skipped: steps skipped because a value was not finite, int32 scalar.
     """
 
     step: jax.Array
@@ -35,7 +35,7 @@ class TrainState:
     skipped: jax.Array
 
     def variables(self, *, averaged: bool = True) -> dict[str, Any]:
-        """Returns what `model.apply` takes; averaged parameters where there are any."""
+        """Returns what `model.apply` takes, with averaged parameters if available."""
         params = self.params
         if averaged and self.ema_params is not None:
             params = self.ema_params
@@ -50,14 +50,14 @@ def create_train_state(
     average: bool = False,
     variables: dict[str, Any] | None = None,
 ) -> TrainState:
-    """Returns the state at step 0; can be jitted or only evaluated for shapes.
+    """Returns the state at step 0; works under `jax.jit` and `jax.eval_shape`.
 
     Args:
         model: the model.
         tx: the optax chain.
         rng: random key of the initial parameters.
         average: keeps averaged parameters.
-        variables: begin with these; what they lack has the model's own initial values.
+        variables: initial values; the model initialises those that are missing.
     """
     side = 2 * model.multiple
     initial = initial_variables(model, rng, (side, side))
@@ -75,7 +75,7 @@ def create_train_state(
 
 
 def _overlay(initial: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Returns the initial values, replaced where others are given."""
+    """Returns the initial values, overridden by the given ones."""
     values = {
         **traverse_util.flatten_dict(initial),
         **traverse_util.flatten_dict(given),

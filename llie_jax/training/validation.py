@@ -1,4 +1,4 @@
-"""Scores of the held-out records during training, and pictures of some of them."""
+"""Scores and pictures of held-out records during training."""
 
 import numpy as np
 
@@ -13,18 +13,18 @@ from llie_jax.training.step import eval_step
 class Validation:
     """Validation on the held-out records, kept decoded in memory.
 
-    Images of different sizes are cut to their common size around the centre, so that
-    one compiled step serves all. Whole images are what `llie-jax eval` scores. Without
-    references there are no scores, only pictures.
+    Images of different sizes are centre-cropped to their common size, so that one
+    compiled step serves all; `llie-jax eval` scores whole images. Without references
+    there are no scores, only pictures.
 
     Args:
         model: the model.
         source: the held-out records.
         mesh: the devices; each takes one image at a time.
-        mapping: what maps batches over them, one of `parallel.MAPPINGS`.
+        mapping: how batches are mapped over them, one of `parallel.MAPPINGS`.
 
     Raises:
-        ValueError: if images with references are smaller than the window of the SSIM.
+        ValueError: if images with references are smaller than the SSIM window.
     """
 
     def __init__(self, model: Model, source, mesh: Mesh, *, mapping: str = "shard_map"):
@@ -53,11 +53,11 @@ class Validation:
     ) -> tuple[dict[str, float], list[list[np.ndarray]]]:
         """Returns the mean PSNR in dB and SSIM, and rows of input | output | target.
 
-        Without references, there are no scores, and rows of input | output.
+        Without references there are no scores, and rows are input | output.
 
         Args:
-            variables: what the model is applied with, on every device.
-            pictures: number of rows, of the first images.
+            variables: the model's variables, on every device.
+            pictures: number of rows, from the first images.
         """
         enhancer = Enhancer(
             self._model, variables, mesh=self._mesh, mapping=self._mapping
@@ -67,7 +67,7 @@ class Validation:
         for start in range(0, self.count, self._mesh.size):
             numbers = np.arange(start, start + self._mesh.size)
             real = min(self._mesh.size, self.count - start)
-            # The last batch is filled up with repetitions, which are not counted.
+            # The last batch is filled up with copies, which are not counted.
             mine = parallel.own_part(np.minimum(numbers, self.count - 1), self._mesh)
             batch = {key: images[mine] for key, images in self._images.items()}
             image = batch.pop("image")

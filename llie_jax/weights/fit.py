@@ -1,4 +1,4 @@
-"""Whether variables are those of a model: names and shapes, compared both ways."""
+"""Checks that variables match a model: names and shapes, in both directions."""
 
 import fnmatch
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from llie_jax.models.base import variable_shapes
 def check_fit(
     variables: Mapping[str, Any], model: nn.Module, where: str, *, missing: str = ""
 ) -> None:
-    """Checks that variables are those of a model.
+    """Checks that variables match a model in names and shapes.
 
     Args:
         variables: `{collection: tree of arrays}`.
         model: the model.
-        where: what the variables are, to begin the message with.
+        where: what the variables are; the message starts with it.
         missing: pattern of names that may be missing, such as `*/reallocate/*`.
 
     Raises:
@@ -35,7 +35,7 @@ def check_fit(
 
 
 def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a tree with its paths as names: `params/first/kernel`."""
+    """Returns the arrays of a tree by path, such as `params/first/kernel`."""
     return traverse_util.flatten_dict(tree, sep="/")
 
 
@@ -50,9 +50,9 @@ def check_names(
     """Raises ValueError with all differences in names and shapes, if there are any.
 
     Args:
-        found: names and shapes that there are.
-        expected: those of the model.
-        where: what they are, to begin the message with.
+        found: names and shapes of the arrays.
+        expected: names and shapes of the model.
+        where: what the arrays are; the message starts with it.
     """
     missing = sorted(expected.keys() - found.keys())
     unknown = sorted(found.keys() - expected.keys())

@@ -1,4 +1,4 @@
-"""Weights by name, file or run: the model and its variables, and what is known."""
+"""Loads and describes weights by name, file or run."""
 
 import os
 from typing import Any
@@ -23,16 +23,16 @@ def load(
 
     Args:
         weights: a `.safetensors` file, a run's workdir, a checkpoint folder inside one,
-            or a published name as `llie-jax models` lists them.
+            or a published name that `llie-jax models` lists.
         step: which checkpoint of a run: "best" (highest validation PSNR, the latest if
-            none was recorded), "latest", or a step. Averaged weights (EMA) are taken
-            where the run keeps them.
+            none was recorded), "latest", or a step. Averaged weights (EMA) are used
+            if the run keeps them.
 
     Raises:
-        FileNotFoundError: if there is nothing of that name, or its file is to be
-            fetched first; the message says how.
-        ValueError: if the file is damaged, or does not fit its model (names and shapes
-            are listed).
+        FileNotFoundError: if nothing has that name, or its file must be downloaded
+            first; the message says how.
+        ValueError: if the file is damaged, or does not match its model (the message
+            lists names and shapes).
     """
     source = _find(weights, step)
     model = registry.build(source.spec)
@@ -42,7 +42,7 @@ def load(
 
 
 def describe(weights: str | os.PathLike, *, step: int | str = "best") -> dict[str, Any]:
-    """Returns what is known about weights, for score files and reports.
+    """Describes weights, for score files and reports.
 
     Args:
         weights: as in `load`.
@@ -64,7 +64,7 @@ def describe(weights: str | os.PathLike, *, step: int | str = "best") -> dict[st
 def _find(
     weights: str | os.PathLike, step: int | str
 ) -> release.ReleaseFile | run.RunCheckpoint:
-    """Returns where the weights are."""
+    """Returns the source of the weights."""
     path = files.path(weights).expanduser()
     if path.is_dir():
         return run.find(path, step)
@@ -72,7 +72,7 @@ def _find(
         raise ValueError(
             f"{path} is a PyTorch file, which is never unpickled here. Run "
             f"`llie-jax convert {path} {path.with_suffix('.safetensors').name}` and "
-            "give what it writes."
+            "use the file that it writes."
         )
     if path.is_file():
         return release.ReleaseFile(path)

@@ -1,4 +1,4 @@
-"""Release files: `.safetensors` with flat names and the facts of the weights.
+"""Release files: `.safetensors` with flat names and facts about the weights.
 
 Names are `params/...` and `<collection>/...`; the metadata holds the model's spec.
 Nothing is ever unpickled.
@@ -37,9 +37,9 @@ def save(
     licence: str = "",
     **metadata: Any,
 ) -> None:
-    """Writes a release file; it is complete or absent.
+    """Writes a release file atomically.
 
-    The same arguments give the same bytes. What only training needs is left out, see
+    Equal arguments give equal bytes. Parts that only training needs are dropped, see
     `Model.for_inference`.
 
     Args:
@@ -50,10 +50,10 @@ def save(
         protocol: how `score` was computed.
         score: metric name to value.
         licence: licence of the weights.
-        **metadata: further facts; what is not a string is stored as JSON.
+        **metadata: further facts; values other than strings are stored as JSON.
 
     Raises:
-        ValueError: if the variables are not those of the model, or `path` has another
+        ValueError: if the variables do not match the model, or `path` has another
             suffix.
     """
     from llie_jax import __version__
@@ -86,12 +86,12 @@ def write_safetensors(
     tensors: Mapping[str, np.ndarray],
     metadata: Mapping[str, Any],
 ) -> None:
-    """Writes arrays and metadata; the file is complete or absent.
+    """Writes arrays and metadata to a file atomically.
 
     Args:
         path: the file.
         tensors: flat names to arrays.
-        metadata: what is not a string is stored as JSON.
+        metadata: values other than strings are stored as JSON.
     """
     path = files.path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ def write_safetensors(
 
 
 def published() -> dict[str, Pretrained]:
-    """Returns the published checkpoints that are known, `model.dataset` to record."""
+    """Returns the known published checkpoints, `model.dataset` -> record."""
     return {
         f"{model}.{key}": record
         for model in registry.list_models()
@@ -137,7 +137,7 @@ def file_sha256(path: str | os.PathLike) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class ReleaseFile:
-    """A `.safetensors` file; with `name`, that of a published checkpoint."""
+    """A `.safetensors` file; with `name`, the file of a published checkpoint."""
 
     path: pathlib.Path
     name: str | None = None
@@ -149,12 +149,12 @@ class ReleaseFile:
                 yield file
         except safetensors.SafetensorError as error:
             raise ValueError(
-                f"{self.path} is damaged, or no safetensors file ({error})."
+                f"{self.path} is damaged or not a safetensors file ({error})."
             ) from None
 
     @property
     def metadata(self) -> dict[str, str]:
-        """The facts in the file's header; what was no string is JSON."""
+        """The facts in the file's header; values other than strings are JSON."""
         with self._open() as file:
             return file.metadata() or {}
 
@@ -166,7 +166,7 @@ class ReleaseFile:
         except (KeyError, json.JSONDecodeError):
             raise ValueError(
                 f"{self.path} does not name its model (metadata `spec`). "
-                "Official checkpoints become release files with `llie-jax convert`."
+                "Convert official checkpoints with `llie-jax convert`."
             ) from None
         except (ValueError, TypeError) as error:
             raise ValueError(
@@ -184,7 +184,7 @@ class ReleaseFile:
             return {name: file.get_tensor(name) for name in expected}
 
     def describe(self) -> dict[str, Any]:
-        """Returns what is known about the weights, see `llie_jax.weights.describe`."""
+        """Describes the weights, see `llie_jax.weights.describe`."""
         return {
             "source": "published" if self.name else "file",
             "path": str(self.path),
@@ -197,18 +197,18 @@ class ReleaseFile:
 
 
 def find_published(name: str, record: Pretrained) -> ReleaseFile:
-    """Returns the converted file of a published checkpoint, once it is checked."""
+    """Returns the converted file of a published checkpoint, after checking it."""
     path = locate(name)
     if path is None:
         folder = _folders()[0]
-        # Test options, for example, cannot be told from the tensors.
+        # Test options, for example, cannot be inferred from the tensors.
         fields = {key: value for key, value in record.spec.items() if key != "name"}
         option = f" --spec '{json.dumps(fields)}'" if fields else ""
         raise FileNotFoundError(
             f"{name} is not on this machine. Get {record.file} from {record.origin} "
             f"({record.licence}), then run `llie-jax convert {record.file} "
-            f"{folder / name}.safetensors{option}`. (Another folder: "
-            f"{FOLDER_VARIABLE}.)"
+            f"{folder / name}.safetensors{option}`. ({FOLDER_VARIABLE} sets another "
+            "folder.)"
         )
     file = ReleaseFile(path, name)
     if file.spec != registry.complete_spec(record.spec):
@@ -223,14 +223,14 @@ def find_published(name: str, record: Pretrained) -> ReleaseFile:
     elif sha256 != record.sha256:
         raise ValueError(
             f"{path} was converted from a file with the SHA-256 {sha256}, but the "
-            f"official {record.file} has {record.sha256}. Get it again from "
+            f"official {record.file} has {record.sha256}. Download it again from "
             f"{record.origin}."
         )
     return file
 
 
 def _folders() -> list[pathlib.Path]:
-    """Returns where release files of published checkpoints are looked for."""
+    """Returns the folders to search for release files of published checkpoints."""
     folders = [pathlib.Path("~/.cache/llie_jax").expanduser()]
     if folder := os.environ.get(FOLDER_VARIABLE):
         folders.insert(0, pathlib.Path(folder).expanduser())

@@ -18,7 +18,7 @@ from llie_jax.weights.fit import flat
 
 @dataclasses.dataclass(frozen=True)
 class RunFolder:
-    """The folder that `llie-jax train` is given as --workdir.
+    """The --workdir of `llie-jax train`.
 
     Attributes:
         path: the folder.
@@ -28,7 +28,7 @@ class RunFolder:
 
     @classmethod
     def at(cls, path: str | os.PathLike) -> "RunFolder":
-        """Returns the run of a folder, on this machine or in a bucket."""
+        """Returns the run in a folder, local or in a bucket."""
         return cls(files.path(path))
 
     @property
@@ -53,30 +53,30 @@ class RunFolder:
 
     @property
     def report(self) -> pathlib.Path:
-        """The page that a finished run leaves."""
+        """The page that a finished run writes."""
         return self.path / "report.html"
 
     @property
     def lock(self) -> pathlib.Path:
-        """The file that whoever trains there has locked."""
+        """The file that a process locks while it trains here."""
         return self.path / ".lock"
 
     def sample(self, step: int) -> pathlib.Path:
-        """The picture of a validation."""
+        """The picture of the validation at a step."""
         return self.path / "samples" / f"step_{step:07d}.png"
 
     def read_config(self) -> dict[str, Any]:
         """Returns the configuration, nested, as it was written.
 
         Raises:
-            ValueError: if it is no JSON object.
+            ValueError: if it is not a JSON object.
         """
         try:
             config = json.loads(self.config.read_bytes())
         except ValueError:
             config = None
         if not isinstance(config, dict):
-            raise ValueError(f"{self.config} is no configuration of a run.")
+            raise ValueError(f"{self.config} is not the config of a run.")
         return config
 
     def spec(self) -> dict[str, Any]:
@@ -88,14 +88,14 @@ class RunFolder:
         spec = self.read_config().get("model")
         if not isinstance(spec, dict) or "name" not in spec:
             raise ValueError(
-                f"{self.config} is no configuration of a run: no spec under `model`."
+                f"{self.config} is not the config of a run: no spec under `model`."
             )
         try:
             return registry.complete_spec(spec)
         except (ValueError, TypeError) as error:
             raise ValueError(
-                f"{self.config} is of an older version, or of a model that is not "
-                f"registered: {error} Train again, or use the version that made it."
+                f"{self.config} is from an older version, or its model is not "
+                f"registered: {error} Train again, or use the version that wrote it."
             ) from None
 
 
@@ -112,7 +112,7 @@ class RunCheckpoint:
         return self.run.spec()
 
     def _read(self, expected: Mapping[str, Any]):
-        # Imported here: it takes seconds, which release files need not wait for.
+        # Imported here because it takes seconds, and release files do not need it.
         from llie_jax.weights.store import Store
 
         with Store(self.run.checkpoints) as store:
@@ -138,7 +138,7 @@ class RunCheckpoint:
 
 
 def find(path: pathlib.Path, step: int | str) -> RunCheckpoint:
-    """Returns the run that `path` is, or is inside of."""
+    """Returns the checkpoint of the run that `path` is, or is inside of."""
     if RunFolder(path).checkpoints.is_dir():
         run = RunFolder(path)
     elif path.name.isdecimal():
@@ -147,8 +147,8 @@ def find(path: pathlib.Path, step: int | str) -> RunCheckpoint:
         run = RunFolder(files.absolute(path).parent)
     if not (run.config.is_file() and run.checkpoints.is_dir()):
         raise FileNotFoundError(
-            f"{path} is no run and not inside one: expected are {run.config.name} and "
-            f"{run.checkpoints.name}/ in a workdir, or a folder of that "
+            f"{path} is neither a run nor inside one; expected a workdir with "
+            f"{run.config.name} and {run.checkpoints.name}/, or a folder inside that "
             f"{run.checkpoints.name}/."
         )
     return RunCheckpoint(run, step)
@@ -157,9 +157,9 @@ def find(path: pathlib.Path, step: int | str) -> RunCheckpoint:
 def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:
     """Returns the lines of a `log.jsonl`; none if it is missing.
 
-    A line is an object with a whole number `step`. Others are left out, with a warning:
-    a kill can cut a line, and a disk can damage it. Values that are not finite are
-    floats, as they were before they were written.
+    A line is an object with an integer `step`. Others are left out, with a warning: a
+    kill can truncate a line, and a disk can damage it. Non-finite values are floats
+    again, as before they were written.
     """
     path = files.path(path)
     lines, left_out = [], 0
@@ -173,19 +173,19 @@ def read_log(path: str | os.PathLike) -> list[dict[str, Any]]:
     if left_out:
         what = "line is" if left_out == 1 else "lines are"
         warnings.warn(
-            f"{left_out} {what} left out of {path}: damaged, or no object with a step.",
+            f"{left_out} {what} left out of {path}: damaged or without a step.",
             stacklevel=2,
         )
     return lines
 
 
 def _log_line(text: bytes) -> dict[str, Any] | None:
-    """Returns a line of a log, None if it is none."""
+    """Returns a line of a log, None if it is invalid."""
     try:
         line = json.loads(text)
         step = line["step"]
     except (ValueError, TypeError, KeyError, RecursionError):
-        return None  # a text that is not UTF-8 is a ValueError too
+        return None  # text that is not UTF-8 raises ValueError too
     if type(step) is not int or not 0 <= step < 2**63:
         return None
     return {key: files.number(value) for key, value in line.items()}

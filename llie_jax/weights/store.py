@@ -5,7 +5,7 @@ state; `digest`, the SHA-256 of each of its arrays and the validation scores; an
 `metrics`, the same scores for Orbax. The position in the data and all random draws
 follow from the step and the seed, so nothing else needs saving.
 
-Importing this module takes seconds, which release files need not wait for.
+Importing this module takes seconds; code for release files does without it.
 """
 
 import contextlib
@@ -33,9 +33,9 @@ from llie_jax.weights.fit import check_names, flat, shapes
 
 STATE, DIGEST = "state", "digest"  # the items of a checkpoint
 METRIC = "psnr"
-"""The validation score that chooses the best checkpoint."""
+"""The validation score that selects the best checkpoint."""
 
-_LATEST = 2  # a damaged one has another behind it, also without validation
+_LATEST = 2  # so that a damaged one has a fallback, also without validation
 
 
 _before = sys.unraisablehook
@@ -43,7 +43,7 @@ _before = sys.unraisablehook
 
 def _hook(unraisable) -> None:
     # When one array of a checkpoint cannot be read, Orbax closes its event loop, and
-    # every other read that is under way prints a traceback beside our one clear line.
+    # every other pending read prints a traceback beside our one clear line.
     if str(unraisable.exc_value) != "Event loop is closed":
         _before(unraisable)
 
@@ -57,9 +57,9 @@ class Weights:
 
     Attributes:
         tensors: flat names to arrays.
-        step: the step that they are from.
+        step: the step of the checkpoint.
         averaged: whether they are averaged parameters (EMA).
-        metrics: the validation scores of the step.
+        metrics: the validation scores of that step.
     """
 
     tensors: dict[str, np.ndarray]
@@ -72,13 +72,13 @@ class Store:
     """The checkpoints of one run: the last two, and the best by validation PSNR.
 
     Args:
-        folder: where they are.
-        writing: True for the run itself, with all its processes; the folder is made if
+        folder: their folder.
+        writing: True for the run itself, with all its processes; creates the folder if
             it is missing. False reads, in this process alone.
-        hint: what an error says to do about a folder that cannot be written.
+        hint: what to do if the folder is not writable, for the error.
 
     Raises:
-        OSError: if the folder cannot be made or written to.
+        OSError: if the folder cannot be created or written to.
     """
 
     def __init__(
@@ -91,8 +91,8 @@ class Store:
         self.folder = files.absolute(folder)
         if writing:
             files.writable_folder(self.folder, hint=hint)
-            # Orbax warns of each settled default on every start, and prints a traceback
-            # from each of its threads where `_failed` says one line.
+            # Orbax warns of each default on every start, and its threads print
+            # tracebacks where `_failed` gives one line.
             logging.set_verbosity(logging.FATAL)
             self._manager = self._writer()
         else:
@@ -106,7 +106,7 @@ class Store:
                 preservation_policy.BestN(
                     get_metric_fn=_score,
                     n=1,
-                    # Else every checkpoint between two validations would be kept.
+                    # Or every checkpoint between two validations would be kept.
                     keep_checkpoints_without_metrics=False,
                 ),
             ]
@@ -151,25 +151,26 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Stops the background threads; errors of saving are what `wait` reports."""
+        """Stops the background threads; `wait` is what reports errors of saving."""
         with contextlib.suppress(Exception):
             self._manager.close()
 
     def steps(self) -> list[int]:
-        """Returns the steps saved, oldest first."""
+        """Returns the saved steps, oldest first."""
         return sorted(self._manager.all_steps())
 
     def save(self, state: Any, *, step: int, psnr: float | None = None) -> None:
-        """Begins to save a state; the work goes on in the background.
+        """Starts saving a state in the background.
 
         Args:
             state: the train state, the same on every device; its arrays may be donated
                 right after.
             step: the state's step, known on the host.
-            psnr: its validation PSNR in dB, where it was measured.
+            psnr: its validation PSNR in dB, if measured.
 
         Raises:
-            OSError: if this or the previous save failed, saying what is still there.
+            OSError: if this or the previous save failed; the message names the newest
+                complete step.
         """
         metrics = {} if psnr is None else {METRIC: float(psnr)}
         # Orbax writes the JSON of the first process only.
@@ -192,10 +193,10 @@ class Store:
             raise self._failed(error) from error
 
     def wait(self) -> None:
-        """Returns when everything is on disk.
+        """Blocks until everything is on disk.
 
         Raises:
-            OSError: if a save failed, saying what is still there.
+            OSError: if a save failed; the message names the newest complete step.
         """
         try:
             self._manager.wait_until_finished()
@@ -203,7 +204,7 @@ class Store:
             raise self._failed(error) from error
 
     def restore(self, template: Any) -> tuple[Any, int] | None:
-        """Returns the newest state that is undamaged, and its step.
+        """Returns the newest undamaged state and its step.
 
         Each damaged checkpoint is named in a warning and moved to `<step>.damaged`
         beside the folder.
@@ -216,7 +217,7 @@ class Store:
             None if nothing was saved.
 
         Raises:
-            ValueError: if there are checkpoints and none can be used.
+            ValueError: if there are checkpoints but none is usable.
         """
         found, damaged, first = None, {}, None
         for step in reversed(self.steps()):
@@ -229,7 +230,7 @@ class Store:
             except Exception as error:
                 first = first or error
                 reason = _first_line(error)
-            # All processes must go on from the same step.
+            # All processes must resume from the same step.
             if parallel.any_process(reason is not None):
                 damaged[step] = reason or "another process cannot read it"
             elif found is None:
@@ -238,7 +239,7 @@ class Store:
             reasons = "; ".join(f"{step}: {why}" for step, why in damaged.items())
             raise ValueError(
                 f"No checkpoint in {self.folder} can be used ({reasons}). Use another "
-                "--workdir to start again."
+                "--workdir to start over."
             ) from first
         for step, reason in damaged.items():
             place = self._set_aside(step)  # the run may reach that step again
@@ -252,7 +253,7 @@ class Store:
         """Returns the state of a step.
 
         Raises:
-            ValueError: if it is not what was saved; Orbax raises more.
+            ValueError: if it differs from what was saved; Orbax raises other errors.
         """
         record = self._record(step)
         restored = self._manager.restore(
@@ -264,7 +265,7 @@ class Store:
         return state
 
     def read(self, expected: Mapping[str, Any], *, step: int | str = "best") -> Weights:
-        """Reads the weights alone: neither the optimizer nor what EMA replaces.
+        """Reads only the weights: no optimizer state, no parameters that EMA replaces.
 
         Args:
             expected: flat names (`params/...`, `<collection>/...`) to shapes.
@@ -273,8 +274,8 @@ class Store:
 
         Raises:
             FileNotFoundError: if there is no checkpoint.
-            ValueError: if there is none of that step, it is damaged (the arrays are
-                named), or it holds other names and shapes.
+            ValueError: if there is none of that step, it is damaged (the message names
+                the arrays), or its names and shapes differ.
         """
         steps = self.steps()
         if not steps:
@@ -328,7 +329,7 @@ class Store:
         )
 
     def _choose(self, step: int | str, records: Mapping[int, dict]) -> int:
-        """Returns the step to read, given the records of all for the best one."""
+        """Returns the step to read; the best one needs the records of all steps."""
         steps = self.steps()
         scored = {
             number: _score(record["metrics"])
@@ -350,7 +351,7 @@ class Store:
         """Returns the digests and scores that were saved with a step.
 
         Raises:
-            ValueError: if there are none, or the scores beside them are others.
+            ValueError: if there are none, or the scores beside them differ.
         """
         if not (self.folder / str(step) / DIGEST).exists():
             raise ValueError(
@@ -372,7 +373,7 @@ class Store:
 
     @contextlib.contextmanager
     def _readable(self, step: int) -> Iterator[None]:
-        """Turns whatever is raised for a damaged checkpoint into one clear line."""
+        """Turns any exception for a damaged checkpoint into one clear error."""
         try:
             yield
         except Exception as error:
@@ -388,12 +389,12 @@ class Store:
         if parallel.is_first() and source.is_dir():
             target.rmtree(missing_ok=True)
             source.replace(target)
-        parallel.any_process(False)  # nobody lists the folder before it is moved
+        parallel.any_process(False)  # all wait until it is moved
         self._manager.reload()
         return target
 
     def _failed(self, error: Exception) -> OSError:
-        # It may be the previous save that failed: they go on in the background.
+        # The previous save may be the one that failed: saves run in the background.
         why = _first_line(error)
         if "No space left" in str(error):
             why = "no space left on the device"
@@ -402,17 +403,17 @@ class Store:
         # An unfinished save is not listed, so what is listed is complete.
         self._manager.reload()
         steps = self.steps()
-        rest = f"step {steps[-1]} is complete" if steps else "none is complete yet"
+        rest = f"step {steps[-1]} is complete" if steps else "no step is complete yet"
         return OSError(
-            f"Cannot save a checkpoint in {self.folder} ({why}). Of the saved ones "
-            f"{rest}. Make room, then run the same command."
+            f"Cannot save a checkpoint in {self.folder} ({why}); "
+            f"{rest}. Free some space, then rerun the same command."
         )
 
 
 class _Manager(ocp.CheckpointManager):
-    """Takes damaged scores for none; `Store` compares them with the digest's.
+    """Treats damaged scores as missing; `Store` compares them with the digest's.
 
-    Orbax reads the scores of all steps before one can be passed over.
+    Orbax reads the scores of all steps before any can be skipped.
     """
 
     def metrics(self, step: int) -> dict[str, float]:
@@ -434,7 +435,7 @@ def digests(tree: Any) -> dict[str, str]:
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     names = [jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in leaves]
-    # One after another: threads take longer, most arrays being small.
+    # Sequentially: most arrays are small, so threads take longer.
     found = (_digest(leaf) for _, leaf in leaves)
     return dict(zip(names, found, strict=True))
 
@@ -450,7 +451,7 @@ def _digest(leaf: Any) -> str:
 
 
 def _verify(found: Mapping[str, str], saved: Mapping[str, str | None]) -> None:
-    """Raises ValueError naming the arrays whose digest is not the saved one."""
+    """Raises ValueError naming the arrays whose digest differs from the saved one."""
     differing = sorted(
         name
         for name in found.keys() | saved.keys()
@@ -461,7 +462,7 @@ def _verify(found: Mapping[str, str], saved: Mapping[str, str | None]) -> None:
 
 
 def _score(metrics: Mapping[str, float]) -> float:
-    """Returns what the best checkpoint has the most of."""
+    """Returns the score that is highest for the best checkpoint."""
     return metrics.get(METRIC, -math.inf)
 
 
@@ -472,7 +473,7 @@ def _first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Orbax from warning that what is opened for reading is read-only."""
+    """Silences Orbax's warning that a manager for reading is read-only."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:

@@ -86,7 +86,7 @@ def test_format_suffix_and_recursion(run, tmp_path):
     arguments = ("in", "--out", "in/out", "--format", "png", "--suffix", "_bright")
     assert run(*arguments)[1] == ["in/out/a_bright.png"]
     expected = ["in/out/a_bright.png", "in/out/x/a_bright.png"]
-    # The results of the first run lie inside the input folder, and are not photos.
+    # The results of the first run are inside the input folder and must not be inputs.
     assert run(*arguments, "--recursive", "--overwrite")[1] == expected
 
 
@@ -168,7 +168,7 @@ def test_lost_transparency_is_told(run, tmp_path):
         (("in/a.png", "--out", "in/a.png", "--overwrite"), "one of the photos"),
         (("in/a.png", "link.png", "--out", "link.png/"), "link.png"),
         (("in", "--out", "out", "--format", "png"), "both become out/a.png"),
-        (("in/a.png", "--out", "old"), "old/a.png exist already; --overwrite"),
+        (("in/a.png", "--out", "old"), "old/a.png already exist; --overwrite"),
         (("in/a.png", "--out", "b.png", "--suffix", "_x"), "for folders"),
         (
             ("in/a.png", "--out", "in/a.bmp/x"),

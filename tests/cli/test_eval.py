@@ -73,7 +73,7 @@ def test_scores_files_and_table(weights_file, pairs, tmp_path, capsys):
     assert len((out / "scores.csv").read_text().splitlines()) == 4
     assert "darkir on paired_folder all" in (out / "report.html").read_text()
 
-    # The saved images score what the report says.
+    # The saved images have the scores of the report.
     from llie_jax import evaluation
 
     again = evaluation.compare_folders(out / "images", pairs / "high", progress=False)
@@ -88,7 +88,7 @@ def test_another_protocol_without_files(weights_file, pairs, capsys):
 
 @pytest.mark.parametrize(("step", "asked"), [(0, 0), (7, 7), (None, "best")])
 def test_the_weights_are_those_described(pairs, monkeypatch, step, asked):
-    """A run that goes on may have another best step a moment later."""
+    """The best step of a running run may change at any moment."""
     from llie_jax import evaluation
 
     steps = []

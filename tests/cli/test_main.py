@@ -1,4 +1,4 @@
-"""What `import llie_jax` and the command load, and how mistakes end."""
+"""What `import llie_jax` and the command import, and how mistakes are reported."""
 
 import gc
 import json
@@ -16,7 +16,7 @@ SLOW = ("jax", "flax", "numpy", "scipy", "rich", "optax", "orbax", "grain")
 
 
 def loaded(code: str) -> set[str]:
-    """Returns the packages that a fresh interpreter has loaded after some code."""
+    """Returns the packages that a fresh interpreter has imported after some code."""
     report = "import sys, json; print(json.dumps([*sys.modules]), file=sys.stderr)"
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\n{report}"],

@@ -54,7 +54,7 @@ def test_the_command_trains_and_says_so(pairs, tmp_path):
 
 @pytest.fixture
 def call(pairs, tmp_path, monkeypatch):
-    """Calls the command with a function in place of `training.loop.train`."""
+    """Runs the command with `training.loop.train` replaced by a function."""
     path = tmp_path / "experiment.py"
     path.write_text(EXPERIMENT.format(root=str(pairs)))
     monkeypatch.setattr("llie_jax.parallel.start", lambda: None)

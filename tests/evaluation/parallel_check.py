@@ -15,7 +15,7 @@ from tests.evaluation.test_evaluator import SIZES, VARIABLES
 
 
 class Recorded(toys.MemorySource):
-    """Remembers which images were read; one of them may be damaged."""
+    """Records which images are read; one of them may be damaged."""
 
     damaged = -1
 
@@ -31,7 +31,7 @@ class Recorded(toys.MemorySource):
 
 
 def run(source, **options):
-    """Returns the scores as a file holds them, images read, and pictures."""
+    """Returns the scores as in a file, the images read, and the pictures."""
     found = evaluation.evaluate(
         toys.Gain(), VARIABLES, source, progress=False, max_report_images=3, **options
     )

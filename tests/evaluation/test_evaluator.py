@@ -18,7 +18,7 @@ from tests.evaluation import toys
 from tests.metrics import toys as metric_toys
 
 SIZES = [(16, 20), (13, 17), (16, 20), (24, 24), (15, 18)]
-GAIN = np.float32(1.8713)  # leaves no value half-way between two levels
+GAIN = np.float32(1.8713)  # no value is half-way between two levels
 VARIABLES = {"params": {"gain": GAIN}}
 
 
@@ -55,7 +55,7 @@ def test_one_compilation_for_each_padded_size():
     model = toys.Gain(value=3.0)  # a model that no other test has compiled
     one = evaluate(model, batch_size=2)
     traced = sorted(toys.SHAPES)
-    # The first, on the smallest image, only finds what can be precomputed.
+    # The first, on the smallest image, only finds out what can be precomputed.
     assert traced == [(1, 4, 4, 3), (2, 16, 20, 3), (2, 24, 24, 3)]
     assert evaluate(model, batch_size=2).images == one.images
     assert sorted(toys.SHAPES) == traced
@@ -112,7 +112,7 @@ def test_all_protocols():
 
 
 class Brightened(toys.Gain):
-    """Adds the levels that it is given."""
+    """Adds the given levels."""
 
     @nn.compact
     def __call__(self, image, *, target=None, train=False, level=0.0, offset=0.0):
@@ -162,7 +162,7 @@ def test_images_that_must_not_be_padded_are_named():
 
 @register("toy_gain_unpadded", ModelCard(padding=False))
 class Unpadded(toys.Gain):
-    """Must not be given padded images."""
+    """A model whose images must not be padded."""
 
 
 def resizing(**sizes):

@@ -44,7 +44,7 @@ SHAPES = []
 
 
 class MemorySource:
-    """Pairs whose target is twice the image, or only the images."""
+    """Pairs whose target is twice the image, or images alone."""
 
     name, split = "toys", "test"
 

@@ -1,7 +1,7 @@
 """Photos of many sizes through `llie_jax.enhance`; run by test_enhancer.
 
 Prints one JSON line: memory after each photo in MB, programs alive, and the largest
-difference to the model applied without an enhancer.
+difference from the model applied without an enhancer.
 """
 
 import json
@@ -25,7 +25,7 @@ def memory() -> float:
 
 
 def direct(model, variables, image):
-    """Returns what `enhance` should give."""
+    """Returns the expected result of `enhance`."""
     padded, size = padding.pad_to_multiple(image, model.multiple, model.pad_mode)
     output = model.apply(variables, padded[None].astype(np.float32) / 255).image[0]
     output = np.clip(padding.crop(np.asarray(output), size), 0, 1)
@@ -49,7 +49,7 @@ def main():
             chosen.append((image, result))
         used.append(memory())
         alive.append(len(programs.PROGRAMS))
-    # Only now: each size that is applied directly takes memory of its own.
+    # Last, because each size applied directly takes memory of its own.
     difference = max(
         int(np.abs(result.astype(int) - direct(model, variables, image)).max())
         for image, result in chosen

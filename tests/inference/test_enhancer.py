@@ -1,4 +1,4 @@
-"""The enhancer: what is compiled and kept, inputs, random keys, batches, padding."""
+"""The enhancer: cached programs, inputs, random keys, batches, padding."""
 
 import gc
 import json
@@ -109,7 +109,7 @@ def test_two_hundred_photos_of_two_hundred_sizes():
 
 
 def test_other_variables_compile_nothing():
-    calls = chex.assert_max_traces(lambda: None, n=2)  # the cache is looked for once
+    calls = chex.assert_max_traces(lambda: None, n=2)  # looks for the cache once
 
     class Counted(toys.Convolutions):
         def __call__(self, image, **options):
@@ -277,7 +277,7 @@ def test_other_rules_of_padding():
 
 @register("toy_unpadded", ModelCard(padding=False))
 class Unpadded(toys.Gain):
-    """Must not be given padded images."""
+    """A model whose images must not be padded."""
 
 
 def test_a_model_that_must_not_be_padded():

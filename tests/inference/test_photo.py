@@ -102,7 +102,7 @@ def test_the_thumbnail_of_the_dark_photo_is_dropped(tmp_path):
     exif[ARTIST] = "Ada"
     tiff = bytearray(exif.tobytes()[6:])
     order = {b"II": "<", b"MM": ">"}[bytes(tiff[:2])]
-    # The first directory holds one tag; behind it stands where the next one begins.
+    # The first directory holds one tag, then the offset of the next directory.
     struct.pack_into(f"{order}I", tiff, 8 + 2 + 12, len(tiff))
     tiff += struct.pack(f"{order}HHHIHHI", 1, 259, 3, 1, 6, 0, 0)
     data = b"Exif\x00\x00" + bytes(tiff)

@@ -1,4 +1,4 @@
-"""What is computed once changes no image."""
+"""Values computed once change no image."""
 
 import chex
 import jax

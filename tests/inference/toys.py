@@ -1,4 +1,4 @@
-"""Small models with the model contract, whose results are known."""
+"""Small models that keep the model contract, with known results."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Steps on many devices against one, run in processes of their own by test_parallel.
+"""Steps on many devices against one, run in separate processes by test_parallel.
 
 The arguments are the model and the number of steps. The model is "toy", or "lfpv" with
 one of its rules and one of its kinds of positions, "lfpv:paper:per_sample". The
@@ -50,10 +50,7 @@ def make(name):
 
 
 def run(mesh, mapping, name, steps):
-    """Returns the flat state and the terms after the first step, and what stays equal.
-
-    After all steps, the replicas are compared.
-    """
+    """Returns the flat state and terms after the first steps, and checks after all."""
     model, rate = make(name)
     tx = optax.sgd(rate)
     init = jax.jit(
@@ -92,7 +89,7 @@ def run(mesh, mapping, name, steps):
 
 
 def flat(tree):
-    """Returns all values of a tree in one list."""
+    """Returns all values of a tree as one list."""
     leaves = [np.asarray(leaf).ravel() for leaf in jax.tree.leaves(tree)]
     return np.concatenate([*leaves, np.zeros(0)]).tolist()
 

@@ -1,4 +1,4 @@
-"""kill -9 at random moments loses nothing behind the last checkpoint."""
+"""kill -9 at random moments loses nothing before the last checkpoint."""
 
 import os
 import random
@@ -75,7 +75,7 @@ def test_killed_runs_end_like_an_unbroken_one(tmp_path):
         process.wait()
         process.stderr.close()
         kept, reached = saved(broken), logged(broken)
-        # What is lost is at most the interval, and the save that was under way.
+        # At most the interval and the save in progress are lost.
         assert kept >= reached - 2 * 20
         process = start(config, broken)
         for line in process.stderr:

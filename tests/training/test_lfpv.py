@@ -20,7 +20,7 @@ def pairs(tmp_path_factory):
 
 
 def config(pairs, *, wrapped=True, **changes):
-    """A config of the toy backbone, with the bank or without."""
+    """A config of the toy backbone, with or without the bank."""
     found = toys.config(pairs)
     found.model = base.spec("toy_backbone")
     if wrapped:
@@ -31,14 +31,14 @@ def config(pairs, *, wrapped=True, **changes):
 
 @pytest.fixture(scope="module")
 def unbroken(pairs, tmp_path_factory):
-    """An unbroken run of 8 steps: its folder and its result."""
+    """An uninterrupted run of 8 steps: its folder and its result."""
     workdir = tmp_path_factory.mktemp("unbroken")
     return workdir, loop.train(config(pairs), workdir, progress=False)
 
 
 @pytest.fixture(scope="module")
 def backbone(pairs, tmp_path_factory):
-    """A run of the backbone alone."""
+    """A run of only the backbone."""
     workdir = tmp_path_factory.mktemp("backbone")
     return workdir, loop.train(config(pairs, wrapped=False), workdir, progress=False)
 
@@ -111,7 +111,9 @@ def test_release_files_hold_what_inference_needs(unbroken, tmp_path, capsys):
         jax.jit(model.apply)(released, image).image,
         jax.jit(run.apply)(variables, image).image,
     )
-    with pytest.raises(ValueError, match="no updaters, as one from a release file"):
+    with pytest.raises(
+        ValueError, match="no updaters, as is the case for release files"
+    ):
         model.apply(released, image, train=True)
 
 

@@ -34,13 +34,13 @@ def pairs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def unbroken(pairs, tmp_path_factory):
-    """An unbroken run of 8 steps: its folder and its result."""
+    """An uninterrupted run of 8 steps: its folder and its result."""
     workdir = tmp_path_factory.mktemp("unbroken")
     return workdir, loop.train(toys.config(pairs), workdir, progress=False)
 
 
 def same(a, b):
-    """Asserts that two states are equal bit for bit."""
+    """Asserts that two states are bit-identical."""
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
@@ -156,7 +156,7 @@ def test_whole_images_of_one_size(pairs, tmp_path):
     assert result.step == 2
     assert set(result.validation) == {"psnr", "ssim"}
     config.data.train.size = (18, 26)
-    with pytest.raises(ValueError, match=r"another config \(data.train.size"):
+    with pytest.raises(ValueError, match=r"different config \(data.train.size"):
         loop.train(config, tmp_path, progress=False)
 
 
@@ -194,7 +194,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(pairs, tmp_path):
     config.optimizer.learning_rate = 1e30
     with pytest.raises(loop.NonFiniteError, match=r"Step [2-4]: .*not finite"):
         loop.train(config, tmp_path, progress=False)
-    # Whatever was saved is finite.
+    # Everything saved is finite.
     with Store(tmp_path / "checkpoints") as store:
         saved = store.steps()
     if saved:
@@ -207,7 +207,7 @@ def test_skipping_has_a_bound(pairs, tmp_path):
         pairs, **{"optimizer.name": "sgd", "nonfinite": "skip", "max_skipped": 3}
     )
     config.optimizer.learning_rate = 1e30
-    with pytest.raises(loop.NonFiniteError, match="3 skipped steps are the limit"):
+    with pytest.raises(loop.NonFiniteError, match="at most 3 steps may be skipped"):
         loop.train(config, tmp_path, progress=False)
 
 
@@ -234,7 +234,7 @@ def test_sigterm_saves_and_leaves(pairs, tmp_path):
 def test_another_config_in_the_same_folder(pairs, unbroken):
     workdir, _ = unbroken
     config = toys.config(pairs, **{"optimizer.learning_rate": 2e-2, "model.width": 6})
-    with pytest.raises(ValueError, match=r"another config \(model.width: 4 there, 6"):
+    with pytest.raises(ValueError, match=r"different config \(model.width: 4 there, 6"):
         loop.train(config, workdir, progress=False)
 
 
@@ -335,7 +335,7 @@ def start(pairs, tmp_path, *more, **environment):
 
 
 def finish(process):
-    """Returns the exit status and what the process said on standard error."""
+    """Returns the exit status and the standard error of the process."""
     _, err = process.communicate(timeout=300)
     return process.returncode, err
 
@@ -441,7 +441,9 @@ def test_all_processes_of_a_refused_run_leave(pairs, tmp_path):
     with files.lock(RunFolder(workdir).lock, hint="-"):
         processes = start_two(pairs, tmp_path, f"--workdir={workdir}")
         for process, reason in zip(
-            processes, (f"process {os.getpid()}", "process 0 says by whom"), strict=True
+            processes,
+            (f"process {os.getpid()}", "process 0 names the holder"),
+            strict=True,
         ):
             status, err = finish(process)
             assert status == 2, err

@@ -32,7 +32,7 @@ def start(devices, model="toy", steps=5, **environment):
 def result(process):
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    # Gloo writes greetings to standard output too.
+    # Gloo prints its greeting to standard output too.
     lines = [line for line in out.splitlines() if line.startswith("{")]
     return json.loads(lines[-1]) if lines else None
 

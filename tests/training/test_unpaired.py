@@ -1,4 +1,4 @@
-"""Training and evaluation from photos without references, from data to report."""
+"""Training and evaluation on photos without references, from data to report."""
 
 import json
 
@@ -54,7 +54,7 @@ def test_a_run_without_references(run):
         assert not any("psnr" in key for key in line)
         assert line["loss"] == pytest.approx(line["exposure"] + line["near"], rel=1e-5)
     assert lines[-1]["exposure"] < lines[0]["exposure"]
-    # Input and output side by side, of the two photos held out.
+    # Input and output of the two held-out photos, side by side.
     strip = io.read_rgb(workdir / "samples" / "step_0000008.png")
     paired = 3 * 20
     assert strip.shape[1] < paired
@@ -66,7 +66,7 @@ def test_a_run_without_references(run):
 def test_the_newest_weights_count(run):
     workdir, result = run
     checkpoints = Store(workdir / "checkpoints")
-    assert checkpoints.steps() == [8]
+    assert checkpoints.steps() == [6, 8]  # the last two; none is the best
     checkpoints.close()
     _, best = weights.load(workdir)
     jax.tree.map(np.testing.assert_array_equal, best["params"], result.state.ema_params)
@@ -77,7 +77,7 @@ def test_resumed_runs_equal_unbroken_ones(photos, run, tmp_path, residence, caps
     settings = config(photos, **{"data.residence": residence})
     assert loop.train(settings, tmp_path, stop_at=3).step == 3
     shown = " ".join(capsys.readouterr().err.split())
-    assert "no references: validation shows pictures and no scores" in shown
+    assert "no references: validation shows pictures without scores" in shown
     assert "step 2/8 loss" in shown
     assert "PSNR" not in shown
     last = loop.train(settings, tmp_path, progress=False)

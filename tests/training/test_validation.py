@@ -1,4 +1,4 @@
-"""Validation during training: scores as `evaluate` gives them, by both mappings."""
+"""Validation during training: the scores of `evaluate`, with both mappings."""
 
 import jax
 import numpy as np

@@ -1,7 +1,7 @@
 """Two processes, of which only the first loads a run; started by test_load.
 
-Afterwards they work together again, for a count of Orbax's that only one of them has
-changed would part them: one hands a number to the other, and both save.
+Afterwards they work together again: one sends a number to the other, and both save. An
+Orbax counter that only one of them had advanced would break this.
 """
 
 import pathlib
@@ -16,7 +16,7 @@ from llie_jax import parallel, weights
 
 
 def main(workdir: str, out: str) -> None:
-    """Loads, hands over and saves; prints the sum of the loaded parameters."""
+    """Loads, sends and saves; prints the sum of the loaded parameters."""
     parallel.start()
     total = np.float32(0)
     if jax.process_index() == 0:

@@ -34,7 +34,7 @@ SPEC = {
 
 @pytest.fixture(scope="module")
 def state():
-    """A train state whose averaged parameters are twice the others."""
+    """A train state whose averaged parameters are twice the raw ones."""
     model, rng = llie_jax.build(SPEC), np.random.default_rng(0)
     shapes = jax.eval_shape(
         lambda: create_train_state(
@@ -248,7 +248,7 @@ class TestRun:
             weights.load(tmp_path / "run")
 
     def test_not_begun(self, tmp_path, workdir):
-        with pytest.raises(FileNotFoundError, match=r"is no run.*config\.json"):
+        with pytest.raises(FileNotFoundError, match=r"is neither a run.*config\.json"):
             weights.load(tmp_path)
         shutil.copy(workdir / "config.json", tmp_path)
         (tmp_path / "checkpoints").mkdir()

@@ -1,4 +1,4 @@
-"""Tests of what lies in the folder of a run."""
+"""Tests of the files in the folder of a run."""
 
 import json
 import math
@@ -61,10 +61,10 @@ def folder(tmp_path):
     [
         ({}, "no spec under `model`"),
         ({"model": {"width": 4}}, "no spec under `model`"),
-        ({"model": {"name": "darkir", "wide": 4}}, "is of an older version.*wide"),
-        ({"model": {"name": "darkr"}}, "is of an older version.*Did you mean 'darkir'"),
-        ([], "is no configuration of a run"),
-        ("{", "is no configuration of a run"),
+        ({"model": {"name": "darkir", "wide": 4}}, "is from an older version.*wide"),
+        ({"model": {"name": "darkr"}}, "from an older version.*Did you mean 'darkir'"),
+        ([], "is not the config of a run"),
+        ("{", "is not the config of a run"),
     ],
 )
 def test_configs_of_other_versions(folder, config, message):

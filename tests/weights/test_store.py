@@ -1,4 +1,4 @@
-"""Tests of the checkpoints of a run: no damage is read without a word."""
+"""Tests of the checkpoints of a run: no damage is read silently."""
 
 import json
 import os
@@ -24,7 +24,7 @@ EXPECTED = {
 
 
 def make(seed):
-    """A state of 2 MB as training has it: parameters, optimizer, averages."""
+    """A training state of 2 MB: parameters, optimizer, averages."""
     rng = np.random.default_rng(seed)
 
     def params():
@@ -59,7 +59,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def copy(folder, tmp_path):
-    """The same, for damages."""
+    """A copy of that folder, to be damaged."""
     return shutil.copytree(folder, tmp_path / "run" / "checkpoints")
 
 
@@ -87,7 +87,7 @@ def test_a_flipped_bit_is_found_out(copy, seed):
     draw = random.Random(seed)
     files = [f for f in sorted((copy / "2").rglob("*")) if f.is_file()]
     files = [f for f in files if f.stat().st_size]
-    # Half of the damages hit files of arrays, by size; the others any file.
+    # Half of the damages hit array files, weighted by size; the others any file.
     sizes = [f.stat().st_size if seed % 2 else 1 for f in files]
     [file] = draw.choices(files, sizes)
     content = bytearray(file.read_bytes())
