@@ -19,6 +19,7 @@ from llie_jax.studies import layers
 L, C, K = 16, 8, 4
 
 
+SLOW = pytest.mark.slow
 pytestmark = pytest.mark.usefixtures("native_convolutions")
 
 
@@ -375,7 +376,13 @@ def test_a_bank_of_zeros_is_the_backbone(backbone):
     np.testing.assert_array_equal(with_bank, without)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        pytest.param(name, marks=() if name in ("cidnet", "snr_net") else SLOW)
+        for name in BACKBONES
+    ],
+)
 def test_training_moves_the_bank_and_shows_the_backbone(backbone):
     model, variables = make(backbone)
     image = images(model)
@@ -684,7 +691,7 @@ def test_a_backbone_with_state_counts_one_step():
     model = llie_jax.build(
         {"name": "lfpv", "backbone": backbone, "num_nodes": 3, "patch_size": 2}
     )
-    variables = jax.jit(model.init)(jax.random.key(0), images(model))
+    variables = base.initial_variables(model, jax.random.key(0), (16, 16))
 
     def run(variables, image):
         return model.apply(
@@ -742,7 +749,7 @@ def test_a_backbone_in_bfloat16():
     spec = {"name": "lfpv", "num_nodes": 5, "patch_size": 2}
     exact = llie_jax.build({**spec, "backbone": backbone})
     low = llie_jax.build({**spec, "backbone": {**backbone, "dtype": "bfloat16"}})
-    variables = jax.jit(exact.init)(jax.random.key(0), images(exact))
+    variables = base.initial_variables(exact, jax.random.key(0), (32, 32))
     variables["lfpv"] = random_like(variables["lfpv"])
     outputs, updated = trained(low, variables, images(low))
     assert outputs.image.dtype == updated["lfpv"]["c_v"].dtype == jnp.float32

@@ -204,6 +204,7 @@ def test_gradients_are_finite_on_flat_images(norm):
         chex.assert_tree_all_finite(gradient(variables, image))
 
 
+@pytest.mark.slow  # the contract suite has a shorter form
 @pytest.mark.usefixtures("native_convolutions")
 def test_bfloat16_comes_close():
     model = llie_jax.build(SMALL)

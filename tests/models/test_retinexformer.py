@@ -295,6 +295,7 @@ def test_gradients_are_finite_on_flat_images():
         chex.assert_tree_all_finite(gradient(variables, image))
 
 
+@pytest.mark.slow  # the contract suite has a shorter form
 @pytest.mark.usefixtures("native_convolutions")
 def test_bfloat16_gives_a_float32_image(two_stages):
     model, variables, arrays = two_stages

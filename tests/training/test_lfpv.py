@@ -56,7 +56,7 @@ def test_the_terms_are_logged_apart(unbroken):
         np.testing.assert_allclose(line["loss"], total, rtol=1e-5)
 
 
-@pytest.mark.parametrize("stop", [1, 5])
+@pytest.mark.parametrize("stop", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_a_broken_run_goes_on_with_the_same_bank(pairs, unbroken, tmp_path, stop):
     part = loop.train(config(pairs), tmp_path, stop_at=stop, progress=False)
     assert part.step == stop
@@ -67,7 +67,9 @@ def test_a_broken_run_goes_on_with_the_same_bank(pairs, unbroken, tmp_path, stop
     assert np.any(np.asarray(bank["c_v"]) != part.state.collections["lfpv"]["c_v"])
 
 
-@pytest.mark.parametrize("freeze", [(), ("backbone/*",)])
+@pytest.mark.parametrize(
+    "freeze", [pytest.param((), marks=pytest.mark.slow), ("backbone/*",)]
+)
 def test_a_trained_backbone_is_grafted(pairs, backbone, tmp_path, freeze):
     workdir, trained = backbone
     changes = {"init_from": str(workdir), "optimizer.freeze": freeze}
