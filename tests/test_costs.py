@@ -103,10 +103,10 @@ def adr(width, **conv):
         ({"name": "adr", "width": 4, "conv": "static"}, "145.69"),
         ({"name": "adr", "width": 4, "conv": "dynamic"}, "145.87"),
         (adr(4), "145.99"),
-        (adr(8), "147.55"),
-        (adr(16), "150.67"),
-        (adr(4, embedding_dim=16), "145.88"),
-        (adr(4, embedding_dim=32), "145.90"),
+        pytest.param(adr(8), "147.55", marks=pytest.mark.slow),
+        pytest.param(adr(16), "150.67", marks=pytest.mark.slow),
+        pytest.param(adr(4, embedding_dim=16), "145.88", marks=pytest.mark.slow),
+        pytest.param(adr(4, embedding_dim=32), "145.90", marks=pytest.mark.slow),
     ],
 )
 def test_the_published_ablation_of_restormer(slot, published):

@@ -8,7 +8,14 @@ import llie_jax
 from llie_jax import jaxprs
 from llie_jax.models.base import card, initial_variables
 
-MODELS = ("darkir", "cidnet", "restormer", "retinexformer", "snr_net", "lfpv")
+MODELS = (
+    "darkir",
+    "snr_net",
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("cidnet", "restormer", "retinexformer", "lfpv")
+    ),
+)
 
 
 def test_needed():

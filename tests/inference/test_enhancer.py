@@ -130,7 +130,7 @@ def test_other_variables_compile_nothing():
     assert np.abs(results[0] - results[1]).max() > 1e-3
     assert np.abs(results[1] - results[2]).max() > 1e-3
     wrong = {"params": {"first": variables[0]["params"]["first"]}}
-    with pytest.raises(ValueError, match="make an Enhancer for them"):
+    with pytest.raises(ValueError, match="make a new Enhancer for them"):
         enhancer.with_variables(wrong)
 
 
@@ -269,9 +269,11 @@ def test_other_rules_of_padding():
     np.testing.assert_allclose(whole, np.clip(expected, 0, 1), rtol=1e-5)
     mirrored = Enhancer(toys.Normalize(), {}, pad_mode="reflect")(image)
     assert mirrored.mean() < 0.8 * whole.mean()
-    with pytest.raises(ValueError, match=r"12 pixels .* multiples of 8"):
+    with pytest.raises(
+        ValueError, match=r"12 is invalid for Normalize.*multiples of 8"
+    ):
         Enhancer(toys.Normalize(), {}, multiple=12)
-    with pytest.raises(ValueError, match=r"\(8, 12\) pixels"):
+    with pytest.raises(ValueError, match=r"\(8, 12\) is invalid"):
         Enhancer(toys.Normalize(), {}, size=(8, 12))
 
 

@@ -19,7 +19,6 @@ from llie_jax.studies import layers
 L, C, K = 16, 8, 4
 
 
-SLOW = pytest.mark.slow
 pytestmark = pytest.mark.usefixtures("native_convolutions")
 
 
@@ -330,6 +329,11 @@ BACKBONES = {
     for name in base.backbones()
     if registry.get(name).make.__module__.startswith("llie_jax.")
 }
+SOME_BACKBONES = [
+    pytest.param(name, marks=() if name in ("cidnet", "snr_net") else pytest.mark.slow)
+    for name in BACKBONES
+]
+"""In the fast suite one with a plain image and one with further outputs."""
 
 
 def make(backbone="toy_backbone", **fields):
@@ -359,7 +363,7 @@ def trained(model, variables, image, **kwargs):
     return jax.jit(run)(variables, image)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", SOME_BACKBONES)
 def test_a_bank_of_zeros_is_the_backbone(backbone):
     model, variables = make(backbone, bank_width=4)  # projects where it is wider
     image = images(model)
@@ -376,13 +380,7 @@ def test_a_bank_of_zeros_is_the_backbone(backbone):
     np.testing.assert_array_equal(with_bank, without)
 
 
-@pytest.mark.parametrize(
-    "backbone",
-    [
-        pytest.param(name, marks=() if name in ("cidnet", "snr_net") else SLOW)
-        for name in BACKBONES
-    ],
-)
+@pytest.mark.parametrize("backbone", SOME_BACKBONES)
 def test_training_moves_the_bank_and_shows_the_backbone(backbone):
     model, variables = make(backbone)
     image = images(model)

@@ -193,7 +193,13 @@ BACKBONES = {
 }
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == "cidnet" else pytest.mark.slow)
+        for name in BACKBONES
+    ],
+)
 def test_a_backbone_with_it_begins_as_the_backbone(name):
     """The images are bit-identical."""
     plain = llie_jax.build({"name": name, **BACKBONES[name]})
