@@ -1,39 +1,19 @@
 """The same scores on one device, on several, and in two processes."""
 
-import json
-import os
 import socket
-import subprocess
-import sys
 
 import pytest
 
 from llie_jax.image import io
-from tests.conftest import ROOT
+from tests import processes
 from tests.evaluation import toys
 from tests.evaluation.test_evaluator import SIZES, VARIABLES, evaluate
+from tests.processes import result
 
 
 def start(folder, devices, **environment):
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.evaluation.parallel_check", str(folder)],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-            **environment,
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def result(process):
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return json.loads([line for line in out.splitlines() if line.startswith("{")][-1])
+    module = "tests.evaluation.parallel_check"
+    return processes.start(module, folder, devices=devices, **environment)
 
 
 def saved(folder):

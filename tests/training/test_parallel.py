@@ -1,40 +1,23 @@
 """The same step on 1 and 8 devices, and in two processes: equal, also with SGD."""
 
-import json
-import os
 import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
+from tests import processes
+from tests.processes import result
 
 
 def start(devices, model="toy", steps=5, **environment):
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.training.parallel_check", model, str(steps)],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
-            "--xla_backend_optimization_level=0",
-            **environment,
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    return processes.start(
+        "tests.training.parallel_check",
+        model,
+        steps,
+        devices=devices,
+        flags="--xla_backend_optimization_level=0",
+        **environment,
     )
-
-
-def result(process):
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    # Gloo prints its greeting to standard output too.
-    lines = [line for line in out.splitlines() if line.startswith("{")]
-    return json.loads(lines[-1]) if lines else None
 
 
 def assert_equal(a, b, tolerance):
