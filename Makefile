@@ -22,7 +22,7 @@ install: .venv/.installed ## builds .venv from the lock file
 .venv/.installed: .bootstrap/bin/uv uv.lock pyproject.toml
 	@echo "Building .venv from uv.lock"
 	@UV_PYTHON_DOWNLOADS=never .bootstrap/bin/uv sync --frozen --quiet --extra dev \
-		--python $(PYTHON)
+		--compile-bytecode --python $(PYTHON)
 	@touch $@
 
 demo: install ## trains and evaluates a small model on embedded photographs

@@ -13,8 +13,14 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
-# The tests' programs are tiny: optimising them takes longer than running them.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# The tests' programs are tiny: optimising them takes longer than running them. The old
+# emitters compile in half of the time and memory. `XLA_FLAGS= make test` runs the tests
+# as users' programs are compiled.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
 
 import jax
 import pytest
@@ -23,7 +29,7 @@ import pytest
 # the suite's time.
 gc.set_threshold(50_000, 20, 100)
 
-_MEMORY = 1.1e9
+_MEMORY = 0.8e9
 """Bytes that a process of the suite may hold before it frees JAX's programs."""
 
 

@@ -8,15 +8,16 @@ import sys
 from tests.conftest import ROOT
 
 
-def start(module, *arguments, devices, flags="", **environment):
+def start(module, *arguments, devices, **environment):
     """Starts `python -m module arguments` with `devices` CPU devices."""
+    flags = os.environ.get("XLA_FLAGS", "")
     return subprocess.Popen(
         [sys.executable, "-m", module, *map(str, arguments)],
         cwd=ROOT,
         env={
             **os.environ,
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {flags}",
+            "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
             **environment,
         },
         stdout=subprocess.PIPE,

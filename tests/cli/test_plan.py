@@ -43,7 +43,11 @@ def test_eight_cpu_devices(config, tmp_path):
         capture_output=True,
         text=True,
         # Other settings must not interfere.
-        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+        env={
+            **os.environ,
+            "XLA_FLAGS": os.environ["XLA_FLAGS"]
+            + " --xla_force_host_platform_device_count=2",
+        },
     )
     assert result.returncode == 0, result.stderr
     assert "8 devices" in result.stdout

@@ -15,7 +15,6 @@ def start(devices, model="toy", steps=5, **environment):
         model,
         steps,
         devices=devices,
-        flags="--xla_backend_optimization_level=0",
         **environment,
     )
 
