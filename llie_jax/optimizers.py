@@ -28,6 +28,8 @@ class Optimizer(abc.ABC):
     Attributes:
         learning_rate: the peak of the schedule.
         clip_norm: largest global norm of the gradient; 0.0 does not clip.
+        l2: this multiple of each parameter is added to its clipped gradient: what
+            PyTorch's Adam and SGD call weight decay.
         freeze: patterns of parameters that are not trained.
         scaled: `parameters`, the pattern of parameters whose learning rate is
             multiplied by `factor`; "" for none.
@@ -35,6 +37,7 @@ class Optimizer(abc.ABC):
 
     learning_rate: float = 5e-4
     clip_norm: float = 0.0
+    l2: float = 0.0
     freeze: tuple[str, ...] = ()
     scaled: Mapping[str, Any] = dataclasses.field(default_factory=_none_scaled)
 
@@ -43,6 +46,8 @@ class Optimizer(abc.ABC):
             raise ValueError(
                 f"optimizer.learning_rate is {self.learning_rate}; give 0 or more."
             )
+        if not 0 <= self.l2 < float("inf"):
+            raise ValueError(f"optimizer.l2 is {self.l2}; give 0 or more.")
         if set(self.scaled) != set(_none_scaled()):
             raise ValueError(
                 f"optimizer.scaled has the keys {sorted(self.scaled)}; it takes "
@@ -58,11 +63,13 @@ class Optimizer(abc.ABC):
         """Returns the bare optimizer."""
 
     def chain(self, schedule: optax.Schedule) -> optax.GradientTransformation:
-        """Returns the full chain: clipping, the rule, scaled learning rates.
+        """Returns the full chain: clipping, L2, the rule, scaled learning rates.
 
         Frozen parameters have no optimizer state, and their updates are 0.
         """
         chain = [self.rule(schedule)]
+        if self.l2 > 0:
+            chain.insert(0, optax.add_decayed_weights(self.l2))
         if self.clip_norm > 0:
             chain.insert(0, optax.clip_by_global_norm(self.clip_norm))
         if self.scaled["parameters"]:
@@ -142,11 +149,24 @@ class AdamW(Adam):
 @register("sgd", Card("optimizer"))
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SGD(Optimizer):
-    """Gradient descent without momentum."""
+    """Gradient descent.
+
+    Attributes:
+        momentum: decay of the running sum of gradients; 0.0 has no such state.
+    """
+
+    momentum: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.momentum < 1:
+            raise ValueError(
+                f"optimizer.momentum is {self.momentum}; give 0 or more, below 1."
+            )
 
     def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
         """Returns the bare optimizer."""
-        return optax.sgd(schedule)
+        return optax.sgd(schedule, momentum=self.momentum or None)
 
 
 def make_optimizer(

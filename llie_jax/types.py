@@ -79,6 +79,9 @@ class Pretrained:
         score: the authors' scores, metric name to value.
         protocol: how the scores were computed.
         sha256: hash of the official file; None if it is not recorded.
+        parts: names of further official files, for a checkpoint in several files.
+        reference: what the official code scores on the test split of LOL-v1 with the
+            protocol `default`, metric to value; empty if nobody measured it.
     """
 
     spec: Mapping[str, Any]
@@ -89,3 +92,5 @@ class Pretrained:
     score: Mapping[str, float]
     protocol: str
     sha256: str | None = None
+    parts: tuple[str, ...] = ()
+    reference: Mapping[str, float] = dataclasses.field(default_factory=dict)

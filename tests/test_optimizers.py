@@ -83,6 +83,22 @@ def test_clipping_is_by_the_global_norm():
     np.testing.assert_allclose(found["b"], -0.08, rtol=1e-6)
 
 
+def test_l2_joins_the_clipped_gradient():
+    params, grads = {"a": jnp.array([10.0])}, {"a": jnp.array([3.0])}
+    found = updates(params, grads, name="sgd", clip_norm=1.0, l2=0.5)
+    np.testing.assert_allclose(found["a"], -0.1 * (1 + 5.0), rtol=1e-6)
+    moments = make("adam", l2=0.5)
+    state = moments.update(grads, moments.init(params), params)[1]
+    np.testing.assert_allclose(optax.tree.get(state, "mu")["a"], 0.8, rtol=1e-6)
+
+
+def test_momentum_sums_gradients():
+    params, tx = {"a": jnp.array([0.0])}, make("sgd", momentum=0.9)
+    first, state = tx.update({"a": jnp.array([1.0])}, tx.init(params), params)
+    second, _ = tx.update({"a": jnp.array([1.0])}, state, params)
+    np.testing.assert_allclose([first["a"], second["a"]], [[-0.1], [-0.19]], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -91,6 +107,8 @@ def test_clipping_is_by_the_global_norm():
         ({"frozen": ("a/*",)}, "has no field 'frozen'. Did you mean 'freeze'"),
         ({"learning_rate": -1.0}, r"learning_rate is -1\.0; give 0 or more"),
         ({"learning_rate": float("nan")}, "learning_rate is nan; give 0 or more"),
+        ({"l2": -0.1}, r"l2 is -0\.1; give 0 or more"),
+        ({"name": "sgd", "momentum": 1.0}, r"momentum is 1\.0; give 0 or more, below"),
         ({"b2": "0.9"}, "'b2' of 'adamw' is a number such as"),
         ({"scaled": {"parameters": "*", "facter": 2.0}}, "takes .'factor', 'param"),
     ],

@@ -16,6 +16,8 @@ from llie_jax.convert.checkpoint import state_dict
 from llie_jax.messages import listed
 from llie_jax.models import base
 
+_COUNTERS = ("*.num_batches_tracked", "num_batches_tracked")
+
 
 def from_torch(
     tensors: Mapping[str, Any], spec: registry.Spec | None = None
@@ -84,6 +86,9 @@ def convert_tensors(
 ) -> dict[str, Any]:
     """Returns the variables; every tensor must be used and every variable filled.
 
+    Further keys of a shared tensor (aliases) must have equal values. The counters of
+    PyTorch's batch norms, which nobody reads, are ignored.
+
     Args:
         tensors: state-dict keys to arrays.
         shapes: `{collection: tree}` of anything with a shape and a dtype.
@@ -91,35 +96,40 @@ def convert_tensors(
         unused: patterns with `*` of keys that the model does not use.
 
     Raises:
-        ValueError: listing the unknown keys, the missing keys and the shapes that
-            differ.
+        ValueError: listing the unknown keys, the missing keys, the shapes that differ
+            and the aliases whose values differ.
     """
     targets = traverse_util.flatten_dict(shapes, sep="/")
-    filled, used, missing, differing = {}, set(), [], []
+    filled, used, missing, differing = {}, {}, [], []
     for path, target in targets.items():
         inside = path.partition("/")[2]
         key = names.torch_key(inside, torch_keys) or path
         if key not in tensors:
             missing.append(key)
             continue
-        used.add(key)
+        used[inside] = key
         source = np.asarray(tensors[key])
         array = layouts.to_flax(source, inside.rpartition("/")[2], target.shape)
         if array is None:
             differing.append(f"{key} {source.shape} for {path} {target.shape}")
         else:
             filled[path] = jnp.asarray(array, target.dtype)
-    unknown = [
-        key
-        for key in tensors
-        if key not in used
-        and not any(fnmatch.fnmatchcase(key, pattern) for pattern in unused)
-    ]
+    unknown, read = [], set(used.values())
+    for key in tensors.keys() - read:
+        if any(fnmatch.fnmatchcase(key, each) for each in (*_COUNTERS, *unused)):
+            continue
+        same = [
+            used[path] for path in names.variable_paths(key, torch_keys) if path in used
+        ]
+        if not same:
+            unknown.append(key)
+        elif not np.array_equal(tensors[key], tensors[same[0]]):
+            differing.append(f"{key} is not equal to its alias {same[0]}")
     if unknown or missing or differing:
         raise ValueError(
             "The checkpoint does not match the model. "
-            f"Unknown keys: {listed(unknown)}. Missing keys: {listed(missing)}."
-            + (f" Other shapes: {listed(differing)}." if differing else "")
+            f"Unknown keys: {listed(sorted(unknown))}. Missing keys: {listed(missing)}."
+            + (f" Other shapes or values: {listed(differing)}." if differing else "")
         )
     return traverse_util.unflatten_dict(filled, sep="/")
 

@@ -5,15 +5,24 @@ or a single parameter; a field in braces matches a number:
 
     {"encoders.{i}.modules_list.{j}.conv1": "encoders_{i}/block_{j}/spatial/expand"}
 
-Patterns of layers omit the last part of the key: `weight` is the kernel or the scale,
-`bias` the bias.
+Patterns of layers omit the last part of the key: `weight` is the kernel, the scale or
+the slope, `bias` the bias, `running_mean` and `running_var` the statistics of a batch
+norm. Where PyTorch lists a shared tensor under several keys, the first pattern names
+the one that is read, and the others are its aliases.
 """
 
 import functools
 import re
 from collections.abc import Iterable, Mapping
 
-_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "slope": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
 
 
 def torch_key(path: str, patterns: Mapping[str, str]) -> str | None:
@@ -25,11 +34,27 @@ def torch_key(path: str, patterns: Mapping[str, str]) -> str | None:
     """
     layer, _, leaf = path.rpartition("/")
     for torch_pattern, pattern in patterns.items():
+        if _fields(torch_pattern) - _fields(pattern):
+            continue  # an alias: many keys of one variable
         if found := _regex(pattern).fullmatch(path):
             return torch_pattern.format(**found.groupdict())
         if leaf in _LEAVES and (found := _regex(pattern).fullmatch(layer)):
             return f"{torch_pattern.format(**found.groupdict())}.{_LEAVES[leaf]}"
     return None
+
+
+def variable_paths(key: str, patterns: Mapping[str, str]) -> set[str]:
+    """Returns the variables that a state-dict key may name, inside their collection."""
+    layer, _, leaf = key.rpartition(".")
+    leaves = [ours for ours, torch in _LEAVES.items() if torch == leaf]
+    paths = set()
+    for torch_pattern, pattern in patterns.items():
+        if found := _regex(torch_pattern).fullmatch(key):
+            paths.add(pattern.format(**found.groupdict()))
+        if found := _regex(torch_pattern).fullmatch(layer):
+            path = pattern.format(**found.groupdict())
+            paths |= {f"{path}/{ours}" for ours in leaves}
+    return paths
 
 
 def count_known(keys: Iterable[str], patterns: Mapping[str, str]) -> int:
@@ -42,6 +67,11 @@ def count_known(keys: Iterable[str], patterns: Mapping[str, str]) -> int:
         )
         for key in keys
     )
+
+
+@functools.cache
+def _fields(pattern: str) -> frozenset[str]:
+    return frozenset(_regex(pattern).groupindex)
 
 
 @functools.cache

@@ -119,33 +119,6 @@ def _flat(c_p: jax.Array) -> jax.Array:
     return c_p.transpose(0, 3, 1, 2).reshape(len(c_p), -1)
 
 
-class BatchNorm(nn.Module):
-    """Batch norm that always uses batch statistics.
-
-    Running averages would never be read, since updaters run only in training.
-
-    Attributes:
-        axis_name: mesh axis whose devices share their statistics; all must hold the
-            same number of rows.
-        param_dtype: storage dtype of the parameters.
-    """
-
-    axis_name: str | None = None
-    param_dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns an array of the same shape as `x`, [..., C]."""
-        shape = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
-        rows = tuple(range(x.ndim - 1))
-        centred = x - _mean_over_devices(jnp.mean(x, rows), self.axis_name)
-        variance = jnp.mean(jnp.square(centred), rows)
-        variance = _mean_over_devices(variance, self.axis_name)
-        return centred * jax.lax.rsqrt(variance + _EPSILON) * scale + bias
-
-
 def _mean_over_devices(x: jax.Array, axis_name: str | None) -> jax.Array:
     return x if axis_name is None else jax.lax.pmean(x, axis_name)
 
@@ -182,7 +155,9 @@ class UpdateNetwork(nn.Module):
         rows = x.shape[:-1]
         x = x.reshape(-1, *x.shape[-3:])
         for i in range(NORMED_LAYERS):
-            norm = BatchNorm(axis_name=self.axis_name, name=f"norm_{i}", **types)
+            norm = layers.BatchNorm(
+                axis_name=self.axis_name, running=False, name=f"norm_{i}", **types
+            )
             x = nn.relu(norm(x))
             features = self.width if i >= NORMED_LAYERS - 2 else 4 * self.width
             x = layers.Conv(features, (size, size), name=f"conv_{i + 1}", **types)(x)

@@ -430,6 +430,89 @@ class CountedLayerNorm(LayerNorm, FvcoreCounted):
         return 5 * x.size
 
 
+class BatchNorm(Layer):
+    """Batch norm as in PyTorch: epsilon 1e-5, unbiased running variance.
+
+    Running statistics are in the collection `batch_stats`. A module that is called
+    several times in a step updates them each time, in order. Statistics are computed in
+    float32.
+
+    Source: Ioffe and Szegedy, Batch Normalization, ICML 2015.
+
+    Attributes:
+        axis_name: mesh axis whose devices share their statistics; all must hold the
+            same number of values.
+        momentum: weight of a batch in the running statistics.
+        running: whether there are running statistics; without, every call uses those of
+            its batch.
+        scale_init: initializer of the scale.
+    """
+
+    axis_name: str | None = None
+    momentum: float = 0.1
+    running: bool = True
+    scale_init: Initializer = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = True) -> jax.Array:
+        """Returns an array of the same shape as `x`, [..., C].
+
+        Args:
+            x: features.
+            train: whether to use the statistics of this batch and update the running
+                ones, rather than use those.
+        """
+        shape = x.shape[-1:]
+        scale = self.param("scale", self.scale_init, shape, self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
+        if self.running:
+            running = [
+                self.variable("batch_stats", name, jnp.full, shape, value, jnp.float32)
+                for name, value in (("mean", 0.0), ("var", 1.0))
+            ]
+        rows = tuple(range(x.ndim - 1))
+        y = x.astype(jnp.float32)
+        if self.running and not train:
+            mean, variance = (each.value for each in running)
+        else:
+            mean = self._over_devices(jnp.mean(y, rows))
+            variance = self._over_devices(jnp.mean(jnp.square(y - mean), rows))
+        if self.running and train and not self.is_initializing():
+            count = math.prod(x.shape[:-1])
+            if self.axis_name is not None:
+                count *= lax.axis_size(self.axis_name)
+            unbiased = variance * (count / max(count - 1, 1))
+            for each, now in zip(running, (mean, unbiased), strict=True):
+                now = lax.stop_gradient(now)
+                each.value = (1 - self.momentum) * each.value + self.momentum * now
+        y = (y - mean) * lax.rsqrt(variance + 1e-5) * scale + bias
+        return y.astype(self.dtype)
+
+    def _over_devices(self, x: jax.Array) -> jax.Array:
+        return x if self.axis_name is None else lax.pmean(x, self.axis_name)
+
+
+class PReLU(Layer):
+    """ReLU with a learned slope below zero.
+
+    Source: He et al., Delving Deep into Rectifiers, ICCV 2015.
+
+    Attributes:
+        per_channel: whether each channel has a slope of its own.
+    """
+
+    per_channel: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns an array of the same shape as `x`, [..., C]."""
+        shape = x.shape[-1:] if self.per_channel else (1,)
+        slope = self.param(
+            "slope", nn.initializers.constant(0.25), shape, self.param_dtype
+        )
+        return jnp.where(x >= 0, x, x * slope.astype(x.dtype))
+
+
 def gelu(x: jax.Array) -> jax.Array:
     """Returns the exact GELU, x times the normal distribution function, of any shape.
 

@@ -209,8 +209,10 @@ def test_specs_are_complete_and_locked():
         "name": "sgd",
         "learning_rate": 1.0,
         "clip_norm": 0.0,
+        "l2": 0.0,
         "freeze": (),
         "scaled": {"parameters": "", "factor": 1.0},
+        "momentum": 0.0,
     }
     config = base.get_config()
     config.optimizer = spec

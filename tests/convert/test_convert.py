@@ -126,6 +126,18 @@ def test_unknown_and_missing_keys_are_both_listed():
     assert all(key in missing for key in ("intro.weight", "ups.0.0.weight"))
 
 
+def test_aliases_of_a_shared_tensor_are_equal():
+    shapes = {"params": {"row": {"bias": np.zeros(2)}}}
+    patterns = {"row.0": "row", "row.{i}": "row"}
+    tensors = {"row.0.bias": np.ones(2), "row.1.bias": np.ones(2)}
+    tensors["row.1.num_batches_tracked"] = np.array(3)
+    found = convert.convert_tensors(tensors, shapes, patterns)
+    np.testing.assert_array_equal(found["params"]["row"]["bias"], 1)
+    tensors["row.1.bias"] = np.zeros(2)
+    with pytest.raises(ValueError, match=r"row\.1\.bias is not equal to its alias row"):
+        convert.convert_tensors(tensors, shapes, patterns)
+
+
 @pytest.mark.parametrize("stage", ["encoders.0", "middle_blks_dec", "downs", "ups"])
 def test_all_keys_of_a_missing_stage_are_listed(stage):
     tensors = official(SMALL)

@@ -35,3 +35,20 @@ def test_count_known():
         "outro.weight",
     ]
     assert names.count_known(keys, PATTERNS) == 2
+
+
+def test_statistics_slopes_and_aliases():
+    patterns = {
+        "norm": "norm",
+        "act": "act",
+        "blocks.{i}.0": "block_{i}",
+        "blocks.{i}.{j}": "block_{i}",
+    }
+    assert names.torch_key("norm/mean", patterns) == "norm.running_mean"
+    assert names.torch_key("norm/var", patterns) == "norm.running_var"
+    assert names.torch_key("act/slope", patterns) == "act.weight"
+    assert names.torch_key("block_2/kernel", patterns) == "blocks.2.0.weight"
+    found = names.variable_paths("blocks.2.1.bias", patterns)
+    assert found == {"block_2/bias"}
+    assert "block_2/kernel" in names.variable_paths("blocks.2.1.weight", patterns)
+    assert names.variable_paths("other.weight", patterns) == set()

@@ -547,3 +547,43 @@ def test_uniform_draws_what_jax_draws_for_the_whole_shape(shape, dtype):
     expected = jax.random.uniform(rng, shape, dtype, -0.3, 0.3)
     np.testing.assert_array_equal(found, expected)
     assert found.dtype == dtype
+
+
+def test_batch_norm_in_training_and_at_inference():
+    x = normal(0, 3, 4, 5, 2) * 2 + 1
+    norm = layers.BatchNorm()
+    variables = norm.init(jax.random.key(0), x)
+    y, updated = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+    rows = np.asarray(x, np.float64).reshape(-1, 2)
+    assert_close(y, (x - rows.mean(0)) / np.sqrt(rows.var(0) + 1e-5).astype(np.float32))
+    found = updated["batch_stats"]
+    np.testing.assert_allclose(found["mean"], 0.1 * rows.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(found["var"], 0.9 + 0.1 * rows.var(0, ddof=1), rtol=1e-5)
+    later = norm.apply({**variables, **updated}, x, train=False)
+    assert_close(later, (x - found["mean"]) / np.sqrt(found["var"] + 1e-5))
+
+
+def test_batch_norm_over_devices_is_that_of_the_whole_batch():
+    x = normal(0, 4, 3, 2, 2)
+    norm = layers.BatchNorm()
+    variables = norm.init(jax.random.key(0), x)
+    whole, stats = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+
+    def part(x):
+        norm = layers.BatchNorm(axis_name="devices")
+        return norm.apply(variables, x, train=True, mutable=["batch_stats"])
+
+    parts, shared = jax.vmap(part, axis_name="devices")(x.reshape(2, 2, 3, 2, 2))
+    assert_close(parts.reshape(whole.shape), whole)
+    assert_close(jax.tree.map(lambda each: each[1], shared), stats)
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_prelu(per_channel):
+    x = normal(0, 1, 2, 3, 4)
+    layer = layers.PReLU(per_channel)
+    variables = layer.init(jax.random.key(0), x)
+    slope = jnp.arange(1.0, 5) if per_channel else jnp.array([2.0])
+    assert variables["params"]["slope"].shape == slope.shape
+    y = layer.apply({"params": {"slope": slope}}, x)
+    np.testing.assert_array_equal(y, np.where(x >= 0, x, x * slope))
