@@ -70,6 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what maps batches over the devices; pmap is for a single process",
     )
     add(
+        "--allow-overlap",
+        action="store_true",
+        help="score weights on images that they were trained on; the result is marked",
+    )
+    add(
         "--option",
         action="append",
         default=[],
@@ -103,6 +108,7 @@ def run(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         tile=args.tile,
         mapping=args.parallel,
+        allow_overlap=args.allow_overlap,
         test_options=base.parse_options(args.option),
     )
     if not parallel.is_first():

@@ -67,6 +67,8 @@ class Dataset:
         wrappers: names of a folder that archives may add around the splits.
         target_name: input name -> target name, both without suffix.
         scene: input name -> scene.
+        seen_by: sets whose training images are test images of this one, name -> how
+            many; scores of weights trained on them mean little.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Dataset:
     wrappers: tuple[str, ...] = ()
     target_name: Callable[[str], str] = same_name
     scene: Callable[[str], str] = own_scene
+    seen_by: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def layout(self) -> str:
         """Returns the expected folders in one line."""
@@ -122,6 +125,10 @@ DATASETS: dict[str, Dataset] = {
             get="download LOL-v2.zip, to which the official page links, and unpack it",
             wrappers=("real_captured",),
             target_name=normal_name,
+            seen_by={
+                "lol_v1": "86 of the 89 test images that could be identified are "
+                "training images"
+            },
         ),
         Dataset(
             name="lol_v2_syn",

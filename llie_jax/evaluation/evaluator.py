@@ -38,6 +38,7 @@ def evaluate(
     save_images: str | os.PathLike | None = None,
     max_report_images: int = 12,
     weights: Mapping[str, Any] | None = None,
+    overlap: str = "",
     inputs: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
     reference_inputs: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]
     | None = None,
@@ -67,6 +68,7 @@ def evaluate(
         save_images: a folder for the outputs, as PNG files.
         max_report_images: number of pictures to keep for the report, evenly spread.
         weights: facts about the weights, from `llie_jax.weights.describe`.
+        overlap: which of the images the weights were trained on, as text; "" for none.
         inputs: further inputs of the model: name -> function of the image, uint8
             [H, W, 3], that returns a value without the batch axis.
         reference_inputs: likewise, functions of the image and the target. The scores
@@ -227,6 +229,7 @@ def evaluate(
                 "gt_mean": False,
                 "inputs": sorted(inputs),
                 "uses_reference": sorted(reference_inputs),
+                "overlap": overlap,
                 **model.options,
             },
         ),

@@ -54,6 +54,7 @@ def _numbers(scores: Scores) -> str:
         label = results.heading(column, metric)
         if floor:
             label += f", unchanged input {results.text(floor[column], metric)}"
+        label = ", ".join([label, *scores.marks])
         cards.append((results.text(mean[column], metric), label))
     cards.append((str(scores.count), "images"))
     boxes = "".join(
@@ -62,9 +63,10 @@ def _numbers(scores: Scores) -> str:
         for value, label in cards
     )
     definitions = html.escape(results.definitions(scores.protocol))
+    rule = "" if scores.marks else ", no use of the ground truth"
     return (
         f'<p class="soft">Protocol {html.escape(scores.protocol.name)}: '
-        f"{definitions}; means over images, no use of the ground truth."
+        f"{definitions}; means over images{rule}."
         f'</p>\n<div class="numbers">{boxes}</div>'
     )
 

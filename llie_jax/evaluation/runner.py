@@ -9,7 +9,7 @@ from typing import Any
 from llie_jax import data, files, messages, parallel
 from llie_jax import weights as weight_files
 from llie_jax.data import sources
-from llie_jax.evaluation import report
+from llie_jax.evaluation import overlap, report
 from llie_jax.evaluation import scores as results
 from llie_jax.evaluation.evaluator import evaluate, progress_bar
 from llie_jax.evaluation.scores import Scores
@@ -33,6 +33,7 @@ def run(
     batch_size: int | None = None,
     tile: int | None = None,
     mapping: str = "shard_map",
+    allow_overlap: bool = False,
     test_options: Mapping[str, float] | None = None,
     progress: bool = True,
 ) -> Scores:
@@ -52,12 +53,15 @@ def run(
         batch_size: see `evaluate`.
         tile: see `evaluate`.
         mapping: see `evaluate`.
+        allow_overlap: also score images that the weights were trained on; the results
+            say so.
         test_options: options of the model, such as CIDNet's `saturation`; recorded in
             the results.
         progress: shows a bar on standard error.
 
     Raises:
-        ValueError: if an argument is wrong, or an image cannot be scored.
+        ValueError: if an argument is wrong, an image cannot be scored, or the weights
+            were trained on some of the images.
         OSError: if weights or data are missing, or a folder cannot be written.
     """
     chosen = protocols.get(protocol)
@@ -73,8 +77,16 @@ def run(
     model, variables = weight_files.load(weights, step="best" if step is None else step)
     model = model.with_options(test_options or {})
     run_folder = _run_folder(described)
+    settings = run_folder and run_folder.read_config()
     if run_folder:
         described["config_sha256"] = weight_files.file_sha256(run_folder.config)
+    trained_on, trained_root = overlap.training_data(described, settings)
+    seen = overlap.find(trained_on, source, trained_root)
+    if seen and not allow_overlap:
+        raise ValueError(
+            f"A score on {source.name} would be too good: the weights were {seen}. "
+            "--allow-overlap computes it all the same, and marks it."
+        )
     scores = evaluate(
         model,
         variables,
@@ -87,6 +99,7 @@ def run(
         save_images=out / "images" if save_images else None,
         max_report_images=12 if out else 0,
         weights=described,
+        overlap=str(seen) if seen else "",
         progress=progress,
     )
     if not parallel.is_first():
@@ -101,7 +114,7 @@ def run(
             title=f"{scores.facts['model']['name']} on {source.name} {source.split}",
             scores=scores,
             log=run_folder and run_folder.log,
-            settings=run_folder and run_folder.read_config(),
+            settings=settings,
         )
     return scores
 

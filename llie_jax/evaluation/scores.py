@@ -79,6 +79,17 @@ class Scores:
         """The mean over the unchanged inputs; empty if there are none."""
         return mean_columns(self.inputs.values())
 
+    @property
+    def marks(self) -> list[str]:
+        """What makes the scores unlike others: shown in every table, at the number."""
+        options = self.facts.get("options", {})
+        found = []
+        if used := options.get("uses_reference"):
+            found.append(f"{', '.join(used)} from the reference")
+        if options.get("overlap"):
+            found.append(options["overlap"])
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of the result file; infinity is the string "inf"."""
         facts = dict(self.facts)
@@ -171,7 +182,8 @@ def show(scores: Scores, console: Console) -> None:
         for name, row in scores.images.items():
             add(name, row)
         table.add_section()
-    add(f"mean of {scores.count}", scores.mean, style="bold")
+    label = ", ".join([f"mean of {scores.count}", *scores.marks])
+    add(label, scores.mean, style="bold")
     if scores.inputs:
         add("unchanged input", scores.input_mean, style="dim")
     console.print(table)

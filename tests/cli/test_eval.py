@@ -127,6 +127,67 @@ def test_mistakes(weights_file, pairs, tmp_path, capsys):
     assert "targets without an input: " in message(*good)
 
 
+@pytest.fixture
+def two_versions(tmp_path, weights_file):
+    """Weights trained on LOL-v1, and a LOL-v2-real with one of its two images."""
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 256, (3, 12, 16, 3)).astype(np.uint8)
+    for place, low, high, image in (
+        ("lol_v1/our485", "1", "1", target[0]),
+        ("lol_v1/our485", "2", "2", target[1]),
+        ("lol_v2_real/Test", "low00690", "normal00690", target[1]),
+        ("lol_v2_real/Test", "low00691", "normal00691", target[2]),
+    ):
+        folders = ("low", "high") if "v1" in place else ("Low", "Normal")
+        for folder, name, pixels in zip(
+            folders, (low, high), (image // 4, image), strict=True
+        ):
+            (tmp_path / place / folder).mkdir(parents=True, exist_ok=True)
+            io.write_image(tmp_path / place / folder / f"{name}.png", pixels)
+    trained = tmp_path / "lol.safetensors"
+    weights.save(
+        trained, SPEC, weights.load(weights_file)[1], trained_on="LOL-v1 and LSRW"
+    )
+    return trained, tmp_path / "lol_v2_real"
+
+
+@pytest.mark.parametrize("at_hand", [True, False])
+def test_images_that_the_weights_have_seen(
+    two_versions, weights_file, tmp_path, monkeypatch, capsys, at_hand
+):
+    monkeypatch.setenv("LLIE_JAX_DATA", str(tmp_path if at_hand else tmp_path / "x"))
+    trained, root = two_versions
+    scored = ("--data", "lol_v2_real", "--root", root, "--out", tmp_path / "out")
+    fact = (
+        "trained on lol_v1: 1 of 2 scored images are training images"
+        if at_hand
+        else "trained on lol_v1: 86 of the 89 test images"
+    )
+    assert main("--weights", trained, *scored) == 2
+    assert fact in capsys.readouterr().err
+
+    assert main("--weights", trained, *scored, "--allow-overlap") == 0
+    table = " ".join(capsys.readouterr().out.split())
+    assert f"mean of 2, {fact[:17]}" in table
+    found = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert found["options"]["overlap"].startswith(fact)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert fact in page
+    assert "no use of the ground truth" not in page
+
+    assert main("--weights", weights_file, *scored) == 0  # trained on nothing known
+    found = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert found["options"]["overlap"] == ""
+
+
+def test_sets_without_a_shared_image(two_versions, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLIE_JAX_DATA", str(tmp_path))
+    trained, root = two_versions
+    for each in (root / "Test").glob("*/*00690.png"):
+        each.unlink()
+    assert main("--weights", trained, "--data", "lol_v2_real", "--root", root) == 0
+
+
 def test_the_script_is_the_command():
     helps = [
         subprocess.run(

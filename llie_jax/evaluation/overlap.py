@@ -1,0 +1,89 @@
+"""Whether the images of a score were among those that the weights were trained on."""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from llie_jax import data
+from llie_jax.data import catalogue, sources
+from llie_jax.data.sources import Source
+
+
+@dataclasses.dataclass(frozen=True)
+class Overlap:
+    """Scored images that the weights were trained on.
+
+    Attributes:
+        trained_on: the training set.
+        fact: how many images, and how that is known.
+    """
+
+    trained_on: str
+    fact: str
+
+    def __str__(self) -> str:
+        return f"trained on {self.trained_on}: {self.fact}"
+
+
+def find(trained_on: str, scored: Source, root: str | None = None) -> Overlap | None:
+    """Returns the overlap of training and scored images, None if there is none.
+
+    Where both sets are at hand, their pixels are compared; otherwise the catalogue says
+    which sets share images.
+
+    Args:
+        trained_on: the training data, any text that names sets of the catalogue.
+        scored: the scored images.
+        root: the folder of the training set; by default the set's default folder.
+    """
+    known = catalogue.DATASETS.get(scored.name)
+    for name, fact in (known.seen_by if known else {}).items():
+        if not _names(trained_on, name):
+            continue
+        training = _open(name, root)
+        if training is None:
+            return Overlap(name, f"{fact} (by the names of the sets)")
+        shared = len(_pixels(training) & _pixels(scored))
+        if shared:
+            return Overlap(
+                name, f"{shared} of {len(scored)} scored images are training images"
+            )
+    return None
+
+
+def training_data(described: Mapping[str, Any], config: Mapping[str, Any] | None):
+    """Returns the name and the root of what weights were trained on.
+
+    Args:
+        described: from `llie_jax.weights.describe`.
+        config: the run's config, if they come from a run.
+    """
+    if config:
+        train = config["data"]["train"]
+        return train["name"], train["root"] or None
+    return described["metadata"].get("trained_on", ""), None
+
+
+def _names(text: str, name: str) -> bool:
+    """Returns whether "LOL-v2 real, LSRW" names the set `lol_v2_real`."""
+    text, name = (re.sub(r"[^a-z0-9]", "", each.lower()) for each in (text, name))
+    return name in text
+
+
+def _open(name: str, root: str | None) -> Source | None:
+    try:
+        return data.open_source(name, root=root, split="train")
+    except (OSError, ValueError):
+        return None
+
+
+def _pixels(source: Source) -> set[str]:
+    """Returns a hash of each input's pixels."""
+
+    def digest(index: int) -> str:
+        image = source.image(index, "image")
+        return hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()
+
+    return set(sources.parallel_map(digest, range(len(source))))
