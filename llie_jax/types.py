@@ -79,7 +79,8 @@ class Pretrained:
         score: the authors' scores, metric name to value.
         protocol: how the scores were computed.
         sha256: hash of the official file; None if it is not recorded.
-        parts: names of further official files, for a checkpoint in several files.
+        parts: further official files, for a checkpoint in several files: name to
+            SHA-256.
         reference: what the official code scores on the test split of LOL-v1 with the
             protocol `default`, metric to value; empty if nobody measured it.
     """
@@ -92,5 +93,5 @@ class Pretrained:
     score: Mapping[str, float]
     protocol: str
     sha256: str | None = None
-    parts: tuple[str, ...] = ()
+    parts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     reference: Mapping[str, float] = dataclasses.field(default_factory=dict)

@@ -17,6 +17,7 @@ SUBCOMMANDS = (
     "models",
     "costs",
     "convert",
+    "verify",
     "plan",
     "redundancy",
     "bank",
