@@ -66,6 +66,10 @@ class Outputs:
     losses: dict[str, jax.Array] = struct.field(default_factory=dict)
 
 
+SCORE_TOLERANCES = {"psnr": 0.01, "ssim": 2e-4}
+"""Largest difference from the official code's score, per metric."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
     """A published checkpoint: where to get it, and the scores its authors report.
@@ -83,6 +87,8 @@ class Pretrained:
             SHA-256.
         reference: what the official code scores on the test split of LOL-v1 with the
             protocol `default`, metric to value; empty if nobody measured it.
+        measured: what this project scores with them, by `llie-jax verify`; empty if it
+            has not been measured.
     """
 
     spec: Mapping[str, Any]
@@ -95,3 +101,12 @@ class Pretrained:
     sha256: str | None = None
     parts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     reference: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    measured: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def verified(self) -> bool:
+        """Whether this project scores what the official code does."""
+        return bool(self.measured and self.reference) and all(
+            abs(self.measured[metric] - value) <= SCORE_TOLERANCES[metric]
+            for metric, value in self.reference.items()
+        )

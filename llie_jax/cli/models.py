@@ -68,6 +68,7 @@ def list_models(pattern: str = "*") -> dict:
                 for size, fields in sizes.items()
             },
             "parity_tested": card.verified,
+            "official_weights": _verified(card.weights.values()),
             "trained": {
                 size: dataclasses.asdict(result)
                 for size, result in card.trained.items()
@@ -79,6 +80,7 @@ def list_models(pattern: str = "*") -> dict:
                 "spec": dict(records[key].spec),
                 "trained_on": records[key].trained_on,
                 "published_score": dict(records[key].score),
+                "measured_score": dict(records[key].measured),
                 "protocol": records[key].protocol,
                 "licence": records[key].licence,
                 "file": records[key].file,
@@ -100,6 +102,13 @@ def _costs(costs) -> dict[str, int]:
         "inference_params": costs.inference_params,
         "macs_256": costs.macs,
     }
+
+
+def _verified(records) -> str:
+    """Returns e.g. "2 of 3 verified": how many score what the official code does."""
+    records = list(records)
+    verified = sum(each.verified for each in records)
+    return f"{verified} of {len(records)} verified" if records else "none exist"
 
 
 def _scores(score: dict[str, float]) -> str:
@@ -124,6 +133,7 @@ def _show(console, found: dict) -> None:
     for header in ("parameters", "at inference", "10^9 MACs at 256x256"):
         table.add_column(header, justify="right")
     table.add_column("parity tested")
+    table.add_column("official weights")
     table.add_column("trained with this package")
     for name, model in found["models"].items():
         for size, costs in model["sizes"].items():
@@ -133,12 +143,14 @@ def _show(console, found: dict) -> None:
                 f"{costs['inference_params']:,}",
                 f"{costs['macs_256'] / 1e9:.2f}",
                 model["parity_tested"] or "no",
+                model["official_weights"],
                 _trained(model["trained"].get(size, {})),
             )
     console.print(table)
 
     table = Table(box=box.SIMPLE)
-    headers = ("trained on", "published score", "licence", "official file", "here")
+    headers = ("trained on", "published score", "measured here")
+    headers += ("licence", "official file", "local file")
     for header in ("published weights", *headers):
         table.add_column(header)
     for name, record in found["weights"].items():
@@ -146,6 +158,7 @@ def _show(console, found: dict) -> None:
             name,
             record["trained_on"],
             _scores(record["published_score"]),
+            _scores(record["measured_score"]) or "no",
             record["licence"],
             record["file"],
             record["path"] or "no",
