@@ -4,6 +4,7 @@ Source: Yan et al., MobileIE: An Extremely Lightweight and Effective ConvNet for
 Real-Time Image Enhancement on Mobile Devices, ICCV 2025.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -79,30 +80,28 @@ class MultiBranchConv(Layer):
             params: the parameters of the module.
             statistics: the running statistics of its norms.
         """
+        dtype = params["mix"]["kernel"].dtype
         # In float64: published weights differ by orders of magnitude.
         params, statistics = jax.tree.map(
             lambda x: np.asarray(x, np.float64), (dict(params), dict(statistics))
         )
-        names = [name.removeprefix("conv_") for name in params if "conv_" in name]
-        size = max(int(name[0]) for name in names)
+        size = max(len(tree["kernel"]) for tree in params.values() if "kernel" in tree)
         names = [f"{rows}x{columns}" for rows, columns in BRANCHES[size]]
         kernels, biases = [], []
         for name in names:
             kernel, bias = (params[f"conv_{name}"][key] for key in ("kernel", "bias"))
-            margins = [(size - side) // 2 for side in kernel.shape[:2]]
-            kernels.append(np.pad(kernel, [*((m, m) for m in margins), (0, 0), (0, 0)]))
+            margins = [((size - side) // 2,) * 2 for side in kernel.shape[:2]]
+            kernels.append(np.pad(kernel, [*margins, (0, 0), (0, 0)]))
             biases.append(bias)
         for i, name in enumerate(names):
             norm, running = params[f"norm_{name}"], statistics[f"norm_{name}"]
             factor = norm["scale"] / np.sqrt(running["var"] + _EPSILON)
             kernels.append(kernels[i] * factor)
             biases.append((biases[i] - running["mean"]) * factor + norm["bias"])
-        mix = params["mix"]["kernel"][0, 0]
+        mix, bias = params["mix"]["kernel"][0, 0], params["mix"]["bias"]
         return {
-            "kernel": jnp.asarray(np.concatenate(kernels, -1) @ mix, jnp.float32),
-            "bias": jnp.asarray(
-                np.concatenate(biases) @ mix + params["mix"]["bias"], jnp.float32
-            ),
+            "kernel": jnp.asarray(np.concatenate(kernels, -1) @ mix, dtype),
+            "bias": jnp.asarray(np.concatenate(biases) @ mix + bias, dtype),
         }
 
 
@@ -403,7 +402,10 @@ class MobileIE(Backbone, Layer):
         """
         mean = jnp.mean(x, (1, 2), keepdims=True, dtype=jnp.float32).astype(x.dtype)
         channels = nn.sigmoid(self.channel_attention(mean, train=train))
-        largest = jnp.max(channels * x, -1, keepdims=True)
+        # The gradient of `jnp.max` is divided by the number of largest values, which is
+        # 0 where XLA computes them anew for it and rounds differently.
+        weighted = jnp.split(channels * x, self.width, -1)
+        largest = functools.reduce(jnp.maximum, weighted)
         pixels = nn.sigmoid(self.spatial_attention(largest, train=train))
         return channels * pixels * x
 
@@ -411,12 +413,11 @@ class MobileIE(Backbone, Layer):
         """Returns the outputs for features and context as `encode` gives them."""
         del context
         image = self.tail(features, train=train).astype(jnp.float32)
-        if not self.branches or not (
-            self.is_initializing() or (train and self.warm_up)
-        ):
-            return Outputs(image)
-        restored = self.warm_tail(features, train=train).astype(jnp.float32)
-        return Outputs(image, aux={"reconstruction": restored})
+        aux = {}
+        if self.branches and (self.is_initializing() or (train and self.warm_up)):
+            restored = self.warm_tail(features, train=train)
+            aux["reconstruction"] = restored.astype(jnp.float32)
+        return Outputs(image, aux)
 
 
 def _check(model: MobileIE) -> None:
@@ -425,6 +426,4 @@ def _check(model: MobileIE) -> None:
         if getattr(model, name) < 1:
             raise ValueError(f"{name}={getattr(model, name)}; use at least 1.")
     if model.warm_up and not model.branches:
-        raise ValueError(
-            "warm_up=True needs branches=True: folded models do not train."
-        )
+        raise ValueError("warm_up=True needs branches=True, as all training does.")
