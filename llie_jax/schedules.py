@@ -127,6 +127,53 @@ class CosinePeriods(Schedule):
         )
 
 
+@register("cosine_restarts", Card("schedule"))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CosineRestarts(Schedule):
+    """Half cosines from the peak to `final_rate`, each longer than the one before.
+
+    The end of the run may cut the last one short.
+
+    Source: Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts,
+    ICLR 2017, Eq. (5).
+
+    Attributes:
+        first: length of the first period, as a fraction of the run.
+        growth: length of each further period over the one before, at least 1.
+        final_rate: the rate at the end of a period.
+    """
+
+    first: float = 0.1
+    growth: float = 2.0
+    final_rate: float = 1e-7
+
+    def __post_init__(self):
+        if not (0 < self.first <= 1 and self.growth >= 1):
+            raise ValueError(
+                f"schedule.first={self.first} must be above 0 and at most 1 (a "
+                f"fraction of all steps), and schedule.growth={self.growth} at least 1."
+            )
+
+    def curve(self, peak: float, steps: int) -> Curve:
+        """Returns the rate as a function of the step."""
+        begin, final = self.warmup_steps, self.final_rate
+        starts, lengths = [0.0], [self.first]
+        while starts[-1] + lengths[-1] < 1:
+            starts.append(starts[-1] + lengths[-1])
+            lengths.append(lengths[-1] * self.growth)
+        # In whole steps: a float32 fraction could be a step early or late.
+        starts = begin + np.round(np.multiply(starts, steps - begin)).astype(int)
+        lengths = np.maximum(np.multiply(lengths, steps - begin), 1)
+
+        def rate(step):
+            period = jnp.sum(step >= starts[1:])
+            done = (step - jnp.asarray(starts)[period]) / jnp.asarray(lengths)[period]
+            cosine = 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip(done, 0.0, 1.0)))
+            return final + (peak - final) * cosine
+
+        return rate
+
+
 @register("steps", Card("schedule"))
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Steps(Schedule):

@@ -31,6 +31,23 @@ def test_retinexformers_periods_rise_jump_back_and_fall():
     np.testing.assert_allclose(rate(150), 1e-6, rtol=1e-2)
 
 
+def test_mobileies_restarts():
+    """50, 100, 200, 400, 800 and the first 450 of 1600 epochs; ten steps each."""
+    rate = schedule(
+        "cosine_restarts", first=50 / 2000, run=20_000, hold_steps=10, peak=1e-3
+    )
+    for epoch in (0, 50, 150, 350, 750, 1550):
+        np.testing.assert_allclose(jax.jit(rate)(10 * epoch), 1e-3, rtol=1e-6)
+        assert rate(10 * epoch + 9) == rate(10 * epoch)
+        if epoch:  # PyTorch's rate in the epoch before
+            length = (epoch + 50) / 2
+            last = 1e-7 + (1e-3 - 1e-7) * (1 + np.cos(np.pi * (1 - 1 / length))) / 2
+            np.testing.assert_allclose(rate(10 * epoch - 1), last, rtol=2e-3)
+    np.testing.assert_allclose(rate(1000), (1e-3 + 1e-7) / 2, rtol=1e-5)
+    last = 1e-7 + (1e-3 - 1e-7) * (1 + np.cos(np.pi * 450 / 1600)) / 2
+    np.testing.assert_allclose(rate(20_000), last, rtol=1e-5)
+
+
 @pytest.mark.parametrize("steps", [600_000, 1200, 400])
 def test_snr_nets_steps_halve_at_shares_of_the_run(steps):
     shares = (1 / 12, 1 / 6, 1 / 3, 1 / 2)
@@ -71,6 +88,8 @@ def test_rates_are_held():
         ),
         (dict(name="steps", boundaries=(50.0, 100.0)), "fractions of all steps"),
         (dict(name="steps", factor=0.0), "factor=0.0 must be above 0"),
+        (dict(name="cosine_restarts", first=50.0), "first=50.0 must be above 0 and at"),
+        (dict(name="cosine_restarts", growth=0.5), "growth=0.5 at least 1"),
     ],
 )
 def test_schedules_that_make_no_sense(changes, expected):

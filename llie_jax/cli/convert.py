@@ -3,12 +3,13 @@
 import argparse
 import pathlib
 
-HELP = "Convert an official PyTorch checkpoint, or a finished run, to a release file."
+HELP = "Convert an official PyTorch checkpoint, a run, or a release to a release file."
 EXAMPLES = """
   llie-jax convert DarkIR_384.pt darkir.safetensors --trained-on LOL-Blur
   llie-jax convert CHECKPOINT.pt OUT.safetensors --spec '{"dilations": [1, 2, 3, 4]}'
   llie-jax convert vgg19-dcbb9e9d.pth vgg19.safetensors
   llie-jax convert runs/demo darkir_demo.safetensors
+  llie-jax convert runs/mobileie mobileie.safetensors --fold
 
 Reading .pt and .pth files needs PyTorch: pip install 'llie-jax[torch]'.
 """
@@ -18,13 +19,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this subcommand."""
     parser.add_argument(
         "checkpoint",
-        help="official checkpoint of a model, torchvision's VGG, or a run's workdir",
+        help="official checkpoint of a model, torchvision's VGG, a run's workdir, or a "
+        "release file",
     )
     parser.add_argument("out", help="the release file, .safetensors")
     parser.add_argument(
         "--spec",
         metavar="JSON",
         help="the model, or fields that cannot be inferred from the tensors",
+    )
+    parser.add_argument(
+        "--fold",
+        action="store_true",
+        help="merge the branches that only training needs into single layers",
     )
     parser.add_argument("--trained-on", default="", help="metadata: the training data")
     parser.add_argument(
@@ -55,32 +62,45 @@ def run(args: argparse.Namespace) -> None:
 
     from llie_jax import convert, weights
 
-    if source.is_dir():
-        if given:
-            raise ValueError(f"--spec is not for runs; {source} records its model.")
+    if source.is_dir() or weights.is_release(source):
+        if args.spec:
+            raise ValueError(
+                f"--spec is not for runs and releases; {source} records its model."
+            )
         known = weights.describe(source)
-        _, variables = weights.load(source, step=known["step"])
-        facts["step"] = known["step"]
-        _save(out, known["spec"], variables, facts)
+        model, variables = weights.load(source, step=known["step"] or "best")
+        stated = {key: value for key, value in facts.items() if value}
+        _save(out, model, variables, {**_recorded(known), **stated}, fold=args.fold)
         return
 
     tensors = convert.read_checkpoint(source)
     facts["source"] = source.name
     facts["source_sha256"] = weights.file_sha256(source)
     if "features.0.weight" in tensors:
+        if args.fold:
+            raise ValueError(f"{source} is VGG, which has nothing to fold.")
         _save_vgg(out, tensors, facts)
         return
-    spec = convert.infer_spec(tensors, given)
-    _, variables = convert.from_torch(tensors, spec)
-    _save(out, spec, variables, facts)
+    model, variables = convert.from_torch(tensors, given)
+    _save(out, model, variables, facts, fold=args.fold)
 
 
-def _save(out, spec, variables, facts) -> None:
+def _recorded(known) -> dict:
+    """Returns the facts that a run or a release file records about its weights."""
+    if known["source"] == "run":
+        return {"step": known["step"]}
+    written_anew = ("spec", "llie_jax_version")
+    return {k: v for k, v in known["metadata"].items() if k not in written_anew}
+
+
+def _save(out, model, variables, facts, *, fold) -> None:
     import jax
 
-    from llie_jax import weights
+    from llie_jax import registry, weights
 
-    weights.save(out, spec, variables, **facts)
+    if fold:
+        model, variables = model.fold(variables)
+    weights.save(out, registry.spec_of(model), variables, **facts)
     spec = weights.describe(out)["spec"]  # a release may omit parts for training
     _, variables = weights.load(out)
     fields = ", ".join(f"{k}={v}" for k, v in spec.items() if k != "name")

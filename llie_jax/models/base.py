@@ -121,6 +121,32 @@ class Model(nn.Module):
         """Returns the model without the parts that only training needs."""
         return self
 
+    @property
+    def untrainable(self) -> str:
+        """Why the model cannot be trained, and what can be; "" if it can."""
+        return ""
+
+    @nn.nowrap
+    def fold(self, variables: Mapping[str, Any]) -> tuple["Model", dict[str, Any]]:
+        """Merges linear branches that only training needs into single layers.
+
+        The result gives the same images, faster, and can no longer be trained.
+
+        Args:
+            variables: `{collection: tree of arrays}` of this model.
+
+        Returns:
+            The folded model and its variables.
+
+        Raises:
+            ValueError: if the model has nothing to fold.
+        """
+        del variables
+        raise ValueError(
+            f"{type(self).__name__} has no branches that only training needs, so it "
+            "cannot be folded; its release file needs no folding."
+        )
+
     @nn.nowrap
     def card(self) -> "ModelCard":
         """Returns the card of the model's class; an empty one if unregistered."""
@@ -252,6 +278,25 @@ class Wrapper(Model):
 
     def _changed(self, options: Mapping[str, float]) -> "Wrapper":
         return self.clone(backbone=self.backbone.with_options(options))
+
+    @property
+    def untrainable(self) -> str:
+        """Why the backbone cannot be trained."""
+        return self.backbone.untrainable
+
+    @nn.nowrap
+    def fold(self, variables: Mapping[str, Any]) -> tuple["Wrapper", dict[str, Any]]:
+        """Folds the backbone, see `Model.fold`."""
+        backbone, inside = self.backbone.fold(
+            {k: tree["backbone"] for k, tree in variables.items() if "backbone" in tree}
+        )
+        folded = {}
+        for name, tree in variables.items():
+            folded[name] = {k: v for k, v in tree.items() if k != "backbone"}
+            if name in inside:
+                folded[name]["backbone"] = inside[name]
+        folded = {name: tree for name, tree in folded.items() if tree}
+        return self.clone(backbone=backbone), folded
 
     @nn.nowrap
     def card(self) -> "ModelCard":

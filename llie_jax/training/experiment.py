@@ -48,6 +48,8 @@ class Experiment:
         """
         config = base.check(config)
         model = registry.build(config.model.to_dict())
+        if model.untrainable:
+            raise ValueError(f"config.model cannot be trained: {model.untrainable}")
         for name, stage in config.stages.items():
             for key in ("patch_size", "patch_width"):
                 if stage[key] % model.multiple:

@@ -18,11 +18,18 @@ def initial_variables(experiment: Experiment) -> dict[str, Any] | None:
 
     They must match the model; parameters matched by `config.init_missing` may be
     missing. Weights of a backbone are grafted into a wrapper.
+
+    Raises:
+        ValueError: if the weights cannot be trained, or do not match the model.
     """
     path = experiment.config.init_from
     if not path:
         return None
     source, variables = weights.load(path)
+    if source.untrainable:
+        raise ValueError(
+            f"config.init_from is {path}, which cannot be trained: {source.untrainable}"
+        )
     model = experiment.model
     grafted = isinstance(model, Wrapper) and not isinstance(source, Wrapper)
     weights.check_fit(

@@ -5,6 +5,7 @@ from llie_jax.weights.load import describe as describe
 from llie_jax.weights.load import load as load
 from llie_jax.weights.release import FOLDER_VARIABLE as FOLDER_VARIABLE
 from llie_jax.weights.release import file_sha256 as file_sha256
+from llie_jax.weights.release import is_release as is_release
 from llie_jax.weights.release import locate as locate
 from llie_jax.weights.release import published as published
 from llie_jax.weights.release import save as save

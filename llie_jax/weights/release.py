@@ -129,6 +129,14 @@ def locate(name: str) -> pathlib.Path | None:
     return None
 
 
+def is_release(path: str | os.PathLike) -> bool:
+    """Returns whether a file is a release of a model, and not official tensors."""
+    path = files.path(path)
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    return "spec" in ReleaseFile(path).metadata
+
+
 def file_sha256(path: str | os.PathLike) -> str:
     """Returns the SHA-256 of a file in hexadecimal, as `sha256sum` prints it."""
     with files.path(path).open("rb") as file:

@@ -65,10 +65,37 @@ def test_vgg(name, layout, tmp_path, capsys):
     assert np.array_equal(params["conv1_2"]["kernel"], kernel)
 
 
+def test_fold(golden, tmp_path, capsys):
+    arrays = np.load(golden / "mobileie_train_random.npz")
+    tensors = {
+        key.removeprefix("param:"): arrays[key] for key in arrays if "param:" in key
+    }
+    official, full, folded, twice = (
+        str(tmp_path / f"{name}.safetensors")
+        for name in ("official", "full", "folded", "twice")
+    )
+    safetensors.numpy.save_file(tensors, official)
+    options = ["--trained-on", "noise", "--score", '{"psnr": 3}']
+    assert main.main(["convert", official, full, *options]) == 0
+    assert main.main(["convert", full, folded, "--fold", "--licence", "MIT"]) == 0
+    assert "4,075 parameters" in capsys.readouterr().out
+    assert not weights.load(folded)[0].branches
+    before, after = (weights.describe(path)["metadata"] for path in (full, folded))
+    assert after["licence"] == "MIT"
+    assert json.loads(after["score"]) == {"psnr": 3}
+    for kept in ("trained_on", "source", "source_sha256"):
+        assert after[kept] == before[kept] != ""
+    assert main.main(["convert", folded, twice, "--fold"]) == 2
+    assert "folded already" in capsys.readouterr().err
+    assert main.main(["convert", full, twice, "--spec", "{}"]) == 2
+    assert "--spec is not for runs and releases" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["no.pth", "out.safetensors"], "no checkpoint file no.pth"),
+        (["{official}", "out.safetensors", "--fold"], "DarkIR has no branches"),
         (["{official}", "out.pth"], "must end in .safetensors"),
         (["{official}", "out.safetensors", "--spec", "{{"], "--spec is not JSON"),
         (["{official}", "out.safetensors", "--spec", "3"], "needs a JSON object"),

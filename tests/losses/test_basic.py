@@ -8,6 +8,7 @@ from llie_jax.losses.frequency import laplacian_residue
 
 BASIC = [losses.l1, losses.mse, losses.charbonnier, losses.edge]
 BASIC += [losses.amplitude_spectrum, losses.ssim]
+BASIC += [losses.outlier_aware, losses.psnr, losses.rgb_cosine]
 
 
 def nhwc(array):
@@ -110,6 +111,35 @@ def test_ssim_of_opposite_patterns():
     )
     np.testing.assert_allclose(value, [0, 2], atol=0.15)  # less contrast at the border
     assert np.isfinite(losses.ssim(1e4 * pattern, 1e4 * pattern)).all()
+
+
+def test_psnr_by_hand():
+    black = jnp.zeros((2, 4, 5, 3))
+    values = losses.psnr(black + jnp.array([0.1, 1])[:, None, None, None], black)
+    np.testing.assert_allclose(values, [30, 50], rtol=1e-6)
+    np.testing.assert_allclose(losses.psnr(black, black), -30, rtol=1e-6)
+    with pytest.raises(ValueError, match="psnr needs eps > 0"):
+        losses.psnr(black, black, eps=0.0)
+
+
+def test_angles_between_colours_by_hand():
+    red, yellow = jnp.array([0.5, 0, 0]), jnp.array([0.1, 0.1, 0])
+    colours = jnp.stack([red, red + 7, -red, yellow])[:, None, None]
+    values = losses.rgb_cosine(colours, jnp.broadcast_to(red, colours.shape))
+    clipped = 1 - np.array([1, 1 / np.sqrt(3), 0, 1 / np.sqrt(2)])
+    np.testing.assert_allclose(values, clipped, atol=1e-6)
+
+
+def test_outliers_by_hand():
+    error = jnp.zeros((1, 2, 2, 1)).at[0, 0, 0, 0].set(0.4)  # mean 0.1, deviation 0.2
+    weight = np.tanh(0.3 / (0.2 / np.sqrt(2)))
+    value, gradient = jax.value_and_grad(
+        lambda x: losses.outlier_aware(x, jnp.zeros_like(x))[0]
+    )(error)
+    np.testing.assert_allclose(value, 0.4 * weight / 4, rtol=1e-4)
+    np.testing.assert_allclose(gradient[0, 0, 0, 0], weight / 4, rtol=1e-4)
+    flat = jnp.full((1, 2, 2, 1), 0.3)
+    np.testing.assert_allclose(losses.outlier_aware(flat, 0 * flat), 0, atol=1e-6)
 
 
 @pytest.mark.parametrize("loss", BASIC, ids=lambda loss: loss.__name__)

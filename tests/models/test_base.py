@@ -57,6 +57,12 @@ def test_a_promise_that_is_not_kept_is_named():
     assert Plain().native_inputs(None) == {}
     assert Plain().with_axis("data") == Plain().for_inference() == Plain()
     assert Plain().card() == base.ModelCard()
+    assert Plain().untrainable == ""
+
+
+def test_a_model_without_branches_cannot_be_folded():
+    with pytest.raises(ValueError, match=r"Plain has no branches .* needs no folding"):
+        Plain().fold({"params": {}})
 
 
 def test_a_fact_that_no_card_has():

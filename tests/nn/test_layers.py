@@ -559,6 +559,7 @@ def test_batch_norm_in_training_and_at_inference():
     found = updated["batch_stats"]
     np.testing.assert_allclose(found["mean"], 0.1 * rows.mean(0), rtol=1e-5)
     np.testing.assert_allclose(found["var"], 0.9 + 0.1 * rows.var(0, ddof=1), rtol=1e-5)
+    np.testing.assert_array_equal(norm.apply(variables, x, train=True), y)  # not stored
     later = norm.apply({**variables, **updated}, x, train=False)
     assert_close(later, (x - found["mean"]) / np.sqrt(found["var"] + 1e-5))
 
