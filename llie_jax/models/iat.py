@@ -17,6 +17,7 @@ from flax import linen as nn
 from llie_jax.messages import listed
 from llie_jax.models.base import Backbone, ModelCard, TorchKeys
 from llie_jax.nn import layers
+from llie_jax.nn.conv_kernels import pixelwise
 from llie_jax.nn.layers import Layer
 from llie_jax.registry import register
 from llie_jax.types import Outputs, Pretrained
@@ -32,37 +33,96 @@ _SMALLEST = 1e-8
 
 
 def _by_fan_out(rng, shape, dtype):
-    """Normal with variance 2 / fan_out; each group of a depthwise kernel counts."""
-    rows, columns, inputs, features = shape
-    groups = features if inputs == 1 else 1
-    deviation = math.sqrt(2 * groups / (rows * columns * features))
-    return deviation * jax.random.normal(rng, shape, dtype)
+    """Normal with variance 2 / fan_out; each channel of a depthwise kernel counts."""
+    *window, inputs, features = shape
+    depthwise = len(window) > 0 and inputs == 1
+    fan_out = math.prod(window) * (1 if depthwise else features)
+    return math.sqrt(2 / fan_out) * jax.random.normal(rng, shape, dtype)
 
+
+Weights = dict[str, jax.Array]
 
 _INIT = {"kernel_init": _by_fan_out, "bias_init": nn.initializers.zeros}
 
 
 class ColourNorm(Layer):
-    """Mixes the channels by a matrix, then scales and shifts them.
+    """The weights of `_mix_colours`, which stands where others have a layer norm.
 
-    It stands where a transformer has a layer norm, but has no statistics.
+    Source: the paper, Section 3.2; the order of matrix and scale is the official
+    code's.
 
-    Source: the paper, Section 3.2; the order of the two is the official code's.
+    Attributes:
+        channels: number of channels.
     """
 
+    channels: int
+
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns features of the same shape as `x`, [B, H, W, C]."""
-        channels = x.shape[-1]
+    def __call__(self) -> Weights:
+        """Returns the kernel [C, C], the scale [C] and the bias [C]."""
 
         def identity(rng, shape, dtype):
-            return jnp.eye(channels, dtype=dtype)
+            return jnp.eye(*shape, dtype=dtype)
 
-        kernel = self.param("kernel", identity, (channels,) * 2, self.param_dtype)
-        scale = self.param("scale", nn.initializers.ones, (channels,), self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
-        y = x.reshape(-1, channels) @ kernel.astype(x.dtype)
-        return y.reshape(x.shape) * scale.astype(x.dtype) + bias.astype(x.dtype)
+        square, row = (self.channels,) * 2, (self.channels,)
+        ones, zeros = nn.initializers.ones, nn.initializers.zeros
+        weights = {
+            "kernel": self.param("kernel", identity, square, self.param_dtype),
+            "scale": self.param("scale", ones, row, self.param_dtype),
+            "bias": self.param("bias", zeros, row, self.param_dtype),
+        }
+        return _cast(weights, self.dtype)
+
+
+class Linear(Layer):
+    """The weights of a 1x1 convolution.
+
+    Attributes:
+        inputs: number of input channels.
+        features: number of output channels.
+    """
+
+    inputs: int
+    features: int
+
+    @nn.compact
+    def __call__(self) -> Weights:
+        """Returns the kernel [inputs, features] and the bias [features]."""
+        shape, zeros = (self.inputs, self.features), nn.initializers.zeros
+        weights = {
+            "kernel": self.param("kernel", _by_fan_out, shape, self.param_dtype),
+            "bias": self.param("bias", zeros, shape[1:], self.param_dtype),
+        }
+        return _cast(weights, self.dtype)
+
+
+def _cast(weights, dtype):
+    return {name: value.astype(dtype) for name, value in weights.items()}
+
+
+def _linear(weights, x):
+    return x @ weights["kernel"] + weights["bias"]
+
+
+def _mix_colours(weights, x):
+    """A matrix, then a scale and a bias per channel, and no statistics."""
+    return x @ weights["kernel"] * weights["scale"] + weights["bias"]
+
+
+def _before_mixing(weights, x):
+    norm, linear = weights
+    return _linear(linear, _mix_colours(norm, x))
+
+
+def _after_mixing(weights, x):
+    linear, scale = weights
+    return _linear(linear, x) * scale
+
+
+def _feed_forward(weights, x):
+    norm, expand, contract, scale = weights
+    y = layers.gelu(_linear(expand, _mix_colours(norm, x)))
+    return _linear(contract, y) * scale
 
 
 class StochasticDepth(nn.Module):
@@ -102,29 +162,36 @@ class Block(Layer):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """Returns features of the same shape as `x`, [B, H, W, C]."""
-        channels = x.shape[-1]
-        types = self.types
-        conv = functools.partial(layers.Conv, kernel_size=(1, 1), **_INIT, **types)
+        channels, types = x.shape[-1], self.types
+        hidden = _EXPANSION * channels
         depthwise = functools.partial(layers.DepthwiseConv, **_INIT, **types)
+        drop = functools.partial(StochasticDepth(self.drop_rate), train=train)
 
-        def residual(y, name):
-            scale = self.param(
-                name, nn.initializers.constant(1e-4), (channels,), self.param_dtype
-            )
-            return StochasticDepth(self.drop_rate)(
-                y * scale.astype(y.dtype), train=train
-            )
+        def norm(name):
+            return ColourNorm(channels, name=name, **types)()
 
+        def linear(name, inputs=channels, features=channels):
+            return Linear(inputs, features, name=name, **types)()
+
+        def scale(name):
+            init = nn.initializers.constant(1e-4)
+            scale = self.param(name, init, (channels,), self.param_dtype)
+            return scale.astype(self.dtype)
+
+        x = x.astype(self.dtype)
         x = x + depthwise(name="position")(x)
-        y = ColourNorm(name="mixing_norm", **types)(x)
-        y = conv(channels, name="mixing_in")(y)
+        weights = norm("mixing_norm"), linear("mixing_in")
+        y = pixelwise(_before_mixing, weights, x)
         y = depthwise(kernel_size=(5, 5), name="mixing")(y)
-        y = conv(channels, name="mixing_out")(y)
-        x = x + residual(y, "mixing_scale")
-        y = ColourNorm(name="feed_forward_norm", **types)(x)
-        y = layers.gelu(conv(_EXPANSION * channels, name="expand")(y))
-        y = conv(channels, name="contract")(y)
-        return x + residual(y, "feed_forward_scale")
+        weights = linear("mixing_out"), scale("mixing_scale")
+        x = x + drop(pixelwise(_after_mixing, weights, y))
+        weights = (
+            norm("feed_forward_norm"),
+            linear("expand", features=hidden),
+            linear("contract", inputs=hidden),
+            scale("feed_forward_scale"),
+        )
+        return x + drop(pixelwise(_feed_forward, weights, x))
 
 
 class Branch(Layer):
@@ -177,7 +244,7 @@ class Attention(Layer):
         )
         weights = nn.softmax(scores).astype(value.dtype)
         y = jnp.einsum("bhqn,bnhc->bqhc", weights, value.reshape(batch, count, *heads))
-        return _linear(channels, "project", self.types)(y.reshape(batch, -1, channels))
+        return _dense(channels, "project", self.types)(y.reshape(batch, -1, channels))
 
 
 class GlobalNet(Layer):
@@ -219,20 +286,20 @@ class GlobalNet(Layer):
         tokens = norm(name="attention_norm")(x.reshape(batch, -1, width))
         tokens = Attention(self.num_heads, name="attention", **types)(tokens)
         y = norm(name="feed_forward_norm")(tokens)
-        y = layers.gelu(_linear(_EXPANSION * width, "expand", types)(y))
-        tokens = tokens + _linear(width, "contract", types)(y)
+        y = layers.gelu(_dense(_EXPANSION * width, "expand", types)(y))
+        tokens = tokens + _dense(width, "contract", types)(y)
 
         gamma_base = self.param("gamma_base", nn.initializers.ones, (1,))
         colour_base = self.param("colour_base", lambda rng: jnp.eye(3))
-        gamma = _linear(1, "gamma", types)(tokens[:, :1]).astype(jnp.float32)
-        colour = _linear(1, "colour", types)(tokens[:, 1:]).astype(jnp.float32)
+        gamma = _dense(1, "gamma", types)(tokens[:, :1]).astype(jnp.float32)
+        colour = _dense(1, "colour", types)(tokens[:, 1:]).astype(jnp.float32)
         return (
             gamma.reshape(batch) + gamma_base.astype(jnp.float32),
             colour.reshape(batch, 3, 3) + colour_base.astype(jnp.float32),
         )
 
 
-def _linear(features, name, types):
+def _dense(features, name, types):
     init = nn.initializers.normal(0.02)
     return nn.Dense(features, kernel_init=init, name=name, **types)
 
