@@ -3,13 +3,17 @@
 llie-jax train --config iat --workdir runs/iat
     --config.data.train.root=data/lol_v1
 
-Stage s0 trains on crops of 256 pixels, as many as ten of each image in 200 epochs; s1
-on whole images, 400 epochs.
+Stage s0 trains on crops of 256 pixels, 200 epochs of ten per image; s1 on whole images,
+400 epochs.
 
-Differs: one run with one cosine. The authors train s1 on its own, at 1e-4 and with an
-L2 of 1e-4, and step their cosine every iteration though its period is in epochs, so
-that the rate goes up and down all the time. Crops are drawn anew in each step instead
-of once, and flipped, but not rotated, since whole images cannot be.
+Differs: one cosine for the whole run. The authors step theirs every iteration although
+its period counts epochs, so that their rate goes up and down all the time.
+Differs: rate and L2 are those of the authors' first stage throughout; their second one
+starts at 1e-4, with an L2 of 1e-4.
+Differs: crops are drawn in each step, while the authors cut ten of each image once.
+Differs: crops are flipped but not rotated, because s1 is not square; the authors choose
+among nine flips and rotations.
+Differs: held-out training images choose the checkpoint; the authors use the test set.
 """
 
 from typing import Literal

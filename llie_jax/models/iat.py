@@ -22,6 +22,8 @@ from llie_jax.nn.layers import Layer
 from llie_jax.registry import register
 from llie_jax.types import Outputs, Pretrained
 
+Weights = dict[str, jax.Array]
+
 _EXPANSION = 4
 """Hidden channels of each feed-forward network over its input channels."""
 
@@ -40,7 +42,9 @@ def _by_fan_out(rng, shape, dtype):
     return math.sqrt(2 / fan_out) * jax.random.normal(rng, shape, dtype)
 
 
-Weights = dict[str, jax.Array]
+def _identity(rng, shape, dtype):
+    return jnp.eye(*shape, dtype=dtype)
+
 
 _INIT = {"kernel_init": _by_fan_out, "bias_init": nn.initializers.zeros}
 
@@ -48,8 +52,7 @@ _INIT = {"kernel_init": _by_fan_out, "bias_init": nn.initializers.zeros}
 class ColourNorm(Layer):
     """The weights of `_mix_colours`, which stands where others have a layer norm.
 
-    Source: the paper, Section 3.2; the order of matrix and scale is the official
-    code's.
+    Source: the local branch; the official code for the order of matrix and scale.
 
     Attributes:
         channels: number of channels.
@@ -60,14 +63,10 @@ class ColourNorm(Layer):
     @nn.compact
     def __call__(self) -> Weights:
         """Returns the kernel [C, C], the scale [C] and the bias [C]."""
-
-        def identity(rng, shape, dtype):
-            return jnp.eye(*shape, dtype=dtype)
-
         square, row = (self.channels,) * 2, (self.channels,)
         ones, zeros = nn.initializers.ones, nn.initializers.zeros
         weights = {
-            "kernel": self.param("kernel", identity, square, self.param_dtype),
+            "kernel": self.param("kernel", _identity, square, self.param_dtype),
             "scale": self.param("scale", ones, row, self.param_dtype),
             "bias": self.param("bias", zeros, row, self.param_dtype),
         }
@@ -151,7 +150,7 @@ class StochasticDepth(nn.Module):
 class Block(Layer):
     """Position by a depthwise convolution, local mixing, a feed-forward network.
 
-    Source: the paper, Section 3.2 and Fig. 3.
+    Source: the local branch; the official code for its layers.
 
     Attributes:
         drop_rate: rate of the stochastic depth of both residuals.
@@ -195,9 +194,9 @@ class Block(Layer):
 
 
 class Branch(Layer):
-    """Blocks, round which a skip leads.
+    """Blocks, and one skip round all of them.
 
-    Source: the paper, Fig. 3; the skip is in the official code.
+    Source: the local branch; the skip is that of the published weights.
 
     Attributes:
         drop_rates: see `IAT`.
@@ -217,7 +216,7 @@ class Branch(Layer):
 class Attention(Layer):
     """Attention of learned queries, which are not projected, to tokens.
 
-    Source: the paper, Section 3.3.
+    Source: the global branch.
 
     Attributes:
         num_heads: number of heads.
@@ -250,9 +249,9 @@ class Attention(Layer):
 class GlobalNet(Layer):
     """Estimates the exponent and the colour matrix of each image.
 
-    The official code says where the attention replaces its input: no residual.
+    The tokens of the queries replace those of the image: the attention has no residual.
 
-    Source: the paper, Section 3.3 and Fig. 2.
+    Source: the global branch; the official code for its layers.
 
     Attributes:
         width: channels of the tokens.
@@ -272,7 +271,7 @@ class GlobalNet(Layer):
 
         Row c of a matrix holds the weights of the input channels in channel c.
         """
-        types = self.types
+        types, dtype = self.types, self.param_dtype
         batch, width = image.shape[0], self.width
         x = image
         for i, features in enumerate((width // 2, width)):
@@ -289,8 +288,8 @@ class GlobalNet(Layer):
         y = layers.gelu(_dense(_EXPANSION * width, "expand", types)(y))
         tokens = tokens + _dense(width, "contract", types)(y)
 
-        gamma_base = self.param("gamma_base", nn.initializers.ones, (1,))
-        colour_base = self.param("colour_base", lambda rng: jnp.eye(3))
+        gamma_base = self.param("gamma_base", nn.initializers.ones, (1,), dtype)
+        colour_base = self.param("colour_base", _identity, (3, 3), dtype)
         gamma = _dense(1, "gamma", types)(tokens[:, :1]).astype(jnp.float32)
         colour = _dense(1, "colour", types)(tokens[:, 1:]).astype(jnp.float32)
         return (
@@ -411,7 +410,7 @@ WEIGHTS = {
         "6fb32236152283d3f3633ea1b79601c7e819efbf9d87d6b4767e1db0f1f3435b",
         "LOL-v1",
         {"psnr": 23.38, "ssim": 0.809},
-        "the output as it is, PSNR over all channels",
+        "output not rounded, PSNR over all channels",
         {"psnr": 23.381, "ssim": 0.8081},
     ),
     "lol_v2_real": _published(
@@ -419,14 +418,14 @@ WEIGHTS = {
         "9564b7e10882e688ac817ae6fd164544d05b9f74232de56c33ed7f9dabf7bdc4",
         "LOL-v2 real",
         {"psnr": 23.50, "ssim": 0.824},
-        "the output as it is, PSNR over all channels",
+        "as printed; not checked",
     ),
     "exposure": _published(
         "best_Epoch_exposure.pth",
         "15a9494582f028bef996d4af7145860eaa5d67799d2b0625ed93ff8c546ea3ee",
         "Afifi's exposure set",
         {},
-        "PSNR from 19.6 to 21.3 dB against the experts a to e",
+        "the authors print 19.6 to 21.3 dB for the experts a to e",
     ),
 }
 
@@ -437,8 +436,18 @@ CARD = ModelCard(
     padding=False,
     torch=TorchKeys(TORCH_KEYS, infer_spec),
     weights=WEIGHTS,
-    verified="official code and LOL-v1 weights: 5e-6",
+    verified="official code and LOL-v1 weights: 5e-6; its score on eval15",
     attention_layers=("global_net/attention",),
+    unused_parameters=(
+        # A batch norm subtracts them.
+        "global_net/down_?/bias",
+        # An image of up to 4 x 4 pixels has one token, which takes all attention, and
+        # its batch norm has no variance.
+        "global_net/down_?/kernel",
+        "global_net/down_norm_?/*",
+        "global_net/attention/query",
+        "global_net/attention/key/*",
+    ),
 )
 
 
@@ -454,9 +463,9 @@ class IAT(Backbone, Layer):
     of both branches are concatenated, [B, H, W, 2 * width]. The global network runs in
     `encode`.
 
-    Source: Cui et al., BMVC 2022, Eq. (3) and Fig. 2.
-    Differs: the paper does not say where a bank would go; this is the last feature map
-    before the heads.
+    Source: Cui et al., BMVC 2022; the official code for its layers and initialisation.
+    Differs: LFPV's paper does not say where IAT would split; this is the last feature
+    map before the heads.
 
     Attributes:
         width: channels of the local network.

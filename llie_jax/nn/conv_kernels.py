@@ -475,8 +475,8 @@ def pixelwise(function: Callable, weights: Any, x: jax.Array) -> jax.Array:
     """Applies a function of single pixels, such as a stack of 1x1 convolutions.
 
     On CPU it takes one block of pixels at a time, so that what is between the layers
-    stays in the cache, and the gradient computes it again. A feed-forward network of
-    four times the channels takes half of the time and a fraction of the memory.
+    stays in the cache, and the gradient computes it again. IAT's feed-forward network
+    (16 channels, 64 hidden) takes two thirds of the time and a sixth of the memory.
 
     Args:
         function: (weights, [N, C]) -> [N, features], each row on its own. A function of
@@ -532,8 +532,10 @@ def _gradients_in_blocks(function, weights, x, g):
         weights_gradient, x_gradient = _gradients(function, weights, *block)
         return jax.tree.map(jnp.add, sums, weights_gradient), x_gradient
 
-    zeros = jax.tree.map(jnp.zeros_like, weights)
+    # Sums of many blocks are float32, whatever the weights are.
+    zeros = jax.tree.map(lambda w: jnp.zeros_like(w, jnp.float32), weights)
     sums, x_gradient = lax.scan(add_block, zeros, (_blocks(x), _blocks(g)))
+    sums = jax.tree.map(lambda total, w: total.astype(w.dtype), sums, weights)
     return sums, x_gradient.reshape(-1, x.shape[-1])[: len(x)]
 
 
