@@ -2,6 +2,7 @@
 
 from llie_jax.models import cidnet as cidnet
 from llie_jax.models import darkir as darkir
+from llie_jax.models import iat as iat
 from llie_jax.models import lfpv as lfpv
 from llie_jax.models import mobileie as mobileie
 from llie_jax.models import restormer as restormer

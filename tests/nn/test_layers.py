@@ -588,3 +588,39 @@ def test_prelu(per_channel):
     assert variables["params"]["slope"].shape == slope.shape
     y = layer.apply({"params": {"slope": slope}}, x)
     np.testing.assert_array_equal(y, np.where(x >= 0, x, x * slope))
+
+
+def hidden_layer(weights, x):
+    """A function of single pixels for `pixelwise`."""
+    first, second = weights
+    return jnp.tanh(x @ first) @ second
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 4), (1, 3, 1367, 4), (1, 64, 128, 4)])
+def test_pixelwise_is_the_plain_function(shape):
+    """One block; two, of which the last is filled up; two full ones."""
+    weights, x = (normal(0, 4, 8), normal(1, 8, 3)), normal(2, *shape)
+
+    def run(weights, x):
+        return conv_kernels.pixelwise(hidden_layer, weights, x)
+
+    expected = value_and_gradients(hidden_layer, weights, x)
+    assert_close(value_and_gradients(run, weights, x), expected, 1e-5)
+    with conv_kernels.use_implementation("lax"):
+        assert_close(value_and_gradients(run, weights, x), expected, 1e-5)
+
+
+def test_pixelwise_in_bfloat16_sums_the_blocks_in_float32():
+    pixels = 64 * conv_kernels._BLOCK_PIXELS
+    first, second = jnp.zeros((1, 1)), jnp.zeros((1, 1))
+    weights = first.astype(jnp.bfloat16), second.astype(jnp.bfloat16) + 1
+    x = jnp.ones((pixels, 1), jnp.bfloat16)
+
+    def total(weights):
+        y = conv_kernels.pixelwise(hidden_layer, weights, x)
+        return jnp.sum(y.astype(jnp.float32))
+
+    # In bfloat16, a sum of more than 256 equal blocks would stop growing.
+    gradient, _ = jax.jit(jax.grad(total))(weights)
+    assert gradient.dtype == jnp.bfloat16
+    assert float(gradient[0, 0]) == pixels
