@@ -2,6 +2,7 @@
 
 from llie_jax.models import cidnet as cidnet
 from llie_jax.models import darkir as darkir
+from llie_jax.models import flol as flol
 from llie_jax.models import lfpv as lfpv
 from llie_jax.models import lyt_net as lyt_net
 from llie_jax.models import restormer as restormer
