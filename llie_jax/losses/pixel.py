@@ -64,6 +64,36 @@ def charbonnier(
     return reduce_pixels(jnp.sqrt(squared + eps), reduce)
 
 
+@register("smooth_l1", LossCard())
+def smooth_l1(
+    prediction: jax.Array,
+    target: jax.Array,
+    *,
+    beta: float = 1.0,
+    reduce: str = "mean",
+) -> jax.Array:
+    """Returns an L1 that is a parabola below `beta`, per image, [B].
+
+    Source: Girshick, Fast R-CNN, ICCV 2015, Eq. (3), for beta = 1; PyTorch's form.
+
+    Args:
+        prediction: images [B, H, W, C].
+        target: images of the same shape.
+        beta: difference at which the parabola becomes a line of slope 1.
+        reduce: "mean" or "sum" over pixels and channels.
+
+    Raises:
+        ValueError: if the shapes differ, `reduce` is unknown or `beta` is not positive.
+    """
+    if not beta > 0:
+        raise ValueError(
+            f"smooth_l1 needs beta > 0, got {beta!r}. Use 'l1' for beta = 0."
+        )
+    size = jnp.abs(difference(prediction, target))
+    values = jnp.where(size < beta, 0.5 * jnp.square(size) / beta, size - 0.5 * beta)
+    return reduce_pixels(values, reduce)
+
+
 def difference(prediction: jax.Array, target: jax.Array) -> jax.Array:
     """Returns `prediction - target`, in float32 or wider.
 

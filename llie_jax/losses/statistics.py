@@ -44,7 +44,10 @@ def psnr(
     """Returns how far the PSNR of each image is below `best`, in dB, [B].
 
     Source: used as a loss by Chen et al., Simple Baselines for Image Restoration, ECCV
-    2022; with an offset in the authors' code of MobileIE (Yan et al., ICCV 2025).
+    2022; with an offset in the authors' code of MobileIE (Yan et al., ICCV 2025) and of
+    LYT-Net (Brateanu et al., SPL 2025).
+    Differs: a PSNR per image; LYT-Net's is that of the whole batch, which is one image
+    in its training.
 
     Args:
         prediction: images [B, H, W, C], with a peak of 1.

@@ -2,13 +2,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from llie_jax import losses, registry
 from llie_jax.losses.frequency import laplacian_residue
 
 BASIC = [losses.l1, losses.mse, losses.charbonnier, losses.edge]
-BASIC += [losses.amplitude_spectrum, losses.ssim]
-BASIC += [losses.outlier_aware, losses.psnr, losses.rgb_cosine]
+BASIC += [losses.amplitude_spectrum, losses.ssim, losses.smooth_l1, losses.psnr]
+BASIC += [losses.brightness, losses.soft_histogram]
+BASIC += [losses.outlier_aware, losses.rgb_cosine]
 
 
 def nhwc(array):
@@ -142,6 +144,85 @@ def test_outliers_by_hand():
     np.testing.assert_allclose(losses.outlier_aware(flat, 0 * flat), 0, atol=1e-6)
 
 
+def test_ms_ssim_follows_the_definition():
+    """Against float64 windows of SciPy; pytorch_msssim 1.0 gives the same to 1e-5."""
+    rng = np.random.default_rng(0)
+    target = rng.random((161, 166, 2))
+    prediction = np.clip(target + 0.3 * rng.standard_normal(target.shape), 0, 1)
+    taps = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
+    taps /= taps.sum()
+
+    def blur(x):
+        rows = ndimage.correlate1d(x, taps, axis=0)[5:-5]
+        return ndimage.correlate1d(rows, taps, axis=1)[:, 5:-5]
+
+    x, y, expected = prediction, target, 1.0
+    for scale, power in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
+        if scale:
+            x, y = (
+                np.pad(z, ((z.shape[0] % 2, 0), (z.shape[1] % 2, 0), (0, 0)))
+                .reshape(-(-z.shape[0] // 2), 2, -(-z.shape[1] // 2), 2, 2)
+                .mean((1, 3))
+                for z in (x, y)
+            )
+        mean_x, mean_y = blur(x), blur(y)
+        covariance = blur(x * y) - mean_x * mean_y
+        variances = blur(x * x) - mean_x**2 + blur(y * y) - mean_y**2
+        similarity = (2 * covariance + 9e-4) / (variances + 9e-4)
+        if scale == 4:
+            similarity *= (2 * mean_x * mean_y + 1e-4) / (mean_x**2 + mean_y**2 + 1e-4)
+        expected = expected * similarity.mean((0, 1)) ** power
+    found = jax.jit(losses.ms_ssim)(
+        jnp.asarray(prediction[None], jnp.float32),
+        jnp.asarray(target[None], jnp.float32),
+    )
+    np.testing.assert_allclose(found, [1 - expected.mean()], atol=1e-5)
+
+
+@pytest.mark.usefixtures("native_convolutions")
+def test_ms_ssim_of_extremes():
+    """Equal images, and negatives, whose negative correlation counts as none."""
+    image = jnp.asarray(np.random.default_rng(0).random((1, 161, 161, 1)), jnp.float32)
+    shades = (image, 1 - image, 0 * image, 0 * image + 1, 0 * image + 0.5)
+    images, target = jnp.concatenate(shades), jnp.concatenate([image] * 5)
+
+    @jax.jit
+    def both(images, target):
+        values, pull = jax.vjp(losses.ms_ssim, images, target)
+        return values, pull(jnp.ones_like(values))
+
+    values, gradients = both(images, target)
+    np.testing.assert_allclose(values[:2], [0, 1], atol=1e-6)
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+    with pytest.raises(ValueError, match="at least 161 x 161 pixels; got 160 x 161"):
+        losses.ms_ssim(image[:, 1:], image[:, 1:])
+
+
+def test_distributions_by_hand():
+    """Half of the values at one of two bins, all at the other: they differ by half."""
+    target = jnp.zeros((2, 1, 2, 1))
+    prediction = target.at[0, 0, 1].set(1.0)
+    options = dict(bins=2, sigma=0.1)
+    found = losses.soft_histogram(prediction, target, **options)
+    # Weights of 1/2 each, one of them in another bin, over 2 values and 2 bins.
+    np.testing.assert_allclose(found, [(0.5 + 0.5) / 4, 0], atol=1e-6)
+    np.testing.assert_allclose(losses.brightness(prediction, target), [0.5, 0])
+    with pytest.raises(ValueError, match="bins=1 and sigma"):
+        losses.soft_histogram(prediction, target, bins=1, sigma=0.1)
+    far = losses.soft_histogram(prediction + 100, target, **options)
+    assert np.isfinite(far).all()
+
+
+def test_smooth_l1_by_hand():
+    target = jnp.zeros((3, 2, 2, 1))
+    prediction = target + jnp.array([0.1, 1.0, 3.0])[:, None, None, None]
+    np.testing.assert_allclose(
+        losses.smooth_l1(prediction, target), [0.005, 0.5, 2.5], rtol=1e-6
+    )
+    with pytest.raises(ValueError, match="beta > 0"):
+        losses.smooth_l1(prediction, target, beta=0.0)
+
+
 @pytest.mark.parametrize("loss", BASIC, ids=lambda loss: loss.__name__)
 def test_gradients_are_finite_on_flat_images(loss):
     black = jnp.zeros((1, 6, 5, 3))
@@ -180,5 +261,5 @@ def test_bad_options():
 
 
 def test_registered():
-    for loss in BASIC:
+    for loss in [*BASIC, losses.ms_ssim]:
         assert registry.get(loss.__name__, kind="loss").make is loss
