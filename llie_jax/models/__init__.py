@@ -2,7 +2,9 @@
 
 from llie_jax.models import cidnet as cidnet
 from llie_jax.models import darkir as darkir
+from llie_jax.models import lednet as lednet
 from llie_jax.models import lfpv as lfpv
+from llie_jax.models import mirnet as mirnet
 from llie_jax.models import restormer as restormer
 from llie_jax.models import retinexformer as retinexformer
 from llie_jax.models import snr_net as snr_net
