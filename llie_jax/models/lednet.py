@@ -180,7 +180,7 @@ class DynamicFilter(Layer):
         )
         total, _ = jax.lax.scan(
             lambda total, tap: (total + product(*tap), None),
-            jnp.zeros(x.shape, jnp.float32),
+            jnp.zeros_like(x, jnp.float32),
             taps,
         )
         return nn.leaky_relu(total, 0.2).astype(x.dtype)
