@@ -21,8 +21,8 @@ from llie_jax.models.base import Model, variable_shapes
 from llie_jax.nn import conv_kernels
 from llie_jax.nn.layers import FvcoreCounted
 
-_RESIZES = ("resize_aligned", "resize_bilinear")
-"""Names of jitted functions whose products only interpolate."""
+_RESIZES = ("adaptive_mean", "resize_aligned", "resize_bilinear")
+"""Names of jitted functions whose products only average or interpolate."""
 
 
 @dataclasses.dataclass(frozen=True)

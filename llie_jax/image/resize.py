@@ -86,6 +86,69 @@ def resize_bilinear(x: jax.Array, size: tuple[int, int]) -> jax.Array:
     return jax.image.resize(y, shape, "bilinear", antialias=False).astype(x.dtype)
 
 
+# Jitted for the same reason.
+@functools.partial(jax.jit, static_argnums=1)
+def adaptive_mean(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Returns the means of cells that cover `x`, of any size.
+
+    Cell i of n along an axis of length l covers floor(i * l / n) to
+    ceil((i + 1) * l / n), so cells may overlap. PyTorch calls this adaptive average
+    pooling.
+
+    Args:
+        x: images or features [B, H, W, C] of a floating dtype.
+        size: number of rows and columns of cells.
+
+    Returns:
+        [B, rows, columns, C] in the dtype of `x`, averaged in float32.
+    """
+
+    def weights(length, count):
+        cell, place = jnp.arange(count)[:, None], jnp.arange(length)
+        first, last = cell * length // count, -(-(cell + 1) * length // count)
+        inside = ((first <= place) & (place < last)).astype(y.dtype)
+        return inside / inside.sum(1, keepdims=True)
+
+    y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    with jax.default_matmul_precision("highest"):
+        y = jnp.einsum("ih,bhwc->biwc", weights(x.shape[1], size[0]), y)
+        y = jnp.einsum("jw,biwc->bijc", weights(x.shape[2], size[1]), y)
+    return y.astype(x.dtype)
+
+
+def resize_bicubic(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Returns `x` resized bicubically, with the outer edges aligned.
+
+    The kernel has a = -0.75, as PyTorch's and OpenCV's; that of `jax.image.resize` has
+    a = -0.5. Downsampling does not average. Borders are replicated.
+
+    Source: Keys, Cubic Convolution Interpolation, IEEE TASSP 1981.
+
+    Args:
+        x: images or features [B, H, W, C] of a floating dtype.
+        size: (height, width) of the result.
+
+    Returns:
+        [B, height, width, C] in the dtype of `x`, interpolated in float32.
+    """
+    a = -0.75
+    y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    for axis, length in zip((1, 2), size, strict=True):
+        old = y.shape[axis]
+        place = (np.arange(length) + 0.5) * old / length - 0.5
+        low = np.floor(place).astype(int)
+        total = 0
+        for tap in range(-1, 3):
+            d = np.abs(place - low - tap)
+            near = (a + 2) * d**3 - (a + 3) * d**2 + 1
+            far = a * (d**3 - 5 * d**2 + 8 * d - 4)
+            weight = np.where(d <= 1, near, far).astype(y.dtype)
+            weight = weight.reshape([-1 if i == axis else 1 for i in range(y.ndim)])
+            total += weight * jnp.take(y, np.clip(low + tap, 0, old - 1), axis)
+        y = total
+    return y.astype(x.dtype)
+
+
 def _interpolate(x: jax.Array, axis: int, length: int) -> jax.Array:
     """Resizes one axis and keeps its first and last element in place.
 

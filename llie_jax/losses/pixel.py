@@ -40,6 +40,7 @@ def charbonnier(
     target: jax.Array,
     *,
     eps: float = 1e-6,
+    clip: bool = False,
     reduce: str = "mean",
 ) -> jax.Array:
     """Returns sqrt(difference^2 + eps) per image, [B]: an L1 that is smooth at 0.
@@ -50,6 +51,8 @@ def charbonnier(
         prediction: images [B, H, W, C].
         target: images of the same shape.
         eps: added under the root, not squared; equal images give sqrt(eps).
+        clip: whether the prediction is clipped to [0, 1] first, as MIRNet's authors do;
+            values outside then get no gradient.
         reduce: "mean" or "sum" over pixels and channels.
 
     Raises:
@@ -60,6 +63,8 @@ def charbonnier(
             f"charbonnier needs eps > 0, because its gradient at 0 is infinite "
             f"otherwise; got {eps!r}. Use 'l1' for eps = 0."
         )
+    if clip:
+        prediction = jnp.clip(prediction, 0, 1)
     squared = jnp.square(difference(prediction, target))
     return reduce_pixels(jnp.sqrt(squared + eps), reduce)
 

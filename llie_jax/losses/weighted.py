@@ -22,13 +22,13 @@ import optax
 
 from llie_jax import messages, registry
 from llie_jax.image.hvi import rgb_to_hvi
-from llie_jax.image.resize import area_downsample, nearest_upsample
+from llie_jax.image.resize import area_downsample, nearest_upsample, resize_bicubic
 from llie_jax.losses.base import LossCard, NetworkLoss
 from llie_jax.losses.pixel import as_float
 from llie_jax.registry import Card, register
 from llie_jax.types import Batch, Outputs
 
-RESIZES = ("target_area", "prediction_nearest")
+RESIZES = ("target_area", "target_bicubic", "prediction_nearest")
 SPACES = ("hvi",)
 # "" and not None for no resize: a config's flag needs a value with a type.
 _DEFAULTS = {
@@ -319,8 +319,8 @@ class _Term:
             raise ValueError(
                 f"The loss term {self.name!r} compares {self.on} {prediction.shape} "
                 f"with {self.against} {target.shape}; set its 'resize' to "
-                "'target_area' (area-averages the latter) or 'prediction_nearest' "
-                "(repeats pixels of the former)."
+                "'target_area' (area-averages the latter), 'target_bicubic' (samples "
+                "the latter) or 'prediction_nearest' (repeats pixels of the former)."
             )
         # The factor comes from the model's input, not the target: the prediction of a
         # padded input covers the padding too.
@@ -338,7 +338,11 @@ class _Term:
         # Cells that the target covers only partly are dropped.
         height, width = height // factor, width // factor
         target = as_float(target[:, : height * factor, : width * factor])
-        return prediction[:, :height, :width], area_downsample(target, factor)
+        if self.resize == "target_bicubic":
+            target = resize_bicubic(target, (height, width))
+        else:
+            target = area_downsample(target, factor)
+        return prediction[:, :height, :width], target
 
 
 def _pick(outputs: Outputs, path: str, term: str) -> jax.Array:

@@ -4,8 +4,10 @@ from llie_jax.models import cidnet as cidnet
 from llie_jax.models import darkir as darkir
 from llie_jax.models import flol as flol
 from llie_jax.models import iat as iat
+from llie_jax.models import lednet as lednet
 from llie_jax.models import lfpv as lfpv
 from llie_jax.models import lyt_net as lyt_net
+from llie_jax.models import mirnet as mirnet
 from llie_jax.models import mobileie as mobileie
 from llie_jax.models import restormer as restormer
 from llie_jax.models import retinexformer as retinexformer

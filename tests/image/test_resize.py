@@ -3,9 +3,11 @@ import numpy as np
 import pytest
 
 from llie_jax.image.resize import (
+    adaptive_mean,
     area_downsample,
     nearest_upsample,
     resize_aligned,
+    resize_bicubic,
     resize_bilinear,
 )
 
@@ -95,3 +97,34 @@ def test_resize_bilinear_by_hand_and_dtype():
     result = resize_bilinear(row, (1, 4))
     assert result.dtype == jnp.bfloat16
     np.testing.assert_array_equal(result[0, 0, :, 0], [0, 1, 3, 4])
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    [
+        (3, [-0.09375, 0.59375, 0]),
+        (9, [0, -0.09375, 0.16087963, 0.94328704, 0.59375, -0.08680556, -0.01736111]),
+    ],
+)
+def test_resize_bicubic_has_the_kernel_of_pytorch(length, expected):
+    """An impulse, as `torch.nn.functional.interpolate` resizes it."""
+    row = jnp.zeros((6,)).at[2].set(1.0)
+    expected = np.pad(expected, (0, length - len(expected)))
+    for axis in (1, 2):
+        x = jnp.expand_dims(row, (0, 3 - axis, 3))
+        size = (length, 1) if axis == 1 else (1, length)
+        np.testing.assert_allclose(resize_bicubic(x, size).ravel(), expected, atol=1e-6)
+
+
+def test_resize_bicubic_replicates_borders():
+    x = jnp.full((1, 5, 7, 2), 0.3)
+    np.testing.assert_allclose(resize_bicubic(x, (3, 11)), 0.3, rtol=1e-6)
+
+
+def test_adaptive_mean_of_overlapping_cells():
+    x = jnp.asarray([1.0, 2.0, 4.0, 8.0, 16.0])[None, :, None, None]
+    found = adaptive_mean(jnp.broadcast_to(x, (1, 5, 2, 1)), (3, 1))[0, :, 0, 0]
+    np.testing.assert_allclose(found, [3 / 2, 14 / 3, 24 / 2], rtol=1e-6)
+    # More cells than pixels.
+    found = adaptive_mean(x[:, :2], (3, 1))[0, :, 0, 0]
+    np.testing.assert_allclose(found, [1, 3 / 2, 2], rtol=1e-6)

@@ -263,3 +263,15 @@ def test_bad_options():
 def test_registered():
     for loss in [*BASIC, losses.ms_ssim]:
         assert registry.get(loss.__name__, kind="loss").make is loss
+
+
+def test_charbonnier_of_a_clipped_prediction():
+    prediction = jnp.asarray([-1.0, 0.25, 3.0]).reshape(1, 1, 3, 1)
+    target = jnp.asarray([0.0, 0.75, 0.5]).reshape(1, 1, 3, 1)
+
+    def loss(prediction):
+        return losses.charbonnier(prediction, target, clip=True, reduce="sum")[0]
+
+    value, gradient = jax.value_and_grad(loss)(prediction)
+    np.testing.assert_allclose(value, 1e-3 + 2 * np.sqrt(0.25 + 1e-6), rtol=1e-6)
+    np.testing.assert_allclose(gradient.ravel(), [0, -1, 0], atol=1e-5)

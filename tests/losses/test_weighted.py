@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from llie_jax import registry
+from llie_jax.image.resize import resize_bicubic
 from llie_jax.losses import LossCard, NetworkLoss, WeightedLoss, complete_term
 from llie_jax.types import Outputs
 from tests.losses.test_basic import nhwc
@@ -89,7 +90,9 @@ def test_guide_in_both_readings(golden):
         assert abs(terms[name] - data[key]) / data[key] < 1e-5
 
 
-@pytest.mark.parametrize("resize", ["target_area", "prediction_nearest"])
+@pytest.mark.parametrize(
+    "resize", ["target_area", "target_bicubic", "prediction_nearest"]
+)
 def test_guide_of_a_padded_input_covers_the_target_only(resize):
     target = jnp.asarray(np.random.default_rng(0).random((1, 19, 24, 3), np.float32))
     guide = jnp.asarray(np.random.default_rng(1).random((1, 3, 4, 3), np.float32))
@@ -99,6 +102,9 @@ def test_guide_of_a_padded_input_covers_the_target_only(resize):
     value, _ = loss(outputs, batch, {}, 0)
     if resize == "target_area":
         small = target[:, :16].reshape(1, 2, 8, 3, 8, 3).mean((2, 4))
+        expected = jnp.abs(guide[:, :2, :3] - small).mean()
+    elif resize == "target_bicubic":
+        small = resize_bicubic(target[:, :16], (2, 3))
         expected = jnp.abs(guide[:, :2, :3] - small).mean()
     else:
         large = jnp.kron(guide, jnp.ones((1, 8, 8, 1)))[:, :19, :24]
@@ -258,6 +264,7 @@ def test_terms_of_a_config(outputs, batch):
     assert loss.terms["pixel"] == {
         "name": "charbonnier",
         "eps": 1e-6,
+        "clip": False,
         "reduce": "mean",
         "on": "image",
         "against": "target",
