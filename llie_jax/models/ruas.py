@@ -100,7 +100,7 @@ class Cell(Layer):
 class IlluminationStage(Layer):
     """Estimates the illumination of an image, from what the stage before enhanced.
 
-    Source: RUAS, Section 3.1, Eq. (3).
+    Source: RUAS, Section 3.1.
     """
 
     def setup(self):

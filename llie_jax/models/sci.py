@@ -92,7 +92,7 @@ class Calibrator(Layer):
     One block is applied three times, so its batch norms update their running
     statistics three times.
 
-    Source: SCI, Section 3.1, self-calibrated module.
+    Source: SCI, Section 3.2, self-calibrated module.
 
     Attributes:
         width: channels of the features.
@@ -228,7 +228,7 @@ class SCI(Backbone, Layer):
     on. The running statistics of the estimator's batch norm are updated once per stage,
     those of the calibrator's block three times per stage.
 
-    Source: Ma et al., CVPR 2022, Section 3.1.
+    Source: Ma et al., CVPR 2022, Sections 3.1 and 3.2.
     Differs: the LFPV paper does not say where a wrapper splits the model; here it is
     before the estimator's last convolution, at features [B, H, W, width] of the first
     stage, the only one at inference. Later stages never see the bank.

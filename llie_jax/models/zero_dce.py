@@ -25,7 +25,7 @@ _NUM_LAYERS = 7
 class SeparableConv(Layer):
     """Depthwise 3x3 convolution, then a 1x1 convolution, both with biases.
 
-    Source: Li et al., TPAMI 2021, Section 3.4.
+    Source: Li et al., TPAMI 2021.
 
     Attributes:
         features: number of output channels.
@@ -95,7 +95,7 @@ def _published(model: str, repository: str, file: str, **facts) -> Pretrained:
 
 CARD = ModelCard(
     sizes={"paper": {}},
-    tiny={"width": 4, "num_iterations": 2},
+    tiny={"width": 8, "num_iterations": 2},
     torch=TorchKeys(
         {f"e_conv{i + 1}": f"conv_{i}" for i in range(_NUM_LAYERS)},
         _reader("e_conv{}.weight"),
@@ -125,7 +125,8 @@ class ZeroDCE(Backbone, Layer):
     `Outputs.aux["curves"]` [B, H, W, 3 * num_iterations] holds the maps, those of the
     first iteration first; `aux["half"]` is the image after half of the iterations.
 
-    Source: Guo et al., CVPR 2020, Eq. (3) and Section 3.2.
+    Source: Guo et al., CVPR 2020, Eq. (3) and Section 3.2; the sign of A, which
+    brightens where it is negative, is that of the authors' code.
     Differs: the LFPV paper does not say where a wrapper splits the model; here it is
     after the sixth layer, whose features [B, H, W, width] the last layer turns into the
     maps.
@@ -203,7 +204,7 @@ class ZeroDCE(Backbone, Layer):
 
 PLUS_PLUS = ModelCard(
     sizes={"paper": {}},
-    tiny={"width": 4, "num_iterations": 2},
+    tiny={"width": 8, "num_iterations": 2},
     torch=TorchKeys(
         {
             f"e_conv{i + 1}.{theirs}": f"conv_{i}/{ours}"
@@ -234,7 +235,7 @@ PLUS_PLUS = ModelCard(
 class ZeroDCEPlusPlus(ZeroDCE):
     """Zero-DCE++: separable layers, and one map for all iterations.
 
-    Source: Li et al., TPAMI 2021, Section 3.4.
+    Source: Li et al., TPAMI 2021.
     Differs: `scale` is 1 unless it is set; the authors' test script crops images to
     multiples of 12 and uses 12.
 
