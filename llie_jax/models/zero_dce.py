@@ -40,46 +40,58 @@ class SeparableConv(Layer):
         return layers.Conv(self.features, (1, 1), name="pointwise", **self.types)(x)
 
 
-def _reader(key: str):
-    """Returns `infer_spec` of a model whose first and last layer have such a key."""
-
-    def infer_spec(
-        shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Infers the fields of a model from an official checkpoint.
-
-        Args:
-            shapes: official state-dict keys to shapes.
-            given: fields that are already known.
-
-        Raises:
-            ValueError: if a field cannot be inferred.
-        """
-        fields = {}
-        for field, layer, divisor in (
-            ("width", 1, 1),
-            ("num_iterations", _NUM_LAYERS, 3),
-        ):
-            name = key.format(layer)
-            if name in shapes:
-                fields[field] = shapes[name][0] // divisor
-            elif field not in given:
-                raise ValueError(
-                    f"The checkpoint has no {name!r}, so {field} cannot be inferred; "
-                    f"give it as {field!r}."
-                )
-        return fields
-
-    return infer_spec
+def _output_channels(
+    shapes: Mapping[str, tuple[int, ...]],
+    given: Mapping[str, Any],
+    keys: Mapping[str, str],
+) -> dict[str, int]:
+    """Returns the output channels of the layer that a field is read from, by field."""
+    found = {}
+    for field, key in keys.items():
+        if key in shapes:
+            found[field] = shapes[key][0]
+        elif field not in given:
+            raise ValueError(
+                f"The checkpoint has no {key!r}, so {field} cannot be inferred; give "
+                f"it as {field!r}."
+            )
+    return found
 
 
-def _infer_plus_plus(
+def infer_spec(
     shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Infers the width; a checkpoint does not record the number of iterations."""
-    known = {"num_iterations": 8, **given}
-    fields = _reader("e_conv{}.point_conv.weight")(shapes, known)
-    return {**fields, "num_iterations": known["num_iterations"]}
+    """Infers the fields of Zero-DCE from an official checkpoint.
+
+    Args:
+        shapes: official state-dict keys to shapes.
+        given: fields that are already known.
+
+    Raises:
+        ValueError: if a field cannot be inferred.
+    """
+    keys = {"width": "e_conv1.weight", "num_iterations": "e_conv7.weight"}
+    fields = _output_channels(shapes, given, keys)
+    if "num_iterations" in fields:
+        fields["num_iterations"] //= 3  # one map for each channel of RGB
+    return fields
+
+
+def infer_plus_plus(
+    shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Infers the width of Zero-DCE++ from an official checkpoint.
+
+    A checkpoint records neither the number of iterations nor the scale.
+
+    Args:
+        shapes: official state-dict keys to shapes.
+        given: fields that are already known.
+
+    Raises:
+        ValueError: if the width cannot be inferred.
+    """
+    return _output_channels(shapes, given, {"width": "e_conv1.point_conv.weight"})
 
 
 def _published(model: str, repository: str, file: str, **facts) -> Pretrained:
@@ -98,7 +110,7 @@ CARD = ModelCard(
     tiny={"width": 8, "num_iterations": 2},
     torch=TorchKeys(
         {f"e_conv{i + 1}": f"conv_{i}" for i in range(_NUM_LAYERS)},
-        _reader("e_conv{}.weight"),
+        infer_spec,
     ),
     weights={
         "sice": _published(
@@ -175,16 +187,14 @@ class ZeroDCE(Backbone, Layer):
 
     def _features(self, image, estimated_on):
         """Returns the features of the image to estimate on, and the context."""
-        joined = []
-        x = estimated_on
-        for conv in self.conv[:3]:
-            x = nn.relu(conv(x))
-            joined.append(x)
-        # Layers 4, 5 and 6 also read the outputs of layers 3 (twice), 2 and 1.
-        x = nn.relu(self.conv[3](x))
-        for conv, skip in zip(self.conv[4:6], joined[:0:-1], strict=True):
-            x = nn.relu(conv(jnp.concatenate([skip, x], -1)))
-        return x, (image, joined[0])
+        conv = self.conv
+        first = nn.relu(conv[0](estimated_on))
+        second = nn.relu(conv[1](first))
+        third = nn.relu(conv[2](second))
+        x = nn.relu(conv[3](third))
+        x = nn.relu(conv[4](jnp.concatenate([third, x], -1)))
+        x = nn.relu(conv[5](jnp.concatenate([second, x], -1)))
+        return x, (image, first)
 
     def decode(self, features: jax.Array, context, *, train: bool = False) -> Outputs:
         """Returns the outputs for the features and context from `encode`."""
@@ -214,7 +224,7 @@ PLUS_PLUS = ModelCard(
                 ("point_conv", "pointwise"),
             )
         },
-        _infer_plus_plus,
+        infer_plus_plus,
     ),
     weights={
         "sice": _published(
