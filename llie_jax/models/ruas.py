@@ -295,6 +295,7 @@ class RUAS(Backbone, Layer):
         if train:
             fixed = jax.lax.stop_gradient(enhanced)
             aux |= {"denoiser_input": fixed, "denoised": self.denoiser(fixed)}
-        if self.denoise or self.is_initializing():
-            denoised = self.denoiser(enhanced)
-        return Outputs(denoised if self.denoise else enhanced, aux=aux)
+        image = enhanced
+        if self.denoise or self.is_initializing():  # its parameters always exist
+            image = self.denoiser(enhanced)
+        return Outputs(image, aux=aux)
