@@ -9,7 +9,7 @@ fails in the file. A recipe does not check its config: the caller changes values
 import dataclasses
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from ml_collections import ConfigDict, FrozenConfigDict
@@ -25,6 +25,9 @@ NONFINITE = ("stop", "skip")
 
 LOL = Literal["lol_v1", "lol_v2_real", "lol_v2_syn"]
 """The data sets of most recipes."""
+
+LOL_OR_PHOTOS = Literal["lol_v1", "lol_v2_real", "lol_v2_syn", "image_folder"]
+"""The data sets of recipes that need no references; they ignore those of LOL."""
 
 NOT_IN_CONFIGS = ("metric",)
 """Kinds of parts that configs do not name."""
@@ -192,30 +195,40 @@ def get_config() -> ConfigDict:
     return config
 
 
-def add_lfpv(config: ConfigDict, *, weight: float = 1.0, **fields: Any) -> ConfigDict:
+def add_lfpv(
+    config: ConfigDict,
+    *,
+    weight: float = 1.0,
+    shared: Sequence[str] = ("pixel",),
+    **fields: Any,
+) -> ConfigDict:
     """Wraps the model of a recipe in LFPV, and returns the config.
 
     The recipe's loss terms, renamed to `backbone_TERM`, apply to the backbone's output
-    without the bank. The new term `lfpv_pixel` is the term `pixel` on the output with
-    the bank.
+    without the bank. A new term `lfpv_TERM` is a `shared` term on the output with the
+    bank.
 
     Source: the paper's loss has two terms; the authors' code shows which of them has
     perceptual parts.
 
     Args:
-        config: the recipe; one of its terms must be named `pixel`.
-        weight: lambda, the weight of `lfpv_pixel`; the authors' code uses 1.
+        config: the recipe; it has all `shared` terms.
+        weight: lambda, a factor on the weight of the new terms; the authors' code uses
+            1.
+        shared: terms that apply to both outputs. Models that learn without references
+            need more than one.
         **fields: fields of the model `lfpv`.
 
     Raises:
-        ValueError: if no term is named `pixel`.
+        ValueError: if a shared term does not exist.
     """
     terms = config.loss.terms.to_dict()
-    if "pixel" not in terms:
-        raise ValueError(
-            "LFPV applies the loss term 'pixel' to its output; the terms are "
-            f"{', '.join(terms)}."
-        )
+    for name in shared:
+        if name not in terms:
+            raise ValueError(
+                f"LFPV applies the loss term {name!r} to its output; the terms are "
+                f"{', '.join(terms)}."
+            )
     found = {}
     for name, term in terms.items():
         root, _, leaf = term["on"].partition(".")
@@ -224,8 +237,9 @@ def add_lfpv(config: ConfigDict, *, weight: float = 1.0, **fields: Any) -> Confi
         if term["against"].startswith("aux."):
             moved["against"] = term["against"].replace("aux.", "aux.backbone_", 1)
         found[f"backbone_{name}"] = {**term, **moved}
-    pixel = terms["pixel"]
-    found["lfpv_pixel"] = {**pixel, "weight": weight * pixel["weight"]}
+    for name in shared:
+        term = terms[name]
+        found[f"lfpv_{name}"] = {**term, "weight": weight * term["weight"]}
     config.loss.terms = _table(found)
     config.model = spec("lfpv", backbone=config.model.to_dict(), **fields)
     return config

@@ -18,3 +18,10 @@ from llie_jax.losses.structure import ms_ssim as ms_ssim
 from llie_jax.losses.structure import ssim as ssim
 from llie_jax.losses.weighted import WeightedLoss as WeightedLoss
 from llie_jax.losses.weighted import complete_term as complete_term
+from llie_jax.losses.zero_reference import colour_constancy as colour_constancy
+from llie_jax.losses.zero_reference import (
+    edge_aware_smoothness as edge_aware_smoothness,
+)
+from llie_jax.losses.zero_reference import exposure as exposure
+from llie_jax.losses.zero_reference import spatial_consistency as spatial_consistency
+from llie_jax.losses.zero_reference import total_variation as total_variation
