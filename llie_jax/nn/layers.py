@@ -269,17 +269,23 @@ class DepthwiseConv(Layer):
         kernel_size: (rows, columns), odd.
         dilation: spacing of the kernel's taps, in pixels.
         use_bias: whether a bias is added.
+        kernel_init: initialiser of the kernel; None is PyTorch's.
+        bias_init: initialiser of the bias; None is PyTorch's.
     """
 
     kernel_size: Sequence[int] = (3, 3)
     dilation: int = 1
     use_bias: bool = True
+    kernel_init: Initializer | None = None
+    bias_init: Initializer | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns features of the same shape as `x`, [B, H, W, C]."""
         channels = x.shape[-1]
-        kernel, bias = _kernel_and_bias(self, (*self.kernel_size, 1, channels))
+        kernel, bias = _kernel_and_bias(
+            self, (*self.kernel_size, 1, channels), self.kernel_init, self.bias_init
+        )
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = grouped_conv(x, kernel, groups=channels, dilation=self.dilation)
         return y if bias is None else y + bias
