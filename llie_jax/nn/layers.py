@@ -436,12 +436,16 @@ class CountedLayerNorm(LayerNorm, FvcoreCounted):
         return 5 * x.size
 
 
+STATISTICS = "batch_stats"
+"""The name of the collection of running statistics."""
+
+
 class BatchNorm(Layer):
     """Batch norm as in PyTorch: epsilon 1e-5, unbiased running variance.
 
-    Running statistics are in the collection `batch_stats`. A module that is called
-    several times in a step updates them each time, in order. Statistics are computed in
-    float32.
+    Running statistics are in the collection `batch_stats`; training updates them if it
+    is mutable. A module that is called several times in a step updates them each time,
+    in order. Statistics are computed in float32.
 
     Source: Ioffe and Szegedy, Batch Normalization, ICML 2015.
 
@@ -473,7 +477,7 @@ class BatchNorm(Layer):
         bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
         if self.running:
             running = [
-                self.variable("batch_stats", name, jnp.full, shape, value, jnp.float32)
+                self.variable(STATISTICS, name, jnp.full, shape, value, jnp.float32)
                 for name, value in (("mean", 0.0), ("var", 1.0))
             ]
         rows = tuple(range(x.ndim - 1))
@@ -483,7 +487,8 @@ class BatchNorm(Layer):
         else:
             mean = self._over_devices(jnp.mean(y, rows))
             variance = self._over_devices(jnp.mean(jnp.square(y - mean), rows))
-        if self.running and train and not self.is_initializing():
+        stored = not self.is_initializing() and self.is_mutable_collection(STATISTICS)
+        if self.running and train and stored:
             count = math.prod(x.shape[:-1])
             if self.axis_name is not None:
                 count *= lax.axis_size(self.axis_name)
@@ -527,6 +532,26 @@ def gelu(x: jax.Array) -> jax.Array:
     """
     y = x.astype(jnp.float32)
     return (0.5 * y * (1.0 + lax.erf(y * math.sqrt(0.5)))).astype(x.dtype)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def largest(x: jax.Array, axis: int) -> jax.Array:
+    """Returns the largest values along an axis, which is kept with length 1.
+
+    As in PyTorch, the gradient goes to the first of equal values. `jnp.max` divides it
+    among all values that equal the maximum; if XLA computes them a second time and
+    rounds differently, there is none, and the gradient is NaN.
+    """
+    return jnp.max(x, axis, keepdims=True)
+
+
+@largest.defjvp
+def _largest_tangent(axis, primals, tangents):
+    (x,), (tangent,) = primals, tangents
+    first = jnp.argmax(x, axis, keepdims=True)
+    place = lax.broadcasted_iota(first.dtype, x.shape, axis % x.ndim)
+    taken = jnp.where(place == first, tangent, 0)
+    return largest(x, axis), jnp.sum(taken, axis, keepdims=True)
 
 
 def pixel_shuffle(x: jax.Array, factor: int = 2) -> jax.Array:

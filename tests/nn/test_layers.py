@@ -587,3 +587,11 @@ def test_prelu(per_channel):
     assert variables["params"]["slope"].shape == slope.shape
     y = layer.apply({"params": {"slope": slope}}, x)
     np.testing.assert_array_equal(y, np.where(x >= 0, x, x * slope))
+
+
+def test_the_gradient_of_the_largest_goes_to_one_value():
+    x = jnp.asarray([[1.0, 3.0, 3.0], [0.0, 0.0, 0.0]])
+    np.testing.assert_array_equal(layers.largest(x, -1), [[3], [0]])
+    np.testing.assert_array_equal(layers.largest(x, 0), [[1, 3, 3]])
+    grad = jax.grad(lambda x: layers.largest(x, -1).sum())(x)
+    np.testing.assert_array_equal(grad, [[0, 1, 0], [1, 0, 0]])
