@@ -7,11 +7,15 @@ from llie_jax.losses.distribution import brightness as brightness
 from llie_jax.losses.distribution import soft_histogram as soft_histogram
 from llie_jax.losses.frequency import amplitude_spectrum as amplitude_spectrum
 from llie_jax.losses.frequency import edge as edge
+from llie_jax.losses.perceptual import (
+    NormalizedVGGPerceptual as NormalizedVGGPerceptual,
+)
 from llie_jax.losses.perceptual import VGGPerceptual as VGGPerceptual
 from llie_jax.losses.pixel import charbonnier as charbonnier
 from llie_jax.losses.pixel import l1 as l1
 from llie_jax.losses.pixel import mse as mse
 from llie_jax.losses.pixel import smooth_l1 as smooth_l1
+from llie_jax.losses.pixel import tonemapped_l1 as tonemapped_l1
 from llie_jax.losses.statistics import outlier_aware as outlier_aware
 from llie_jax.losses.statistics import psnr as psnr
 from llie_jax.losses.structure import ms_ssim as ms_ssim

@@ -13,6 +13,7 @@ from llie_jax.registry import register
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
+_CAFFE_MEAN = (123.68, 116.779, 103.939)
 _DISTANCES = {"l1": l1, "mse": mse}
 
 
@@ -115,3 +116,73 @@ class VGGPerceptual(NetworkLoss):
             factor * distance(predicted[layer], wanted[layer], reduce=self.reduce)
             for layer, factor in zip(self.layers, self.factors, strict=True)
         )
+
+
+@register("vgg16_normalized", LossCard())
+@dataclasses.dataclass(frozen=True)
+class NormalizedVGGPerceptual(NetworkLoss):
+    """Squared difference of VGG16 features after an instance norm.
+
+    The norm makes the loss compare where features are, and not how strong they are. No
+    gradient flows through the target's features.
+
+    Source: Jiang et al., EnlightenGAN, IEEE TIP 2021, the self feature preserving loss;
+    layer and preprocessing as in CPGA-Net+, where the term's weight is 0.01.
+
+    Attributes:
+        weights: file with the network's weights; "" searches the default places, see
+            `llie_jax.features.vgg.load`.
+        layer: layer to compare. The last pooling needs 32 x 32 pixels.
+    """
+
+    weights: str = ""
+    layer: str = "pool5"
+
+    def __post_init__(self):
+        vgg.needed_layers((self.layer,), vgg.VGG16)  # raises for an unknown layer
+
+    @property
+    def constants_key(self) -> str:
+        """Names the network's parameters: losses with equal keys share them."""
+        return f"vgg16:{self.weights}:{self.layer}"
+
+    def load_constants(self) -> dict:
+        """Loads the network's parameters up to the layer from its file.
+
+        Raises:
+            FileNotFoundError, ImportError, ValueError: see `vgg.load`.
+        """
+        return vgg.load(self.weights or None, name="vgg16", taps=(self.layer,))
+
+    def constants_shapes(self) -> dict:
+        """Returns the parameter shapes of the published network, without its file."""
+        image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+        trunk = vgg.VGG((self.layer,), vgg.VGG16)
+        return jax.eval_shape(trunk.init, jax.random.key(0), image)["params"]
+
+    def __call__(
+        self, prediction: jax.Array, target: jax.Array, constants: dict
+    ) -> jax.Array:
+        """Returns the mean squared difference per image, [B].
+
+        Args:
+            prediction: images [B, H, W, 3] in [0, 1], clipped or not.
+            target: images of the same shape.
+            constants: the network's parameters.
+
+        Raises:
+            ValueError: if the shapes differ or the images are too small.
+        """
+        check_shapes(prediction, target)
+        width = constants["conv1_1"]["kernel"].shape[-1]
+        trunk = vgg.VGG((self.layer,), vgg.VGG16, width=width)
+
+        def features(image):
+            image = 255 * as_float(image) - jnp.array(_CAFFE_MEAN)
+            # Blue first, as the authors' code does; torchvision's weights expect red.
+            x = trunk.apply({"params": constants}, image[..., ::-1])[self.layer]
+            mean = jnp.mean(x, (1, 2), keepdims=True)
+            variance = jnp.mean(jnp.square(x - mean), (1, 2), keepdims=True)
+            return (x - mean) * jax.lax.rsqrt(variance + 1e-5)
+
+        return mse(features(prediction), features(jax.lax.stop_gradient(target)))

@@ -7,6 +7,8 @@ a published sum over a batch of B images is B times the value here. Computation 
 float32 or wider, whatever the dtype of the images.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -97,6 +99,43 @@ def smooth_l1(
     size = jnp.abs(difference(prediction, target))
     values = jnp.where(size < beta, 0.5 * jnp.square(size) / beta, size - 0.5 * beta)
     return reduce_pixels(values, reduce)
+
+
+@register("tonemapped_l1", LossCard())
+def tonemapped_l1(
+    prediction: jax.Array,
+    target: jax.Array,
+    *,
+    mu: float = 5000.0,
+    reduce: str = "mean",
+) -> jax.Array:
+    """Returns the L1 of log(1 + mu x) / log(1 + mu) per image, [B].
+
+    The logarithm gives dark pixels the same weight as bright ones.
+
+    Source: Kalantari and Ramamoorthi, Deep High Dynamic Range Imaging of Dynamic
+    Scenes, SIGGRAPH 2017, Eq. (5); CPGA-Net+ uses it for low light.
+    Differs: values below 0, of which there is no logarithm, mirror those above.
+
+    Args:
+        prediction: images [B, H, W, C].
+        target: images of the same shape.
+        mu: the strength of the compression.
+        reduce: "mean" or "sum" over pixels and channels.
+
+    Raises:
+        ValueError: if the shapes differ, `reduce` is unknown or `mu` is not positive.
+    """
+    if not mu > 0:
+        raise ValueError(
+            f"tonemapped_l1 needs mu > 0, got {mu!r}. Use 'l1' for no compression."
+        )
+
+    def compress(image):
+        image = as_float(image)
+        return jnp.sign(image) * jnp.log1p(mu * jnp.abs(image)) / math.log1p(mu)
+
+    return l1(compress(prediction), compress(target), reduce=reduce)
 
 
 def difference(prediction: jax.Array, target: jax.Array) -> jax.Array:

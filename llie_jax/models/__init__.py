@@ -1,6 +1,7 @@
 """Models, one file per paper; importing this package registers them and their parts."""
 
 from llie_jax.models import cidnet as cidnet
+from llie_jax.models import cpga as cpga
 from llie_jax.models import darkir as darkir
 from llie_jax.models import flol as flol
 from llie_jax.models import iat as iat

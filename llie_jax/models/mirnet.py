@@ -56,7 +56,7 @@ class DualAttention(Layer):
 
         pooled = jnp.concatenate(
             [
-                jnp.max(y, -1, keepdims=True),
+                layers.largest(y, -1),
                 jnp.mean(y, -1, keepdims=True, dtype=jnp.float32).astype(y.dtype),
             ],
             -1,

@@ -4,7 +4,6 @@ Source: Yan et al., MobileIE: An Extremely Lightweight and Effective ConvNet for
 Real-Time Image Enhancement on Mobile Devices, ICCV 2025.
 """
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -402,10 +401,7 @@ class MobileIE(Backbone, Layer):
         """
         mean = jnp.mean(x, (1, 2), keepdims=True, dtype=jnp.float32).astype(x.dtype)
         channels = nn.sigmoid(self.channel_attention(mean, train=train))
-        # The gradient of `jnp.max` is divided by the number of largest values, which is
-        # 0 where XLA computes them anew for it and rounds differently.
-        weighted = jnp.split(channels * x, self.width, -1)
-        largest = functools.reduce(jnp.maximum, weighted)
+        largest = layers.largest(channels * x, -1)
         pixels = nn.sigmoid(self.spatial_attention(largest, train=train))
         return channels * pixels * x
 

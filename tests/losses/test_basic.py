@@ -10,7 +10,7 @@ from llie_jax.losses.frequency import laplacian_residue
 BASIC = [losses.l1, losses.mse, losses.charbonnier, losses.edge]
 BASIC += [losses.amplitude_spectrum, losses.ssim, losses.smooth_l1, losses.psnr]
 BASIC += [losses.brightness, losses.soft_histogram]
-BASIC += [losses.outlier_aware, losses.rgb_cosine]
+BASIC += [losses.outlier_aware, losses.rgb_cosine, losses.tonemapped_l1]
 
 
 def nhwc(array):
@@ -77,6 +77,19 @@ def test_hand_computed_values():
     np.testing.assert_allclose(
         losses.amplitude_spectrum(half, black), [256 / 12, 64 / 12], rtol=1e-6
     )
+
+
+def test_tonemapped_l1_by_hand():
+    """CPGA-Net+'s HDR loss: log(1 + 5000 x) / log 5001."""
+    target = jnp.asarray([1.0, 0.5, 0.0, 0.01])[:, None, None, None]
+    compressed = np.log([5001, 2501, 1, 51]) / np.log(5001)
+    np.testing.assert_allclose(
+        losses.tonemapped_l1(jnp.zeros_like(target), target), compressed, rtol=1e-6
+    )
+    # Outputs below 0 have no logarithm; they are pushed back up.
+    slope = jax.grad(lambda p: losses.tonemapped_l1(p, target).sum())(-0.1 + 0 * target)
+    assert np.isfinite(slope).all()
+    assert np.all(slope < 0)
 
 
 def test_ssim_of_flat_images_by_hand():
@@ -258,6 +271,8 @@ def test_bad_options():
         losses.l1(image, image, reduce="avg")
     with pytest.raises(ValueError, match="eps > 0"):
         losses.charbonnier(image, image, eps=0.0)
+    with pytest.raises(ValueError, match="mu > 0, got 0"):
+        losses.tonemapped_l1(image, image, mu=0)
 
 
 def test_registered():

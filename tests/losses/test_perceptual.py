@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from llie_jax.features import vgg
-from llie_jax.losses import VGGPerceptual, WeightedLoss
+from llie_jax.losses import NormalizedVGGPerceptual, VGGPerceptual, WeightedLoss
 from llie_jax.types import Outputs
 from tests.features.test_vgg import golden_tensors, save
 from tests.losses.test_basic import nhwc
@@ -117,3 +117,35 @@ def test_user_mistakes(params):
         WeightedLoss(
             {"p": {"name": "vgg19", "weights": "nowhere.safetensors"}}
         ).load_constants()
+
+
+def test_normalized_features_by_hand(data):
+    """CPGA-Net+'s form: blue first, minus Caffe's mean, VGG16, instance norm."""
+    taps = ("conv2_1",)
+    trunk = vgg.VGG(taps, vgg.VGG16, width=4)
+    constants = trunk.init(jax.random.key(0), data["pred"])["params"]
+    found = []
+    for image in (data["pred"], data["target"]):
+        blue_first = 255 * np.asarray(image)[..., ::-1] - [103.939, 116.779, 123.68]
+        x = np.asarray(trunk.apply({"params": constants}, blue_first)["conv2_1"])
+        mean, variance = x.mean((1, 2)), x.var((1, 2))
+        found.append((x - mean) / np.sqrt(variance + 1e-5))
+    loss = NormalizedVGGPerceptual(layer="conv2_1")
+    value = loss(data["pred"], data["target"], constants)
+    np.testing.assert_allclose(value, [np.mean((found[0] - found[1]) ** 2)], rtol=1e-4)
+    # A gain of all features changes nothing.
+    gained = jax.tree.map(lambda leaf: leaf, constants)
+    gained["conv2_1"] = {k: 3 * v for k, v in constants["conv2_1"].items()}
+    again = loss(data["pred"], data["target"], gained)
+    np.testing.assert_allclose(again, value, rtol=1e-4)
+
+
+def test_normalized_features_of_the_published_network():
+    loss = WeightedLoss({"perceptual": "vgg16_normalized"})
+    (shapes,) = loss.constants_shapes().values()
+    assert len(shapes) == 13
+    assert shapes["conv5_3"]["kernel"].shape == (3, 3, 512, 512)
+    with pytest.raises(ValueError, match="no layer 'conv3_4'"):  # VGG19's
+        NormalizedVGGPerceptual(layer="conv3_4")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.safetensors"):
+        NormalizedVGGPerceptual(weights="nowhere.safetensors").load_constants()

@@ -624,3 +624,11 @@ def test_pixelwise_in_bfloat16_sums_the_blocks_in_float32():
     gradient, _ = jax.jit(jax.grad(total))(weights)
     assert gradient.dtype == jnp.bfloat16
     assert float(gradient[0, 0]) == pixels
+
+
+def test_the_gradient_of_the_largest_goes_to_one_value():
+    x = jnp.asarray([[1.0, 3.0, 3.0], [0.0, 0.0, 0.0]])
+    np.testing.assert_array_equal(layers.largest(x, -1), [[3], [0]])
+    np.testing.assert_array_equal(layers.largest(x, 0), [[1, 3, 3]])
+    grad = jax.grad(lambda x: layers.largest(x, -1).sum())(x)
+    np.testing.assert_array_equal(grad, [[0, 1, 0], [1, 0, 0]])
