@@ -17,8 +17,8 @@ from flax import linen as nn
 from llie_jax.messages import listed
 from llie_jax.models.base import Backbone, ModelCard, TorchKeys
 from llie_jax.nn import layers
-from llie_jax.nn.conv_kernels import pixelwise
 from llie_jax.nn.layers import Layer
+from llie_jax.nn.pixelwise import pixelwise
 from llie_jax.registry import register
 from llie_jax.types import Outputs, Pretrained
 

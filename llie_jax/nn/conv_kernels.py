@@ -1,6 +1,6 @@
 """Convolutions as array functions, with faster forms where XLA is slow on CPU.
 
-`_by_backend` chooses the form of every convolution at lowering time.
+`by_backend` chooses the form of every convolution at lowering time.
 """
 
 import contextlib
@@ -8,7 +8,7 @@ import contextvars
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,10 +45,15 @@ def use_implementation(implementation: str | None) -> Iterator[None]:
         _implementation.reset(token)
 
 
+def forced_implementation() -> str | None:
+    """Returns the implementation that `use_implementation` forces, or None."""
+    return _implementation.get()
+
+
 Kernels = tuple[jax.Array, ...]
 
 
-class _Form(NamedTuple):
+class Form(NamedTuple):
     """One implementation of a sum of convolutions of the same input.
 
     Attributes:
@@ -62,7 +67,7 @@ class _Form(NamedTuple):
     kernel_gradient: Callable[[jax.Array, jax.Array, Kernels], Kernels]
 
 
-def _transposed(forward: Callable[[jax.Array, Kernels], jax.Array]) -> _Form:
+def transposed(forward: Callable[[jax.Array, Kernels], jax.Array]) -> Form:
     """Completes a form with the gradients that JAX derives."""
 
     def input_gradient(g, x, kernels):
@@ -71,11 +76,11 @@ def _transposed(forward: Callable[[jax.Array, Kernels], jax.Array]) -> _Form:
     def kernel_gradient(g, x, kernels):
         return jax.linear_transpose(lambda kernels: forward(x, kernels), kernels)(g)[0]
 
-    return _Form(forward, input_gradient, kernel_gradient)
+    return Form(forward, input_gradient, kernel_gradient)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _by_backend(x, kernels, cpu: _Form, default: _Form):
+def by_backend(x, kernels, cpu: Form, default: Form):
     """Uses the form `cpu` on CPU and `default` elsewhere.
 
     The form is chosen at lowering time and not from the devices present, because code
@@ -87,7 +92,7 @@ def _by_backend(x, kernels, cpu: _Form, default: _Form):
 
 
 def _by_backend_forward(x, kernels, cpu, default):
-    return _by_backend(x, kernels, cpu, default), (x, kernels)
+    return by_backend(x, kernels, cpu, default), (x, kernels)
 
 
 def _by_backend_backward(cpu, default, residuals, g):
@@ -101,7 +106,7 @@ def _by_backend_backward(cpu, default, residuals, g):
     )
 
 
-_by_backend.defvjp(_by_backend_forward, _by_backend_backward)
+by_backend.defvjp(_by_backend_forward, _by_backend_backward)
 
 
 def grouped_conv(
@@ -202,23 +207,24 @@ def _summed_conv(x, kernels, groups, dilations, implementation):
         return plain(x, kernels)
     if implementation is None and few:
         split = functools.partial(_split_sum, groups=groups, dilations=dilations)
-        return _by_backend(x, kernels, _transposed(split), _transposed(plain))
-    shifts = _Form(
+        return by_backend(x, kernels, transposed(split), transposed(plain))
+    shifts = Form(
         functools.partial(_shifted_sum, dilations=dilations),
         functools.partial(_shifted_input_gradient, dilations=dilations),
         functools.partial(_shifted_kernel_gradient, dilations=dilations),
     )
     if implementation is None:
-        return _by_backend(x, kernels, shifts, _transposed(plain))
+        return by_backend(x, kernels, shifts, transposed(plain))
     if implementation == "shifts" and covered:
-        return _by_backend(x, kernels, shifts, shifts)
+        return by_backend(x, kernels, shifts, shifts)
     raise ValueError(
         f"implementation={implementation!r} is unknown or does not cover kernels "
         f"{[kernel.shape for kernel in kernels]}; use None or 'lax'."
     )
 
 
-def _plain_conv(x, kernel, *, strides=1, padding, dilation=1, groups=1):
+def plain_conv(x, kernel, *, strides=1, padding, dilation=1, groups=1):
+    """Returns the native convolution of [B, H, W, C] with [kh, kw, C / groups, F]."""
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -234,7 +240,7 @@ def _plain_sum(x, kernels, *, groups, dilations):
     total = None
     for kernel, dilation in zip(kernels, dilations, strict=True):
         padding = [(dilation * (k // 2),) * 2 for k in kernel.shape[:2]]
-        y = _plain_conv(x, kernel, padding=padding, dilation=dilation, groups=groups)
+        y = plain_conv(x, kernel, padding=padding, dilation=dilation, groups=groups)
         total = y if total is None else total + y
     return total
 
@@ -425,14 +431,14 @@ def _dense_conv(x, kernel, strides, padding, implementation):
         return y.reshape(*x.shape[:-1], features)
 
     def conv(x, kernels):
-        return _plain_conv(x, kernels[0], strides=strides, padding=padding)
+        return plain_conv(x, kernels[0], strides=strides, padding=padding)
 
     if implementation == "lax":
         return conv(x, (kernel,))
-    plain = cpu = _transposed(conv)
+    plain = cpu = transposed(conv)
     even = height % 2 == width % 2 == 0
     if (kh, kw, strides, padded, even) == (2, 2, 2, False, True):
-        cpu = _transposed(_halving_product)
+        cpu = transposed(_halving_product)
     elif (
         strides == 1
         and features <= 4 < channels  # measured: patches of more features cost more
@@ -442,7 +448,7 @@ def _dense_conv(x, kernel, strides, padding, implementation):
         cpu = plain._replace(kernel_gradient=_few_features_kernel_gradient)
     if cpu is plain:
         return conv(x, (kernel,))
-    return _by_backend(x, (kernel,), cpu, plain)
+    return by_backend(x, (kernel,), cpu, plain)
 
 
 def _halving_product(x, kernels):
@@ -469,177 +475,3 @@ def _few_features_kernel_gradient(g, x, kernels):
     )
     product = x.reshape(-1, channels).T @ patches.reshape(-1, kh * kw * features)
     return (product.reshape(channels, kh, kw, features).transpose(1, 2, 0, 3),)
-
-
-def pixelwise(function: Callable, weights: Any, x: jax.Array) -> jax.Array:
-    """Applies a function of single pixels, such as a stack of 1x1 convolutions.
-
-    On CPU it takes one block of pixels at a time, so that what is between the layers
-    stays in the cache, and the gradient computes it again. IAT's feed-forward network
-    (16 channels, 64 hidden) takes two thirds of the time and a sixth of the memory.
-
-    Args:
-        function: (weights, [N, C]) -> [N, features], each row on its own. A function of
-            a module, not a lambda: it is part of the key under which JAX keeps what it
-            compiled.
-        weights: a tree of arrays.
-        x: features [..., C].
-
-    Returns:
-        Features [..., features].
-    """
-    implementation = _implementation.get()
-    rows = x.reshape(-1, x.shape[-1])
-    if implementation == "lax":
-        y = function(weights, rows)
-    else:
-        y = _pixelwise(weights, rows, function)
-    return y.reshape(*x.shape[:-1], y.shape[-1])
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _pixelwise(weights, x, function):
-    return lax.platform_dependent(
-        weights, x, cpu=functools.partial(_in_blocks, function), default=function
-    )
-
-
-def _pixelwise_forward(weights, x, function):
-    return _pixelwise(weights, x, function), (weights, x)
-
-
-def _pixelwise_backward(function, residuals, g):
-    return lax.platform_dependent(
-        *residuals,
-        g,
-        cpu=functools.partial(_gradients_in_blocks, function),
-        default=functools.partial(_gradients, function),
-    )
-
-
-_pixelwise.defvjp(_pixelwise_forward, _pixelwise_backward)
-
-_BLOCK_PIXELS = 4096
-
-
-def _in_blocks(function, weights, x):
-    y = lax.map(functools.partial(function, weights), _blocks(x))
-    return y.reshape(-1, y.shape[-1])[: len(x)]
-
-
-def _gradients_in_blocks(function, weights, x, g):
-    def add_block(sums, block):
-        weights_gradient, x_gradient = _gradients(function, weights, *block)
-        return jax.tree.map(jnp.add, sums, weights_gradient), x_gradient
-
-    # Sums of many blocks are float32, whatever the weights are.
-    zeros = jax.tree.map(lambda w: jnp.zeros_like(w, jnp.float32), weights)
-    sums, x_gradient = lax.scan(add_block, zeros, (_blocks(x), _blocks(g)))
-    sums = jax.tree.map(lambda total, w: total.astype(w.dtype), sums, weights)
-    return sums, x_gradient.reshape(-1, x.shape[-1])[: len(x)]
-
-
-def _gradients(function, weights, x, g):
-    return jax.vjp(function, weights, x)[1](g)
-
-
-def _blocks(x):
-    """Returns blocks of equal size, [blocks, rows, C]; zeros fill up the last one."""
-    count = -(-len(x) // _BLOCK_PIXELS)
-    size = -(-len(x) // count)
-    return jnp.pad(x, ((0, count * size - len(x)), (0, 0))).reshape(count, size, -1)
-
-
-def doubling_conv_transpose(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Transposed 3x3 convolution of stride 2 that doubles the size.
-
-    PyTorch calls this `stride=2, padding=1, output_padding=1`. On CPU, where the native
-    form multiplies the zeros of the dilated input too, each of the four output pixels
-    per input pixel is a convolution by the taps that reach it: a quarter of the
-    products.
-
-    Args:
-        x: features [B, H, W, C].
-        kernel: [3, 3, features, C], of the convolution whose transpose this is.
-
-    Returns:
-        Features [B, 2H, 2W, features] in the dtype of `x`.
-    """
-    return _doubling(x, kernel, _implementation.get())
-
-
-@functools.partial(jax.jit, static_argnums=2)
-def _doubling(x, kernel, implementation):
-    if implementation == "lax":
-        return _plain_doubling(x, (kernel,))
-    return _by_backend(
-        x, (kernel,), _transposed(_doubling_by_pixel), _transposed(_plain_doubling)
-    )
-
-
-def _plain_doubling(x, kernels):
-    return lax.conv_transpose(
-        x,
-        kernels[0],
-        (2, 2),
-        ((1, 2), (1, 2)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        transpose_kernel=True,
-    )
-
-
-def _doubling_by_pixel(x, kernels):
-    """Even rows see the middle row of the kernel, odd ones the others; so do columns.
-
-    An odd row lies between two rows of the input; below the last one are zeros.
-    """
-    batch, height, width, _ = x.shape
-    kernel = kernels[0].swapaxes(2, 3)
-    taps = slice(1, 2), slice(2, None, -2)
-    rows = [
-        jnp.stack(
-            [
-                _plain_conv(x, kernel[row, column], padding=((0, i), (0, j)))
-                for j, column in enumerate(taps)
-            ],
-            axis=3,
-        )
-        for i, row in enumerate(taps)
-    ]
-    y = jnp.stack(rows, axis=2)  # [B, H, i, W, j, features]
-    return y.reshape(batch, 2 * height, 2 * width, -1)
-
-
-def halving_blur(x: jax.Array) -> jax.Array:
-    """Blurs by the weights 1, 2, 1 along both axes, and keeps every second pixel.
-
-    Borders are reflected. The native form is a depthwise convolution, and the other one
-    a sum of slices.
-
-    Args:
-        x: features [B, H, W, C], H and W even.
-
-    Returns:
-        Features [B, H / 2, W / 2, C] in the dtype of `x`.
-    """
-    return _halving_blur(x, _implementation.get())
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _halving_blur(x, implementation):
-    # Only the first row and column are reflected: the last ones have both neighbours.
-    if implementation == "lax":
-        x = jnp.concatenate([x[:, 1:2], x], axis=1)
-        x = jnp.concatenate([x[:, :, 1:2], x], axis=2)
-        weights = np.outer([1, 2, 1], [1, 2, 1])[..., None, None] / 16
-        kernel = jnp.asarray(np.repeat(weights, x.shape[-1], -1), x.dtype)
-        return _plain_conv(x, kernel, strides=2, padding="VALID", groups=x.shape[-1])
-    for axis in (1, 2):
-        here, after = (
-            lax.slice_in_dim(x, start, x.shape[axis], 2, axis) for start in (0, 1)
-        )
-        first = lax.slice_in_dim(after, 0, 1, axis=axis)
-        others = lax.slice_in_dim(after, 0, -1, axis=axis)
-        before = jnp.concatenate([first, others], axis)
-        x = (before + 2 * here + after) / 4
-    return x

@@ -21,28 +21,28 @@ def forms(function, *args):
 def test_the_forms_of_the_doubling_convolution_agree(size):
     x, kernel = normal(0, 2, *size, 5), normal(1, 3, 3, 4, 5)
     with jax.default_matmul_precision("highest"):
-        assert_close(*forms(conv_kernels.doubling_conv_transpose, x, kernel))
+        assert_close(*forms(blur_resize.doubling_conv_transpose, x, kernel))
 
 
 def test_the_doubling_convolution_spreads_a_pixel():
     """Pixel (1, 0) of 2 x 2 reaches rows 1 to 3 and columns -1 to 1 of 4 x 4."""
     x = jnp.zeros((1, 2, 2, 1)).at[0, 1, 0, 0].set(1.0)
     kernel = jnp.arange(1.0, 10.0).reshape(3, 3, 1, 1)
-    found = conv_kernels.doubling_conv_transpose(x, kernel)[0, :, :, 0]
+    found = blur_resize.doubling_conv_transpose(x, kernel)[0, :, :, 0]
     expected = [[0, 0, 0, 0], [2, 3, 0, 0], [5, 6, 0, 0], [8, 9, 0, 0]]
     np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("size", [(4, 6), (2, 2), (8, 2)])
 def test_the_forms_of_the_blur_agree(size):
-    assert_close(*forms(conv_kernels.halving_blur, normal(0, 2, *size, 3)))
+    assert_close(*forms(blur_resize.halving_blur, normal(0, 2, *size, 3)))
 
 
 def test_the_blur_by_hand():
     row = jnp.asarray([4.0, 8.0, 0.0, 16.0])
     x = jnp.broadcast_to(row[None, None, :, None], (1, 2, 4, 1))
     # (8 + 2 * 4 + 8) / 4, with the second pixel reflected, and (8 + 2 * 0 + 16) / 4.
-    np.testing.assert_array_equal(conv_kernels.halving_blur(x)[0, 0, :, 0], [6, 6])
+    np.testing.assert_array_equal(blur_resize.halving_blur(x)[0, 0, :, 0], [6, 6])
 
 
 @pytest.mark.parametrize("size", [(3, 5), (1, 2)])

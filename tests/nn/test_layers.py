@@ -9,7 +9,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 from jax.test_util import check_grads
 
-from llie_jax.nn import conv_kernels, layers
+from llie_jax.nn import conv_kernels, layers, pixelwise
 
 
 def normal(seed, *shape):
@@ -602,7 +602,7 @@ def test_pixelwise_is_the_plain_function(shape):
     weights, x = (normal(0, 4, 8), normal(1, 8, 3)), normal(2, *shape)
 
     def run(weights, x):
-        return conv_kernels.pixelwise(hidden_layer, weights, x)
+        return pixelwise.pixelwise(hidden_layer, weights, x)
 
     expected = value_and_gradients(hidden_layer, weights, x)
     assert_close(value_and_gradients(run, weights, x), expected, 1e-5)
@@ -611,13 +611,13 @@ def test_pixelwise_is_the_plain_function(shape):
 
 
 def test_pixelwise_in_bfloat16_sums_the_blocks_in_float32():
-    pixels = 64 * conv_kernels._BLOCK_PIXELS
+    pixels = 64 * pixelwise._BLOCK_PIXELS
     first, second = jnp.zeros((1, 1)), jnp.zeros((1, 1))
     weights = first.astype(jnp.bfloat16), second.astype(jnp.bfloat16) + 1
     x = jnp.ones((pixels, 1), jnp.bfloat16)
 
     def total(weights):
-        y = conv_kernels.pixelwise(hidden_layer, weights, x)
+        y = pixelwise.pixelwise(hidden_layer, weights, x)
         return jnp.sum(y.astype(jnp.float32))
 
     # In bfloat16, a sum of more than 256 equal blocks would stop growing.
