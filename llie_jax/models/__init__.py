@@ -3,6 +3,7 @@
 from llie_jax.models import cidnet as cidnet
 from llie_jax.models import darkir as darkir
 from llie_jax.models import lfpv as lfpv
+from llie_jax.models import pairlie as pairlie
 from llie_jax.models import restormer as restormer
 from llie_jax.models import retinexformer as retinexformer
 from llie_jax.models import snr_net as snr_net

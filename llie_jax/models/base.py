@@ -34,12 +34,18 @@ class Model(nn.Module):
         shared_streams: random streams whose draws must be equal on all devices, since
             they determine state. `dropout` and `noise` differ between devices.
         learned: collections of learned values, which count as parameters.
+        record_inputs: further images of the records, by their keys, that the model
+            takes in training as inputs of the same names.
+        reference_inputs: inputs in which the model takes the reference of an image at
+            inference; scores with them are marked.
     """
 
     test_options: ClassVar[tuple[str, ...]] = ()
     test_streams: ClassVar[tuple[str, ...]] = ()
     shared_streams: ClassVar[tuple[str, ...]] = ()
     learned: ClassVar[tuple[str, ...]] = ("params",)
+    record_inputs: ClassVar[tuple[str, ...]] = ()
+    reference_inputs: ClassVar[tuple[str, ...]] = ()
 
     @property
     def multiple(self) -> int:
@@ -239,6 +245,16 @@ class Wrapper(Model):
     def test_streams(self) -> tuple[str, ...]:
         """The `test_streams` of the backbone."""
         return self.backbone.test_streams
+
+    @property
+    def record_inputs(self) -> tuple[str, ...]:
+        """The `record_inputs` of the backbone."""
+        return self.backbone.record_inputs
+
+    @property
+    def reference_inputs(self) -> tuple[str, ...]:
+        """The `reference_inputs` of the backbone."""
+        return self.backbone.reference_inputs
 
     @nn.nowrap
     def native_inputs(self, image: jax.Array) -> dict[str, jax.Array]:
