@@ -160,8 +160,8 @@ DATASETS: dict[str, Dataset] = {
             keys=("image", "second"),
             licence="as the sources of the photos state it",
             page="https://github.com/zhenqifu/PairLIE",
-            get="PairLIE's page links to 324 scenes from SICE and LOL; or make a folder "
-            "for each scene, with at least two exposures of one size in it",
+            get="the page links to PairLIE's 324 scenes; or make a folder for each "
+            "scene, with at least two exposures of one size in it",
             scene=scene_folder,
         ),
         Dataset(
