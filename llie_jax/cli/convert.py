@@ -7,6 +7,7 @@ HELP = "Convert an official PyTorch checkpoint, or a finished run, to a release 
 EXAMPLES = """
   llie-jax convert DarkIR_384.pt darkir.safetensors --trained-on LOL-Blur
   llie-jax convert CHECKPOINT.pt OUT.safetensors --spec '{"dilations": [1, 2, 3, 4]}'
+  llie-jax convert init_low.pth unfolding.pth L_adjust.pth uretinex.safetensors
   llie-jax convert vgg19-dcbb9e9d.pth vgg19.safetensors
   llie-jax convert runs/demo darkir_demo.safetensors
 
@@ -18,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this subcommand."""
     parser.add_argument(
         "checkpoint",
-        help="official checkpoint of a model, torchvision's VGG, or a run's workdir",
+        nargs="+",
+        help="official checkpoint of a model (all its files, in any order), "
+        "torchvision's VGG, or a run's workdir",
     )
     parser.add_argument("out", help="the release file, .safetensors")
     parser.add_argument(
@@ -40,7 +43,8 @@ def run(args: argparse.Namespace) -> None:
     """Converts the checkpoint and prints a summary."""
     from llie_jax.cli import output
 
-    source, out = pathlib.Path(args.checkpoint), pathlib.Path(args.out)
+    sources = [pathlib.Path(source) for source in args.checkpoint]
+    out = pathlib.Path(args.out)
     if out.suffix != ".safetensors":
         raise ValueError(
             f"The release file must end in .safetensors, not {out.name!r}."
@@ -53,8 +57,14 @@ def run(args: argparse.Namespace) -> None:
     }
     given = output.read_json_argument(args.spec, "--spec") if args.spec else None
 
-    from llie_jax import convert, weights
+    from llie_jax import convert, messages, weights
 
+    source = sources[0]
+    if len(sources) > 1 and any(each.is_dir() for each in sources):
+        raise ValueError(
+            "A run is converted alone: give its folder and the release file, not "
+            f"{messages.listed(map(str, sources))} and the release file."
+        )
     if source.is_dir():
         if given:
             raise ValueError(f"--spec is not for runs; {source} records its model.")
@@ -64,9 +74,9 @@ def run(args: argparse.Namespace) -> None:
         _save(out, known["spec"], variables, facts)
         return
 
-    tensors = convert.read_checkpoint(source)
-    facts["source"] = source.name
-    facts["source_sha256"] = weights.file_sha256(source)
+    tensors = convert.join_parts([convert.read_checkpoint(file) for file in sources])
+    facts["source"] = ", ".join(file.name for file in sources)
+    facts["source_sha256"] = ", ".join(map(weights.file_sha256, sources))
     if "features.0.weight" in tensors:
         _save_vgg(out, tensors, facts)
         return

@@ -77,6 +77,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a test option of the model, recorded with the scores; CIDNet has "
         "saturation, alpha (brightness of the output) and gamma (of the input)",
     )
+    add(
+        "--use-reference",
+        action="store_true",
+        help="give the model what it can take from the reference (URetinex-Net's "
+        "ratio); recorded with the scores, which flatter the model",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -104,6 +110,7 @@ def run(args: argparse.Namespace) -> None:
         tile=args.tile,
         mapping=args.parallel,
         test_options=base.parse_options(args.option),
+        use_reference=args.use_reference,
     )
     if not parallel.is_first():
         return

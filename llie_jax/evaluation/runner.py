@@ -6,6 +6,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from llie_jax import data, files, messages, parallel
 from llie_jax import weights as weight_files
 from llie_jax.data import sources
@@ -34,6 +36,7 @@ def run(
     tile: int | None = None,
     mapping: str = "shard_map",
     test_options: Mapping[str, float] | None = None,
+    use_reference: bool = False,
     progress: bool = True,
 ) -> Scores:
     """Scores weights on a data set, and writes the results.
@@ -54,6 +57,8 @@ def run(
         mapping: see `evaluate`.
         test_options: options of the model, such as CIDNet's `saturation`; recorded in
             the results.
+        use_reference: gives the model the references as inputs, such as those that
+            URetinex-Net's ratio comes from; recorded in the results.
         progress: shows a bar on standard error.
 
     Raises:
@@ -72,6 +77,11 @@ def run(
     step = described["step"]
     model, variables = weight_files.load(weights, step="best" if step is None else step)
     model = model.with_options(test_options or {})
+    if use_reference and not model.reference_inputs:
+        raise ValueError(
+            f"{described['spec']['name']} takes no input from references; leave out "
+            "--use-reference."
+        )
     run_folder = _run_folder(described)
     if run_folder:
         described["config_sha256"] = weight_files.file_sha256(run_folder.config)
@@ -87,6 +97,9 @@ def run(
         save_images=out / "images" if save_images else None,
         max_report_images=12 if out else 0,
         weights=described,
+        reference_inputs=dict.fromkeys(
+            model.reference_inputs if use_reference else (), _reference
+        ),
         progress=progress,
     )
     if not parallel.is_first():
@@ -104,6 +117,12 @@ def run(
             settings=run_folder and run_folder.read_config(),
         )
     return scores
+
+
+def _reference(image: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Returns the reference itself, as an input of a model."""
+    del image
+    return target
 
 
 def compare_folders(

@@ -1,10 +1,13 @@
-"""Loss on the variation of a map, such as an illumination that has to be smooth."""
+"""Losses on differences of neighbours, such as of an illumination that is smooth."""
+
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
 
 from llie_jax.losses.base import LossCard
-from llie_jax.losses.pixel import as_float, reduce_pixels
+from llie_jax.losses.pixel import as_float, check_shapes, difference, reduce_pixels
+from llie_jax.nn.conv_kernels import grouped_conv
 from llie_jax.registry import register
 
 POWERS = (1, 2)
@@ -38,11 +41,71 @@ def variation(prediction: jax.Array, *, distance: int = 1, power: int = 1) -> ja
             f"variation compares pixels at a distance of {distance}; a map of "
             f"{prediction.shape[1]} x {prediction.shape[2]} is too small."
         )
-    x = as_float(prediction)
     size = _absolute if power == 1 else jnp.square
-    rows = size(x[:, distance:] - x[:, :-distance])
-    columns = size(x[:, :, distance:] - x[:, :, :-distance])
-    return reduce_pixels(rows, "mean") + reduce_pixels(columns, "mean")
+    return _mean_of_both(size(x) for x in _differences(as_float(prediction), distance))
+
+
+@register("gradient", LossCard())
+def gradient(prediction: jax.Array, target: jax.Array) -> jax.Array:
+    """Returns the absolute difference of the gradients, [B]: 0 for equal shapes.
+
+    The mean over the vertical differences of neighbours plus the mean over the
+    horizontal ones.
+
+    Source: the authors' code of URetinex-Net++ (Wu et al., TPAMI 2025).
+
+    Args:
+        prediction: maps [B, H, W, C].
+        target: maps of the same shape.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    between = difference(prediction, target)
+    return _mean_of_both(_absolute(x) for x in _differences(between, 1))
+
+
+@register("structure_aware", LossCard())
+def structure_aware(
+    prediction: jax.Array, target: jax.Array, *, sharpness: float = 10.0
+) -> jax.Array:
+    """Returns the variation of a map except where an image has edges, [B].
+
+    Source: the authors' code of URetinex-Net++ (Wu et al., TPAMI 2025), after Wei et
+    al., Deep Retinex Decomposition, BMVC 2018.
+
+    Args:
+        prediction: maps [B, H, W, C], such as illuminations.
+        target: images of the same shape, whose edges count; grey for an illumination.
+        sharpness: how fast the weight of a difference falls with the mean gradient of
+            the image around it.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    check_shapes(prediction, target)
+    pairs = zip(
+        *(_differences(as_float(x), 1) for x in (prediction, target)), strict=True
+    )
+    return _mean_of_both(
+        _absolute(x) * jnp.exp(-sharpness * _blur(_absolute(edge))) for x, edge in pairs
+    )
+
+
+def _differences(x: jax.Array, distance: int) -> tuple[jax.Array, jax.Array]:
+    """Returns the vertical and the horizontal differences of [B, H, W, C]."""
+    return x[:, distance:] - x[:, :-distance], x[:, :, distance:] - x[:, :, :-distance]
+
+
+def _mean_of_both(values: Iterable[jax.Array]) -> jax.Array:
+    """Returns the sum of the means over pixels and channels, [B]."""
+    return sum(reduce_pixels(each, "mean") for each in values)
+
+
+def _blur(x: jax.Array) -> jax.Array:
+    """Returns the mean of 3x3 pixels, with zeros outside, of [B, H, W, C]."""
+    kernel = jnp.full((3, 3, 1, x.shape[-1]), 1 / 9, x.dtype)
+    return grouped_conv(x, kernel, groups=x.shape[-1])
 
 
 def _absolute(x: jax.Array) -> jax.Array:

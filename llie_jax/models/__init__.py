@@ -7,4 +7,5 @@ from llie_jax.models import pairlie as pairlie
 from llie_jax.models import restormer as restormer
 from llie_jax.models import retinexformer as retinexformer
 from llie_jax.models import snr_net as snr_net
+from llie_jax.models import uretinex as uretinex
 from llie_jax.nn import adr as adr

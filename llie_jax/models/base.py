@@ -6,7 +6,7 @@ known about a model without running it: sizes, published weights, layers.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -292,11 +292,14 @@ class TorchKeys:
         infer_spec: `(shapes, given) -> fields`: infers fields of the model from the
             keys and shapes of a checkpoint and the fields that are given.
         unused: patterns of official keys to ignore.
+        join: `parts -> tensors`: joins a checkpoint in several files, whose tensors are
+            `parts`, to one state dict; None if no file is of this model.
     """
 
     patterns: Mapping[str, str]
     infer_spec: Callable[[Mapping[str, tuple[int, ...]], Mapping[str, Any]], dict]
     unused: tuple[str, ...] = ()
+    join: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any] | None] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
