@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from llie_jax.losses.base import LossCard
-from llie_jax.losses.pixel import as_float, check_shapes, difference, reduce_pixels
+from llie_jax.losses.pixel import as_float, check_shapes, reduce_pixels
 from llie_jax.nn.conv_kernels import grouped_conv
 from llie_jax.registry import register
 
@@ -47,7 +47,7 @@ def variation(prediction: jax.Array, *, distance: int = 1, power: int = 1) -> ja
 
 @register("gradient", LossCard())
 def gradient(prediction: jax.Array, target: jax.Array) -> jax.Array:
-    """Returns the absolute difference of the gradients, [B]: 0 for equal shapes.
+    """Returns the absolute difference of the sizes of the gradients, [B].
 
     The mean over the vertical differences of neighbours plus the mean over the
     horizontal ones.
@@ -61,8 +61,9 @@ def gradient(prediction: jax.Array, target: jax.Array) -> jax.Array:
     Raises:
         ValueError: if the shapes differ.
     """
-    between = difference(prediction, target)
-    return _mean_of_both(_absolute(x) for x in _differences(between, 1))
+    check_shapes(prediction, target)
+    pairs = _differences_of_both(prediction, target)
+    return _mean_of_both(_absolute(_absolute(x) - _absolute(y)) for x, y in pairs)
 
 
 @register("structure_aware", LossCard())
@@ -84,12 +85,16 @@ def structure_aware(
         ValueError: if the shapes differ.
     """
     check_shapes(prediction, target)
-    pairs = zip(
-        *(_differences(as_float(x), 1) for x in (prediction, target)), strict=True
-    )
+    pairs = _differences_of_both(prediction, target)
     return _mean_of_both(
         _absolute(x) * jnp.exp(-sharpness * _blur(_absolute(edge))) for x, edge in pairs
     )
+
+
+def _differences_of_both(prediction: jax.Array, target: jax.Array):
+    """Yields (of the prediction, of the target), vertical, then horizontal."""
+    both = (_differences(as_float(x), 1) for x in (prediction, target))
+    return zip(*both, strict=True)
 
 
 def _differences(x: jax.Array, distance: int) -> tuple[jax.Array, jax.Array]:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llie_jax.losses import variation
+from llie_jax.losses import gradient, structure_aware, variation
 
 
 def test_by_hand():
@@ -27,8 +27,8 @@ def test_at_a_distance():
 
 @pytest.mark.parametrize("power", [1, 2])
 def test_gradient_of_a_flat_map(power):
-    gradient = jax.grad(lambda x: variation(x, power=power).sum())
-    np.testing.assert_array_equal(gradient(jnp.ones((1, 4, 4, 1))), 0)
+    slope = jax.grad(lambda x: variation(x, power=power).sum())
+    np.testing.assert_array_equal(slope(jnp.ones((1, 4, 4, 1))), 0)
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,28 @@ def test_gradient_of_a_flat_map(power):
 def test_bad_input(options, message):
     with pytest.raises(ValueError, match=message):
         variation(jnp.ones((1, 3, 4, 1)), **options)
+
+
+def test_gradients_are_compared_by_size():
+    rising = jnp.broadcast_to(jnp.arange(4.0), (1, 3, 4))[..., None]
+    np.testing.assert_allclose(gradient(rising, 5 - rising), 0)
+    np.testing.assert_allclose(gradient(rising, 3 * rising), 2, rtol=1e-6)
+
+
+def test_variation_at_edges_of_the_image_counts_less():
+    step = jnp.where(jnp.arange(8) < 4, 0.0, 1.0)
+    step = jnp.broadcast_to(step, (1, 8, 8))[..., None]
+    flat = jnp.zeros_like(step)
+    np.testing.assert_allclose(structure_aware(step, flat), variation(step), rtol=1e-6)
+    found = structure_aware(step, step, sharpness=3.0)
+    # Inside, a third of the 3x3 pixels are on the edge; at the border, two ninths.
+    share = (6 * np.exp(-1) + 2 * np.exp(-2 / 3)) / 8
+    np.testing.assert_allclose(found, share * variation(step), rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", [gradient, structure_aware])
+def test_shapes_that_differ(loss):
+    with pytest.raises(ValueError, match="equal shapes"):
+        loss(jnp.ones((1, 4, 4, 1)), jnp.ones((1, 4, 4, 3)))
+    slope = jax.grad(lambda x: loss(x, x).sum())(jnp.ones((1, 4, 4, 1)))
+    np.testing.assert_array_equal(slope, 0)
