@@ -26,6 +26,9 @@ _GRAY = (0.2989, 0.5870, 0.1140)
 _REFERENCE_GAMMA = 2.2
 """The illumination of a reference is learned from its brightest channel to 1 / this."""
 
+_START = nn.initializers.constant(0.5)
+"""Bias before a last ReLU: one that is off everywhere would never learn."""
+
 PENALTIES = {"reflectance": (0.1, 0.05), "illumination": (0.5, 0.05)}
 """What the quadratic penalties start from, and what each round adds: gamma, lambda."""
 
@@ -48,8 +51,8 @@ class Decomposition(Layer):
         for i in range(3):
             x = layers.Conv(self.width, name=f"conv_{i}", **self.types)(x)
             x = nn.leaky_relu(x, _SLOPE)
-        x = nn.relu(layers.Conv(4, name="conv_3", **self.types)(x))
-        x = x.astype(jnp.float32)
+        last = layers.Conv(4, bias_init=_START, name="conv_3", **self.types)
+        x = nn.relu(last(x)).astype(jnp.float32)
         return x[..., :3], x[..., 3:]
 
 
@@ -141,9 +144,14 @@ class IlluminationNet(Layer):
         for i in range(self.num_hidden):
             x = layers.Conv(self.width, (5, 5), name=f"conv_{i}", **types)(x)
             x = nn.leaky_relu(x, _SLOPE)
-        last = (self.last_kernel, self.last_kernel)
-        x = layers.Conv(1, last, name=f"conv_{self.num_hidden}", **types)(x)
-        return nn.relu(x).astype(jnp.float32)
+        last = layers.Conv(
+            1,
+            (self.last_kernel, self.last_kernel),
+            bias_init=_START,
+            name=f"conv_{self.num_hidden}",
+            **types,
+        )
+        return nn.relu(last(x)).astype(jnp.float32)
 
 
 _TORCH_RESTORATION = {
@@ -307,7 +315,9 @@ class URetinexNet(Backbone, Layer):
 
     Source: Wu et al., URetinex-Net, CVPR 2022, Section 3 and Fig. 2; the penalties are
     those of the published weights.
-    Differs: the paper on LFPV does not say where its bank goes in URetinex-Net.
+    Differs: biases before the last ReLU of decompositions and illuminations start at
+    0.5, since a network whose ReLU is off everywhere never learns. The paper on LFPV
+    does not say where its bank goes in URetinex-Net.
 
     Attributes:
         width: channels of all networks but that of the reflectance, which has twice as

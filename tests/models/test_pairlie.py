@@ -223,7 +223,8 @@ def test_training_on_pairs_of_exposures(tmp_path, lfpv):
             f"--config.model.{'backbone.' if lfpv else ''}width=4",
         ],
     )
-    result = loop.train(config, tmp_path / "run", progress=False)
+    assert loop.train(config, tmp_path / "run", stop_at=1, progress=False).step == 1
+    result = loop.train(config, tmp_path / "run", progress=False)  # resumes
     assert result.finished
     assert int(result.state.skipped) == 0
 
