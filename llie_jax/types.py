@@ -78,7 +78,7 @@ class Pretrained:
         trained_on: the training data.
         score: the authors' scores, metric name to value.
         protocol: how the scores were computed.
-        sha256: hash of the official file; None if it is not recorded.
+        sha256: hash of `file`; None if it is not recorded.
         parts: names of further official files, for a checkpoint in several files.
         reference: what the official code scores on the test split of LOL-v1 with the
             protocol `default`, metric to value; empty if nobody measured it.

@@ -81,7 +81,7 @@ def list_models(pattern: str = "*") -> dict:
                 "published_score": dict(records[key].score),
                 "protocol": records[key].protocol,
                 "licence": records[key].licence,
-                "file": records[key].file,
+                "file": ", ".join((records[key].file, *records[key].parts)),
                 "origin": records[key].origin,
                 "path": str(path) if path else None,
             }

@@ -274,20 +274,33 @@ def _file_of(part: Mapping[str, Any], copies: Mapping[str, Any]) -> str:
     return "init_low.pth"
 
 
-WEIGHTS = {
-    "lol_v1": Pretrained(
-        spec={"name": "uretinex"},
-        file="init_low.pth",
-        parts=("unfolding.pth", "L_adjust.pth", _OPTIONAL),
+def _published(protocol: str, score: dict, reference: dict, **fields) -> Pretrained:
+    first, *others = (name for name in _FILES if fields or name != _OPTIONAL)
+    return Pretrained(
+        spec={"name": "uretinex", **fields},
+        file=first,
+        parts=tuple(others),
         origin="https://github.com/AndersonYong/URetinex-Net",
         licence="MIT",
         trained_on="LOL-v1",
-        score={"psnr": 21.33, "ssim": 0.835},
-        protocol="8-bit truncated, with the ratio from the reference",
+        score=score,
+        protocol=protocol,
         sha256="00a8d28ecaff67a79e045b3324bfab57d8ef18236a96a94aa9bcecccbb1f7e2d",
-        # With the ratio 5; 21.328 and 0.8335 with that from the reference.
-        reference={"psnr": 19.860, "ssim": 0.8255},
+        reference=reference,
     )
+
+
+WEIGHTS = {
+    "lol_v1": _published(
+        "none with a fixed ratio", {}, {"psnr": 19.860, "ssim": 0.8255}
+    ),
+    # Scored with the ratio from the reference, `llie-jax eval --use-reference`.
+    "lol_v1_reference": _published(
+        "8-bit truncated, with the ratio from the reference",
+        {"psnr": 21.33, "ssim": 0.835},
+        {"psnr": 21.328, "ssim": 0.8335},
+        reference_ratio=True,
+    ),
 }
 
 CARD = ModelCard(

@@ -219,7 +219,8 @@ def test_convert_takes_several_files(official, tmp_path, monkeypatch, capsys):
         assert error.count("\n") == 1
 
 
-def test_official_files(shared, tmp_path):
+def test_official_files(shared):
+    pytest.importorskip("torch", reason="needs the extra `torch`")
     folder = shared / "data" / "weights"
     parts = [
         convert.read_checkpoint(folder / f"uretinex_{name}")
@@ -231,6 +232,23 @@ def test_official_files(shared, tmp_path):
             np.testing.assert_array_equal(joined[key[6:]], golden[key])
     keys = json.loads((shared / "golden" / "uretinex_keys.json").read_text())
     assert set(keys) == {key for key in joined if "decom_high" not in key}
+
+
+def test_published_weights_are_in_several_files(shared, tmp_path, monkeypatch):
+    monkeypatch.setattr(main, "SUBCOMMANDS", ("convert",))
+    monkeypatch.setenv("LLIE_JAX_WEIGHTS", str(tmp_path))
+    message = (
+        r"Get init_low\.pth, unfolding\.pth, L_adjust\.pth from .* convert init_low"
+    )
+    with pytest.raises(FileNotFoundError, match=message):
+        weights.load("uretinex.lol_v1")
+    pytest.importorskip("torch", reason="needs the extra `torch`")
+    folder = shared / "data" / "weights"
+    names = ("unfolding.pth", "L_adjust.pth", "init_low.pth")
+    files = [str(folder / f"uretinex_{name}") for name in names]
+    out = tmp_path / "uretinex.lol_v1.safetensors"
+    assert main.main(["convert", *files, str(out)]) == 0
+    assert weights.load("uretinex.lol_v1")[0] == llie_jax.build("uretinex")
 
 
 @pytest.fixture(scope="module")
