@@ -82,7 +82,7 @@ class Pretrained:
         trained_on: the training data.
         score: the authors' scores, metric name to value.
         protocol: how the scores were computed.
-        sha256: hash of the official file; None if it is not recorded.
+        sha256: hash of `file`; None if it is not recorded.
         parts: further official files, for a checkpoint in several files: name to
             SHA-256.
         reference: what the official code scores on the test split of LOL-v1 with the

@@ -7,6 +7,7 @@ HELP = "Convert an official PyTorch checkpoint, a run, or a release to a release
 EXAMPLES = """
   llie-jax convert DarkIR_384.pt darkir.safetensors --trained-on LOL-Blur
   llie-jax convert CHECKPOINT.pt OUT.safetensors --spec '{"dilations": [1, 2, 3, 4]}'
+  llie-jax convert init_low.pth unfolding.pth L_adjust.pth uretinex.safetensors
   llie-jax convert vgg19-dcbb9e9d.pth vgg19.safetensors
   llie-jax convert runs/demo darkir_demo.safetensors
   llie-jax convert runs/mobileie mobileie.safetensors --fold
@@ -19,8 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this subcommand."""
     parser.add_argument(
         "checkpoint",
-        help="official checkpoint of a model, torchvision's VGG, a run's workdir, or a "
-        "release file",
+        nargs="+",
+        help="official checkpoint of a model (all its files, in any order), "
+        "torchvision's VGG, a run's workdir, or a release file",
     )
     parser.add_argument("out", help="the release file, .safetensors")
     parser.add_argument(
@@ -47,7 +49,8 @@ def run(args: argparse.Namespace) -> None:
     """Converts the checkpoint and prints a summary."""
     from llie_jax.cli import output
 
-    source, out = pathlib.Path(args.checkpoint), pathlib.Path(args.out)
+    sources = [pathlib.Path(source) for source in args.checkpoint]
+    out = pathlib.Path(args.out)
     if out.suffix != ".safetensors":
         raise ValueError(
             f"The release file must end in .safetensors, not {out.name!r}."
@@ -60,9 +63,16 @@ def run(args: argparse.Namespace) -> None:
     }
     given = output.read_json_argument(args.spec, "--spec") if args.spec else None
 
-    from llie_jax import convert, weights
+    from llie_jax import convert, messages, weights
 
-    if source.is_dir() or weights.is_release(source):
+    source = sources[0]
+    ours = [each for each in sources if each.is_dir() or weights.is_release(each)]
+    if ours and len(sources) > 1:
+        raise ValueError(
+            "A run or a release file is converted alone: give it and the new file, not "
+            f"{messages.listed(map(str, sources))}."
+        )
+    if ours:
         if args.spec:
             raise ValueError(
                 f"--spec is not for runs and releases; {source} records its model."
@@ -73,9 +83,9 @@ def run(args: argparse.Namespace) -> None:
         _save(out, model, variables, {**_recorded(known), **stated}, fold=args.fold)
         return
 
-    tensors = convert.read_checkpoint(source)
-    facts["source"] = source.name
-    facts["source_sha256"] = weights.file_sha256(source)
+    tensors = convert.join_parts([convert.read_checkpoint(file) for file in sources])
+    facts["source"] = ", ".join(file.name for file in sources)
+    facts["source_sha256"] = ", ".join(map(weights.file_sha256, sources))
     if "features.0.weight" in tensors:
         if args.fold:
             raise ValueError(f"{source} is VGG, which has nothing to fold.")

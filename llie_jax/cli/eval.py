@@ -82,6 +82,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a test option of the model, recorded with the scores; CIDNet has "
         "saturation, alpha (brightness of the output) and gamma (of the input)",
     )
+    add(
+        "--use-reference",
+        action="store_true",
+        help="give the model what it can take from the reference (URetinex-Net's "
+        "ratio); recorded with the scores, which flatter the model",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -110,6 +116,7 @@ def run(args: argparse.Namespace) -> None:
         mapping=args.parallel,
         allow_overlap=args.allow_overlap,
         test_options=base.parse_options(args.option),
+        use_reference=args.use_reference,
     )
     if not parallel.is_first():
         return

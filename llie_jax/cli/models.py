@@ -83,7 +83,7 @@ def list_models(pattern: str = "*") -> dict:
                 "measured_score": dict(records[key].measured),
                 "protocol": records[key].protocol,
                 "licence": records[key].licence,
-                "file": records[key].file,
+                "file": ", ".join((records[key].file, *records[key].parts)),
                 "origin": records[key].origin,
                 "path": str(path) if path else None,
             }

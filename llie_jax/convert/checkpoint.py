@@ -1,5 +1,6 @@
 """Reads checkpoint files, and finds the tensors inside them."""
 
+import argparse
 import pathlib
 import pickle
 from collections.abc import Mapping
@@ -27,8 +28,9 @@ def read_checkpoint(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     """Returns the tensors of a PyTorch checkpoint file by their state-dict keys.
 
     A pickled file (`.pth`, `.pt`, `.ckpt`) is read with `weights_only=True`, which
-    never runs code from the file; this needs the extra `torch`. `.safetensors` files
-    do not.
+    never runs code from the file; this needs the extra `torch`. Besides tensors it may
+    hold the options of a command line, an `argparse.Namespace`. `.safetensors` files do
+    not need PyTorch.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -52,7 +54,8 @@ def read_checkpoint(path: str | pathlib.Path) -> dict[str, np.ndarray]:
             f"Reading {path.name} needs PyTorch: pip install 'llie-jax[torch]'."
         ) from None
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(
             f"{path} contains Python objects besides tensors, or is no checkpoint; "
@@ -71,7 +74,8 @@ def state_dict(checkpoint: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Returns the tensors of a loaded checkpoint, by the keys of the bare model.
 
     Looks inside `params`, `state_dict` and similar keys, and strips the prefix
-    `module.` of models trained with data parallelism.
+    `module.` of models trained with data parallelism. Where such a key holds the state
+    dicts of several networks, the name of each is a prefix: `model_R.conv1.weight`.
 
     Raises:
         ValueError: if there are no tensors.
@@ -83,7 +87,7 @@ def state_dict(checkpoint: Mapping[str, Any]) -> dict[str, np.ndarray]:
         )
     for key in _NESTS:
         if isinstance(checkpoint.get(key), Mapping):
-            return state_dict(checkpoint[key])
+            return state_dict(_flat(checkpoint[key]))
     strays = [key for key, value in checkpoint.items() if not hasattr(value, "shape")]
     if strays or not checkpoint:
         raise ValueError(
@@ -95,6 +99,18 @@ def state_dict(checkpoint: Mapping[str, Any]) -> dict[str, np.ndarray]:
     if all(key.startswith(_DATA_PARALLEL) for key in tensors):
         tensors = {key[len(_DATA_PARALLEL) :]: value for key, value in tensors.items()}
     return tensors
+
+
+def _flat(networks: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the tensors of several networks, if there are several."""
+    names = [key for key in networks if key not in _NESTS]
+    if not names or not all(isinstance(networks[name], Mapping) for name in names):
+        return networks
+    return {
+        f"{name}.{key}": value
+        for name in names
+        for key, value in networks[name].items()
+    }
 
 
 def _to_numpy(tensor):

@@ -77,6 +77,27 @@ def infer_spec(
     return registry.complete_spec({**found, "name": name})
 
 
+def join_parts(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the tensors of a checkpoint that is in one file or in several.
+
+    Args:
+        parts: official state-dict keys to arrays, of each file.
+
+    Raises:
+        ValueError: if no model has such parts, or a part is missing.
+    """
+    for name in registry.list_models():
+        keys = base.card(name).torch
+        if keys and keys.join and (joined := keys.join(parts)) is not None:
+            return joined
+    if len(parts) > 1:
+        raise ValueError(
+            f"No model has a checkpoint in several files with the keys "
+            f"{listed(parts[0], limit=3)}; give one checkpoint and the release file."
+        )
+    return dict(parts[0])
+
+
 def convert_tensors(
     tensors: Mapping[str, np.ndarray],
     shapes: Mapping[str, Any],

@@ -43,6 +43,11 @@ def own_scene(name: str) -> str:
     return name
 
 
+def scene_folder(name: str) -> str:
+    """The scene rule of sets with a folder per scene: `cafe/1-3` is of scene `cafe`."""
+    return name.partition("/")[0]
+
+
 def first_part(name: str) -> str:
     """The scene rule of the demo set: `coffee-r0-c1-e05` is of scene `coffee`."""
     return name.split("-")[0]
@@ -59,7 +64,8 @@ class Dataset:
             official one. If empty, the root itself is the folder.
         counts: published number of records per split; empty if none is published.
         image_size: (height, width) of all images, or None.
-        keys: the images of a record: `image`, and `target` if there are references.
+        keys: the images of a record: `image`, and `target` if there are references, or
+            `second` if each scene has a folder with several exposures.
         own: whether it is a user's own folder, which has no default location.
         licence: as the official page states it.
         page: the official page.
@@ -89,6 +95,8 @@ class Dataset:
     def layout(self) -> str:
         """Returns the expected folders in one line."""
         inside = "{low,high}" if "target" in self.keys else "*.png"
+        if "second" in self.keys:
+            inside = "SCENE/*.png"
         folders = (names[:1] for names in self.splits.values())
         return ", ".join("/".join((*folder, inside)) for folder in folders)
 
@@ -151,6 +159,17 @@ DATASETS: dict[str, Dataset] = {
             page="https://scikit-image.org/docs/stable/api/skimage.data.html",
             get="make it with: llie-jax data prepare lowlight_demo",
             scene=first_part,
+        ),
+        Dataset(
+            name="exposure_pairs",
+            title="Scenes with several dark exposures each, no references",
+            splits={"train": ()},
+            keys=("image", "second"),
+            licence="as the sources of the photos state it",
+            page="https://github.com/zhenqifu/PairLIE",
+            get="the page links to PairLIE's 324 scenes; or make a folder for each "
+            "scene, with at least two exposures of one size in it",
+            scene=scene_folder,
         ),
         Dataset(
             name="paired_folder",
@@ -220,6 +239,14 @@ def pair_folders(folder: pathlib.Path) -> Folders | None:
     return (inputs, targets) if inputs and targets else None
 
 
+def scene_folders(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the folders inside `folder` that contain images, sorted."""
+    if not folder.is_dir():
+        return []
+    children = sorted(child for child in folder.iterdir() if child.is_dir())
+    return [child for child in children if io.list_images(child)]
+
+
 def keys_of(name: str) -> tuple[str, ...]:
     """Returns the images of a set's records; a folder is assumed to contain pairs.
 
@@ -238,6 +265,8 @@ def split_folders(dataset: Dataset, folder: pathlib.Path) -> Folders | None:
     """Returns the image folders inside the folder of a split, if they exist."""
     if "target" in dataset.keys:
         return pair_folders(folder)
+    if "second" in dataset.keys:
+        return (folder,) if scene_folders(folder) else None
     return (folder,) if folder.is_dir() and io.list_images(folder) else None
 
 

@@ -77,7 +77,7 @@ def check(
     checks = []
     if found:
         for split, folders in found.items():
-            scan = sources.scan_folders(*folders, target_name=dataset.target_name)
+            scan = sources.scan(folders, dataset)
             source = sources.folder_source(scan, dataset, split)
             checks.append(_check_records(source, scan.problems()))
     else:

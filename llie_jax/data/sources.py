@@ -7,6 +7,7 @@ import abc
 import concurrent.futures
 import dataclasses
 import hashlib
+import itertools
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -176,17 +177,19 @@ class Scan:
     """The files in the folders of a split.
 
     Attributes:
-        files: name -> (input file, target file), or (input file,) without a folder of
-            targets; in sorted order.
+        files: name -> (input file, target file), (input file,) without a folder of
+            targets, or (first exposure, second exposure); in sorted order.
         inputs_alone: input files without a target.
         targets_alone: target files without an input.
         doubles: files whose name another file of the folder already has.
+        scenes_alone: folders of scenes with a single exposure.
     """
 
     files: dict[str, tuple[pathlib.Path, ...]]
     inputs_alone: list[pathlib.Path]
     targets_alone: list[pathlib.Path]
     doubles: list[str]
+    scenes_alone: list[pathlib.Path] = dataclasses.field(default_factory=list)
 
     def problems(self) -> list[str]:
         """Returns a phrase for each kind of problem, naming the first files."""
@@ -197,7 +200,39 @@ class Scan:
             found.append(f"targets without an input: {_some(self.targets_alone)}")
         if self.doubles:
             found.append(f"two files with the same name: {_some(self.doubles)}")
+        if self.scenes_alone:
+            found.append(f"scenes with a single exposure: {_some(self.scenes_alone)}")
         return found
+
+
+def scan(folders: catalogue.Folders, dataset: catalogue.Dataset) -> Scan:
+    """Lists the records in the folders of a split, as its data set arranges them."""
+    if "second" in dataset.keys:
+        return scan_scenes(*folders)
+    return scan_folders(*folders, target_name=dataset.target_name)
+
+
+def scan_scenes(folder: str | os.PathLike) -> Scan:
+    """Lists the ordered pairs of different exposures of each scene.
+
+    The pair of `cafe/1.png` and `cafe/3.png` is named `cafe/1-3`.
+
+    Args:
+        folder: has a folder for each scene, with its exposures.
+    """
+    files, alone, doubles = {}, [], []
+    for scene in catalogue.scene_folders(pathlib.Path(folder)):
+        exposures = {}
+        for path in io.list_images(scene):
+            if path.stem in exposures:
+                doubles.append(str(path))
+            exposures.setdefault(path.stem, path)
+        if len(exposures) == 1:
+            alone.append(scene)
+        for first, second in itertools.permutations(sorted(exposures), 2):
+            name = f"{scene.name}/{first}-{second}"
+            files[name] = (exposures[first], exposures[second])
+    return Scan(dict(sorted(files.items())), [], [], doubles, scenes_alone=alone)
 
 
 def scan_folders(
@@ -264,21 +299,21 @@ def open_folders(
             partner; names the files.
         OSError: if a folder cannot be read.
     """
-    scan = scan_folders(*folders, target_name=dataset.target_name)
+    found = scan(folders, dataset)
     where = " and ".join(map(str, folders))
-    if problems := scan.problems():
+    if problems := found.problems():
         wrong = "do not pair" if len(folders) > 1 else "cannot be used"
         advice = "Input and target need the same name; " if len(folders) > 1 else ""
         raise ValueError(
             f"{where} {wrong}: {'; '.join(problems)}. {advice}add, rename or remove "
             "files."
         )
-    if not scan.files:
+    if not found.files:
         raise ValueError(
             f"There are no images in {where}; supported suffixes: "
             f"{', '.join(io.IMAGE_SUFFIXES)}."
         )
-    return folder_source(scan, dataset, split)
+    return folder_source(found, dataset, split)
 
 
 def folder_source(scan: Scan, dataset: catalogue.Dataset, split: str) -> FolderSource:

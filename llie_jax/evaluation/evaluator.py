@@ -238,6 +238,11 @@ def evaluate(
     )
 
 
+def references(model: Model) -> dict[str, Callable]:
+    """Returns `reference_inputs` that give a model the reference itself."""
+    return dict.fromkeys(model.reference_inputs, lambda image, target: target)
+
+
 class _OtherScores:
     """Scores outputs under every metric and every comparable protocol.
 

@@ -11,7 +11,7 @@ from llie_jax import weights as weight_files
 from llie_jax.data import sources
 from llie_jax.evaluation import overlap, report
 from llie_jax.evaluation import scores as results
-from llie_jax.evaluation.evaluator import evaluate, progress_bar
+from llie_jax.evaluation.evaluator import evaluate, progress_bar, references
 from llie_jax.evaluation.scores import Scores
 from llie_jax.image import io
 from llie_jax.metrics import protocol as protocols
@@ -35,6 +35,7 @@ def run(
     mapping: str = "shard_map",
     allow_overlap: bool = False,
     test_options: Mapping[str, float] | None = None,
+    use_reference: bool = False,
     progress: bool = True,
 ) -> Scores:
     """Scores weights on a data set, and writes the results.
@@ -57,6 +58,8 @@ def run(
             say so.
         test_options: options of the model, such as CIDNet's `saturation`; recorded in
             the results.
+        use_reference: gives the model the references as inputs, such as those that
+            URetinex-Net's ratio comes from; recorded in the results.
         progress: shows a bar on standard error.
 
     Raises:
@@ -76,6 +79,11 @@ def run(
     step = described["step"]
     model, variables = weight_files.load(weights, step="best" if step is None else step)
     model = model.with_options(test_options or {})
+    if use_reference and not model.reference_inputs:
+        raise ValueError(
+            f"{described['spec']['name']} takes no input from references; leave out "
+            "--use-reference."
+        )
     run_folder = _run_folder(described)
     settings = run_folder and run_folder.read_config()
     if run_folder:
@@ -100,6 +108,7 @@ def run(
         max_report_images=12 if out else 0,
         weights=described,
         overlap=str(seen) if seen else "",
+        reference_inputs=references(model) if use_reference else None,
         progress=progress,
     )
     if not parallel.is_first():

@@ -170,6 +170,11 @@ def show(scores: Scores, console: Console) -> None:
     """Prints the table of scores, and those of other protocols if there are any."""
     columns = scores.protocol.metrics
     console.print(f"Protocol {scores.protocol.name}: {definitions(scores.protocol)}")
+    if seen := scores.facts.get("options", {}).get("uses_reference"):
+        console.print(
+            f"The model saw the references ({', '.join(seen)}): these scores are not "
+            "comparable with those of models that see only the image."
+        )
     table = Table("image", box=box.SIMPLE_HEAD)
     for column, metric in columns.items():
         table.add_column(heading(column, metric), justify="right")

@@ -8,7 +8,7 @@ from typing import Any
 
 from llie_jax import convert, data, messages
 from llie_jax import weights as weight_files
-from llie_jax.evaluation.evaluator import evaluate
+from llie_jax.evaluation.evaluator import evaluate, references
 from llie_jax.types import Pretrained
 
 DATA, SPLIT, PROTOCOL = "lol_v1", "test", "default"
@@ -119,9 +119,8 @@ def verify(
         if not all(each in found for each in hashes):
             yield Verification(name, record)
             continue
-        tensors = {}
-        for each in hashes:
-            tensors |= convert.read_checkpoint(found[each])
+        parts = [convert.read_checkpoint(found[each]) for each in hashes]
+        tensors = convert.join_parts(parts)
         model, variables = convert.from_torch(tensors, record.spec)
         scores = evaluate(
             model,
@@ -129,6 +128,7 @@ def verify(
             source,
             protocol=PROTOCOL,
             max_report_images=0,
+            reference_inputs=references(model),
             progress=progress,
         )
         yield Verification(name, record, scores.mean)

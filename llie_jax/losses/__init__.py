@@ -20,6 +20,9 @@ from llie_jax.losses.statistics import outlier_aware as outlier_aware
 from llie_jax.losses.statistics import psnr as psnr
 from llie_jax.losses.structure import ms_ssim as ms_ssim
 from llie_jax.losses.structure import ssim as ssim
+from llie_jax.losses.variation import gradient as gradient
+from llie_jax.losses.variation import structure_aware as structure_aware
+from llie_jax.losses.variation import variation as variation
 from llie_jax.losses.weighted import WeightedLoss as WeightedLoss
 from llie_jax.losses.weighted import complete_term as complete_term
 from llie_jax.losses.zero_reference import colour_constancy as colour_constancy

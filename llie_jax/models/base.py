@@ -6,7 +6,7 @@ known about a model without running it: sizes, published weights, layers.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -34,12 +34,18 @@ class Model(nn.Module):
         shared_streams: random streams whose draws must be equal on all devices, since
             they determine state. `dropout` and `noise` differ between devices.
         learned: collections of learned values, which count as parameters.
+        record_inputs: further images of the records, by their keys, that the model
+            takes in training as inputs of the same names.
+        reference_inputs: inputs in which the model takes the reference of an image at
+            inference; scores with them are marked.
     """
 
     test_options: ClassVar[tuple[str, ...]] = ()
     test_streams: ClassVar[tuple[str, ...]] = ()
     shared_streams: ClassVar[tuple[str, ...]] = ()
     learned: ClassVar[tuple[str, ...]] = ("params",)
+    record_inputs: ClassVar[tuple[str, ...]] = ()
+    reference_inputs: ClassVar[tuple[str, ...]] = ()
 
     @property
     def multiple(self) -> int:
@@ -266,6 +272,16 @@ class Wrapper(Model):
         """The `test_streams` of the backbone."""
         return self.backbone.test_streams
 
+    @property
+    def record_inputs(self) -> tuple[str, ...]:
+        """The `record_inputs` of the backbone."""
+        return self.backbone.record_inputs
+
+    @property
+    def reference_inputs(self) -> tuple[str, ...]:
+        """The `reference_inputs` of the backbone."""
+        return self.backbone.reference_inputs
+
     @nn.nowrap
     def native_inputs(self, image: jax.Array) -> dict[str, jax.Array]:
         """Returns the native inputs of the backbone."""
@@ -321,11 +337,14 @@ class TorchKeys:
         infer_spec: `(shapes, given) -> fields`: infers fields of the model from the
             keys and shapes of a checkpoint and the fields that are given.
         unused: patterns of official keys to ignore.
+        join: `parts -> tensors`: joins a checkpoint in several files, whose tensors are
+            `parts`, to one state dict; None if no file is of this model.
     """
 
     patterns: Mapping[str, str]
     infer_spec: Callable[[Mapping[str, tuple[int, ...]], Mapping[str, Any]], dict]
     unused: tuple[str, ...] = ()
+    join: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any] | None] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

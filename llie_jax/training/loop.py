@@ -8,6 +8,7 @@ import jax
 
 from llie_jax import evaluation, files, parallel, weights
 from llie_jax.configs import base
+from llie_jax.data import sources
 from llie_jax.evaluation import report
 from llie_jax.training import log as logs
 from llie_jax.training.experiment import Experiment
@@ -96,6 +97,9 @@ def train(
     _check_config(run, config)
     training, held_out = open_data(config)
     where = f"{training.name} {training.split}"
+    sources.check_keys(
+        training, experiment.model.record_inputs, base.title(config.model)
+    )
     experiment.loss.check_keys(training.keys, where)
     pipeline = open_pipeline(config, training)
     constants = {

@@ -102,6 +102,7 @@ def make_train_step(
     ) -> tuple[TrainState, Terms]:
         batch = as_images(expand(constants["data"], batch))
         target = batch.get("target")
+        further = {key: batch[key] for key in model.record_inputs}
         rngs = streams(rng, state.step, axis_name, model.shared_streams)
         fixed = matching(state.params, untrained)
 
@@ -116,6 +117,7 @@ def make_train_step(
                 batch["image"],
                 target=target,
                 train=True,
+                **further,
                 rngs=rngs,
                 mutable=list(state.collections),
             )

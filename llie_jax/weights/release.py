@@ -18,7 +18,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from llie_jax import files, registry
+from llie_jax import files, messages, registry
 from llie_jax.models.base import card, variable_shapes
 from llie_jax.types import Pretrained
 from llie_jax.weights.fit import check_fit, check_names, flat, shapes
@@ -212,27 +212,30 @@ def find_published(name: str, record: Pretrained) -> ReleaseFile:
         # Test options, for example, cannot be inferred from the tensors.
         fields = {key: value for key, value in record.spec.items() if key != "name"}
         option = f" --spec '{json.dumps(fields)}'" if fields else ""
+        official = (record.file, *record.parts)
         raise FileNotFoundError(
-            f"{name} is not on this machine. Get {record.file} from {record.origin} "
-            f"({record.licence}), then run `llie-jax convert {record.file} "
-            f"{folder / name}.safetensors{option}`. ({FOLDER_VARIABLE} sets another "
-            "folder.)"
+            f"{name} is not on this machine. Get {messages.listed(official)} from "
+            f"{record.origin} ({record.licence}), then run `llie-jax convert "
+            f"{' '.join(official)} {folder / name}.safetensors{option}`. "
+            f"({FOLDER_VARIABLE} sets another folder.)"
         )
     file = ReleaseFile(path, name)
     if file.spec != registry.complete_spec(record.spec):
         raise ValueError(f"{path} holds {file.spec}, but {name} is {record.spec}.")
-    sha256 = file.metadata.get("source_sha256")
+    # One hash for each official file.
+    sha256 = file.metadata.get("source_sha256", "")
     if record.sha256 is None:
         warnings.warn(
             f"The hash of the official {record.file} is not recorded, so {path} is "
             "checked by names and shapes only.",
             stacklevel=3,
         )
-    elif sha256 != record.sha256:
+    elif not {record.sha256, *record.parts.values()} <= {*sha256.split(", ")}:
         raise ValueError(
             f"{path} was converted from a file with the SHA-256 {sha256}, but the "
-            f"official {record.file} has {record.sha256}. Download it again from "
-            f"{record.origin}."
+            f"official {record.file} has "
+            f"{', '.join([record.sha256, *record.parts.values()])}. Download it again "
+            f"from {record.origin}."
         )
     return file
 

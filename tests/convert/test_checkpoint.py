@@ -1,3 +1,5 @@
+import argparse
+
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -21,6 +23,12 @@ def test_state_dict_finds_the_tensors(checkpoint):
     found = convert.state_dict(checkpoint)
     assert found.keys() == TENSORS.keys()
     assert np.array_equal(found["intro.weight"], TENSORS["intro.weight"])
+
+
+def test_state_dicts_of_several_networks():
+    networks = {"model_R": TENSORS, "model_L": TENSORS}
+    found = convert.state_dict({"state_dict": networks, "epoch": 3})
+    assert list(found) == [f"{name}.{key}" for name in networks for key in TENSORS]
 
 
 def test_one_key_with_the_prefix_keeps_it():
@@ -62,6 +70,12 @@ class TestWithTorch:
         found = convert.read_checkpoint(tmp_path / "a.pth")
         assert np.array_equal(found["intro.weight"], TENSORS["intro.weight"])
         assert found["half"].dtype == np.float32
+
+    def test_options_of_a_command_line(self, torch, tmp_path):
+        tensors = {"model_R": {"weight": torch.ones(2)}}
+        options = argparse.Namespace(lr=1e-4, milestones=[3])
+        torch.save({"state_dict": tensors, "opts": options}, tmp_path / "a.pth")
+        assert list(convert.read_checkpoint(tmp_path / "a.pth")) == ["model_R.weight"]
 
     def test_objects_are_not_run(self, torch, tmp_path):
         torch.save({"params": {}, "object": Exploding()}, tmp_path / "a.pth")

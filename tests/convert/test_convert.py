@@ -181,3 +181,10 @@ def test_no_model_has_such_keys():
 def test_unknown_field():
     with pytest.raises(ValueError, match="Did you mean 'dilations'"):
         convert.from_torch(official(SMALL), {"dilation": [1]})
+
+
+def test_files_that_no_model_joins():
+    parts = [{"a.weight": np.ones(1)}, {"b.weight": np.ones(1)}]
+    with pytest.raises(ValueError, match=r"several files with the keys a\.weight;"):
+        convert.join_parts(parts)
+    assert convert.join_parts(parts[:1]) == parts[0]

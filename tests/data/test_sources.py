@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llie_jax import data
-from llie_jax.data import catalogue, sources, splitting
+from llie_jax.data import catalogue, checking, sources, splitting
 from llie_jax.image import io
 from tests.data import trees
 
@@ -363,3 +363,32 @@ def test_real_lol_v1(shared):
     assert np.mean(10 * np.log10(255**2 / np.array(errors))) == pytest.approx(
         7.77, abs=0.01
     )
+
+
+def test_pairs_of_exposures(tmp_path):
+    root = trees.scenes(tmp_path, {"cafe": ("1", "2", "3"), "sea": ("a", "b.PNG")})
+    source = data.open_source("exposure_pairs", root=root)
+    assert (source.keys, source.split) == (("image", "second"), "train")
+    ordered = ("1-2", "1-3", "2-1", "2-3", "3-1", "3-2")
+    names = [*(f"cafe/{pair}" for pair in ordered), "sea/a-b", "sea/b-a"]
+    assert list(source.names) == names
+    assert list(source.scenes) == [*["cafe"] * 6, *["sea"] * 2]
+    record = source[3]
+    assert (record["name"], record["scene"]) == ("cafe/2-3", "cafe")
+    np.testing.assert_array_equal(record["image"], trees.image(1))
+    np.testing.assert_array_equal(record["second"], trees.image(2))
+    training, held_out = data.split_by_reference(source, fraction=0.3)
+    assert {*training.scenes} == {"cafe"}
+    assert {*held_out.scenes} == {"sea"}
+
+
+def test_pairs_of_exposures_that_are_incomplete(tmp_path):
+    root = trees.scenes(tmp_path, {"cafe": ("1", "1.jpg", "2"), "sea": ("a",)})
+    message = r"same name: .*1\.png.*scenes with a single exposure: .*sea\. "
+    with pytest.raises(ValueError, match=message):
+        data.open_source("exposure_pairs", root=root)
+    found = checking.check("exposure_pairs", root=root)[0]
+    assert found.state == "faulty"
+    assert len(found.problems) == 2
+    with pytest.raises(FileNotFoundError, match=r"Expected: SCENE/\*\.png"):
+        data.open_source("exposure_pairs", root=tmp_path / "absent")

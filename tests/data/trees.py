@@ -46,3 +46,10 @@ def lol(root: pathlib.Path) -> pathlib.Path:
     pairs(root / "our485", ("2", "10", "7.PNG"))
     pairs(root / "eval15", ("1",))
     return root
+
+
+def scenes(root: pathlib.Path, exposures: dict[str, tuple[str, ...]]) -> pathlib.Path:
+    """Writes a folder for each scene with its exposures."""
+    for scene, names in exposures.items():
+        photos(root / scene, names)
+    return root
