@@ -87,8 +87,8 @@ class Pretrained:
             SHA-256.
         reference: what the official code scores on the test split of LOL-v1 with the
             protocol `default`, metric to value; empty if nobody measured it.
-        measured: what this project scores with them, by `llie-jax verify`; empty if it
-            has not been measured.
+        measured: what this project scores with them, as `llie-jax verify` measured;
+            `weights.published` fills it in. Empty if it has not been measured.
     """
 
     spec: Mapping[str, Any]

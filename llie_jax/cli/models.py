@@ -68,7 +68,7 @@ def list_models(pattern: str = "*") -> dict:
                 for size, fields in sizes.items()
             },
             "parity_tested": card.verified,
-            "official_weights": _verified(card.weights.values()),
+            "official_weights": _verified(records.values()),
             "trained": {
                 size: dataclasses.asdict(result)
                 for size, result in card.trained.items()

@@ -6,6 +6,7 @@ Nothing is ever unpickled.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -114,11 +115,21 @@ def write_safetensors(
 
 def published() -> dict[str, Pretrained]:
     """Returns the known published checkpoints, `model.dataset` -> record."""
+    measured = _measured()
     return {
-        f"{model}.{key}": record
+        f"{model}.{key}": dataclasses.replace(
+            record, measured=measured.get(f"{model}.{key}", {})
+        )
         for model in registry.list_models()
         for key, record in card(model).weights.items()
     }
+
+
+@functools.cache
+def _measured() -> dict[str, dict[str, float]]:
+    """Returns the scores that `llie-jax verify --json` wrote at the last check."""
+    file = pathlib.Path(__file__).with_name("verified.json")
+    return {each["name"]: each["measured"] for each in json.loads(file.read_text())}
 
 
 def locate(name: str) -> pathlib.Path | None:

@@ -38,7 +38,7 @@ def test_tables_and_json(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
-        ("dark", {"darkir.lol_blur", "darkir.lol_blur_l", "darkir.multi_task"}),
+        ("darkir", {"darkir.lol_blur", "darkir.lol_blur_l", "darkir.multi_task"}),
         ("darkir.m*", {"darkir.multi_task"}),
         ("blur_l", {"darkir.lol_blur_l"}),
     ],
