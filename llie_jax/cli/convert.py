@@ -86,6 +86,9 @@ def run(args: argparse.Namespace) -> None:
     tensors = convert.join_parts([convert.read_checkpoint(file) for file in sources])
     facts["source"] = ", ".join(file.name for file in sources)
     facts["source_sha256"] = ", ".join(map(weights.file_sha256, sources))
+    if published := weights.recognise(facts["source_sha256"]):
+        facts["trained_on"] = facts["trained_on"] or published.trained_on
+        facts["licence"] = facts["licence"] or published.licence
     if "features.0.weight" in tensors:
         if args.fold:
             raise ValueError(f"{source} is VGG, which has nothing to fold.")
@@ -97,8 +100,13 @@ def run(args: argparse.Namespace) -> None:
 
 def _recorded(known) -> dict:
     """Returns the facts that a run or a release file records about its weights."""
+    from llie_jax import weights
+
     if known["source"] == "run":
-        return {"step": known["step"]}
+        folder = weights.RunFolder(pathlib.Path(known["path"]).parent.parent)
+        train = folder.read_config()["data"]["train"]
+        trained_on = f"{train['name']} {train['split']}"
+        return {"step": known["step"], "trained_on": trained_on}
     written_anew = ("spec", "llie_jax_version")
     return {k: v for k, v in known["metadata"].items() if k not in written_anew}
 

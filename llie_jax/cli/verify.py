@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _line(found) -> str:
-    return f"{found.name}: {_scores(found.score) or '-'} {found.verdict}"
+    score = "; ".join([_scores(found.score) or "-", *found.marks])
+    return f"{found.name}: {score}: {found.verdict}"
 
 
 def _scores(score) -> str:
@@ -90,7 +91,7 @@ def _page(found) -> str:
             f"`{each.name}`",
             published,
             _scores(record.reference),
-            _scores(each.score),
+            "; ".join([_scores(each.score), *each.marks]),
             f"{each.differences['psnr']:+.3f}",
             each.verdict,
         )

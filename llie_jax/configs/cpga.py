@@ -5,11 +5,11 @@ llie-jax train --config cpga --workdir runs/cpga_plus
 llie-jax train --config cpga:network=plusplus --workdir runs/cpga_plusplus
     --config.data.train.root=data/lol_v1
 
-200 epochs, with the rate restarting every 67. The third period ends with the run; the
-authors' would last one epoch longer. Their first phase, which teaches the network to
-return its input, is left out, as in the command that they publish. They draw one of
-nine flips and rotations, two of them none; here the eight symmetries of the square are
-equally likely. Their SSIM leaves the border of the image out.
+200 epochs, with the rate restarting every 67. The authors' first phase, which teaches
+the network to return its input, is left out, as in the command that they publish.
+
+Differs: the eight symmetries of the square are equally likely; the authors draw one of
+nine flips and rotations, two of them none. Their SSIM leaves the border out.
 
 The exponent starts near 0, and where it is clipped at 0.01 nothing reaches its
 estimator. With about half of the seeds that is so for every dark image from the start,
@@ -59,9 +59,10 @@ def get_config(
     )
     config.optimizer = base.spec("adam", learning_rate=1e-3, l2=1e-4, clip_norm=0.1)
     config.schedule = base.spec(
-        "cosine_periods",
-        periods=(67.0, 67.0, 66.0),
-        period_rates=(0.0, 0.0, 0.0),
+        "cosine_restarts",
+        first=67 / 200,
+        growth=1.0,
+        final_rate=0.0,
         hold_steps=epoch,
     )
     config.log.every_steps = 50

@@ -41,7 +41,7 @@ def get_config(data: base.LOL = "lol_v1", lfpv: bool = False):
     config.stages.s0.batch_size = BATCH_SIZE
     config.loss.terms = dict(
         pixel=base.spec("outlier_aware"),
-        color=base.spec("rgb_cosine"),
+        colour=base.spec("rgb_cosine"),
         # The authors divide the distance to 50 dB by 100, and weight it by 2.
         psnr=base.spec("psnr", best=50.0, weight=2.0 / 100.0),
     )

@@ -19,7 +19,7 @@ def get_config(data: base.LOL = "lol_v1"):
     charbonnier = dict(name="charbonnier", eps=1e-16)  # 1e-8, squared
     config.loss.terms = dict(
         pixel=base.spec(**charbonnier),
-        color=base.spec("rgb_cosine"),
+        colour=base.spec("rgb_cosine"),
         reconstruction=base.spec(
             **charbonnier, on="aux.reconstruction", against="image"
         ),

@@ -121,6 +121,10 @@ DATASETS: dict[str, Dataset] = {
             page="https://daooshee.github.io/BMVC2018website/",
             get="download LOLdataset.zip from the official page and unpack it",
             wrappers=("lolv1", "loldataset", "lol"),
+            seen_by={
+                "lol_v2_real": "12 of the 15 test images are probably training images, "
+                "going by their numbers"
+            },
         ),
         Dataset(
             name="lol_v2_real",

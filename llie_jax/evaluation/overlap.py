@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llie_jax import data
+from llie_jax import weights as weight_files
 from llie_jax.data import catalogue, sources
 from llie_jax.data.sources import Source
 
@@ -63,12 +64,24 @@ def training_data(described: Mapping[str, Any], config: Mapping[str, Any] | None
     if config:
         train = config["data"]["train"]
         return train["name"], train["root"] or None
-    return described["metadata"].get("trained_on", ""), None
+    metadata = described["metadata"]
+    published = weight_files.recognise(metadata.get("source_sha256", ""))
+    facts = metadata.get("trained_on", ""), published.trained_on if published else ""
+    return ", ".join(filter(None, facts)), None
 
 
 def _names(text: str, name: str) -> bool:
-    """Returns whether "LOL-v2 real, LSRW" names the set `lol_v2_real`."""
-    text, name = (re.sub(r"[^a-z0-9]", "", each.lower()) for each in (text, name))
+    """Returns whether "LOL-v2 real, LSRW" names the set `lol_v2_real`.
+
+    Names of its folders count too: "LOL" alone is LOL-v1.
+    """
+    text = text.lower()
+    if any(
+        re.search(rf"(?<![\w-]){re.escape(alias)}(?![\w-])", text)
+        for alias in catalogue.get(name).wrappers
+    ):
+        return True
+    name, text = (re.sub(r"[^a-z0-9]", "", each) for each in (name, text))
     return name in text
 
 

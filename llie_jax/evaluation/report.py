@@ -63,7 +63,8 @@ def _numbers(scores: Scores) -> str:
         for value, label in cards
     )
     definitions = html.escape(results.definitions(scores.protocol))
-    rule = "" if scores.marks else ", no use of the ground truth"
+    used = scores.facts.get("options", {}).get("uses_reference")
+    rule = "" if used else ", no use of the ground truth"
     return (
         f'<p class="soft">Protocol {html.escape(scores.protocol.name)}: '
         f"{definitions}; means over images{rule}."

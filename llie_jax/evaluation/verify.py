@@ -8,6 +8,7 @@ from typing import Any
 
 from llie_jax import convert, data, messages
 from llie_jax import weights as weight_files
+from llie_jax.evaluation import overlap
 from llie_jax.evaluation.evaluator import evaluate, references
 from llie_jax.types import Pretrained
 
@@ -23,11 +24,14 @@ class Verification:
         name: as `llie-jax models` lists it.
         record: what is known about the checkpoint.
         score: measured here, metric to value; empty if the checkpoint was not found.
+        marks: what makes the score unlike others: options, an input from the
+            reference, images that it was trained on.
     """
 
     name: str
     record: Pretrained
     score: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    marks: tuple[str, ...] = ()
 
     @property
     def differences(self) -> dict[str, float]:
@@ -57,6 +61,7 @@ class Verification:
             "measured": dict(self.score),
             "differences": self.differences,
             "verdict": self.verdict,
+            "marks": list(self.marks),
         }
 
 
@@ -122,6 +127,7 @@ def verify(
         parts = [convert.read_checkpoint(found[each]) for each in hashes]
         tensors = convert.join_parts(parts)
         model, variables = convert.from_torch(tensors, record.spec)
+        seen = overlap.find(record.trained_on, source)
         scores = evaluate(
             model,
             variables,
@@ -129,9 +135,11 @@ def verify(
             protocol=PROTOCOL,
             max_report_images=0,
             reference_inputs=references(model),
+            overlap=str(seen) if seen else "",
             progress=progress,
         )
-        yield Verification(name, record, scores.mean)
+        options = (f"{k}={v}" for k, v in record.spec.items() if k != "name")
+        yield Verification(name, record, scores.mean, (*options, *scores.marks))
 
 
 def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from llie_jax.image import maximum
+
 _GREY = (0.299, 0.587, 0.114)
 _RADIUS = 2
 _EPSILON = 1e-4
@@ -81,5 +83,5 @@ def snr_map(
     grey = jnp.sum(image.astype(jnp.float32) * weights, -1, keepdims=True)
     blurred = jnp.sum(blur(image) * weights, -1, keepdims=True)
     ratio = blurred / (jnp.abs(grey - blurred) + _EPSILON)
-    largest = jnp.max(ratio, axis=(1, 2, 3), keepdims=True)
+    largest = maximum.largest(ratio.reshape(len(ratio), -1), -1)[..., None, None]
     return jnp.clip(ratio / (largest + _EPSILON), 0.0, 1.0)

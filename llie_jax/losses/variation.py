@@ -41,7 +41,7 @@ def variation(prediction: jax.Array, *, distance: int = 1, power: int = 1) -> ja
             f"variation compares pixels at a distance of {distance}; a map of "
             f"{prediction.shape[1]} x {prediction.shape[2]} is too small."
         )
-    size = _absolute if power == 1 else jnp.square
+    size = absolute if power == 1 else jnp.square
     return _mean_of_both(size(x) for x in _differences(as_float(prediction), distance))
 
 
@@ -63,7 +63,7 @@ def gradient(prediction: jax.Array, target: jax.Array) -> jax.Array:
     """
     check_shapes(prediction, target)
     pairs = _differences_of_both(prediction, target)
-    return _mean_of_both(_absolute(_absolute(x) - _absolute(y)) for x, y in pairs)
+    return _mean_of_both(absolute(absolute(x) - absolute(y)) for x, y in pairs)
 
 
 @register("structure_aware", LossCard())
@@ -87,7 +87,7 @@ def structure_aware(
     check_shapes(prediction, target)
     pairs = _differences_of_both(prediction, target)
     return _mean_of_both(
-        _absolute(x) * jnp.exp(-sharpness * _blur(_absolute(edge))) for x, edge in pairs
+        absolute(x) * jnp.exp(-sharpness * _blur(absolute(edge))) for x, edge in pairs
     )
 
 
@@ -113,6 +113,6 @@ def _blur(x: jax.Array) -> jax.Array:
     return grouped_conv(x, kernel, groups=x.shape[-1])
 
 
-def _absolute(x: jax.Array) -> jax.Array:
+def absolute(x: jax.Array) -> jax.Array:
     """Returns |x| with a gradient of 0 at 0; that of `jnp.abs` is 1 there."""
     return jnp.sign(x) * x

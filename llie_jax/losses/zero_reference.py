@@ -11,6 +11,7 @@ from llie_jax import messages
 from llie_jax.image.resize import area_downsample
 from llie_jax.losses.base import LossCard
 from llie_jax.losses.pixel import as_float, check_shapes, reduce_pixels
+from llie_jax.losses.variation import absolute
 from llie_jax.registry import register
 
 YCBCR = ("reference", "correct")
@@ -153,7 +154,7 @@ def edge_aware_smoothness(
     for offset in _half_window():
         distance = jnp.square(_shifted_difference(image, offset)).sum(-1)
         weight = jnp.exp(-distance / 200)
-        change = jnp.abs(_shifted_difference(illumination, offset))
+        change = absolute(_shifted_difference(illumination, offset))
         if not weight[0].size:  # an image smaller than the offset
             continue
         if separate_means:

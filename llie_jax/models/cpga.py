@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from llie_jax.image import maximum
 from llie_jax.image.resize import area_downsample, resize_aligned
 from llie_jax.models.base import Backbone, ModelCard, TorchKeys
 from llie_jax.nn import layers
@@ -117,7 +118,7 @@ class Transmission(Layer):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns one value per pixel, [B, H, W, 1], of `x` [B, H, W, C]."""
         types = self.types
-        priors = [layers.largest(x, -1), -layers.largest(-x, -1), _mean(x)]
+        priors = [maximum.largest(x, -1), -maximum.largest(-x, -1), _mean(x)]
         y = Conv(4, name="prior", **types)(jnp.concatenate(priors, -1))
         y = layers.gelu(y)
         y = ResidualBlock(name="block", **types)(jnp.concatenate([y, x], -1))
@@ -218,13 +219,13 @@ class AttentionBlock(Layer):
         expand = Conv(channels, name="expand", **options)
         pooled = (
             jnp.mean(x, (1, 2), keepdims=True),
-            layers.largest(layers.largest(x, 1), 2),
+            maximum.largest(maximum.largest(x, 1), 2),
         )
         return nn.sigmoid(sum(expand(nn.relu(squeeze(each))) for each in pooled))
 
     def _spatial_attention(self, x):
         """Returns weights [B, H, W, 1] in [0, 1]."""
-        x = jnp.concatenate([_mean(x), layers.largest(x, -1)], -1)
+        x = jnp.concatenate([_mean(x), maximum.largest(x, -1)], -1)
         conv = Conv(1, (7, 7), use_bias=False, name="spatial", **self.types)
         return nn.sigmoid(conv(x))
 

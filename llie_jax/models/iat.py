@@ -538,6 +538,9 @@ class IAT(Backbone, Layer):
         mul = nn.relu(self.mul_head(mul)).astype(jnp.float32)
         add = jnp.tanh(self.add_head(add)).astype(jnp.float32)
         y = context["image"] * mul + add
-        y = jnp.einsum("bhwd,bcd->bhwc", y, context["colour"])
+        # Accelerators would round the colours to bfloat16.
+        y = jnp.einsum(
+            "bhwd,bcd->bhwc", y, context["colour"], precision=jax.lax.Precision.HIGHEST
+        )
         y = jnp.clip(y, _SMALLEST, 1.0) ** context["gamma"][:, None, None, None]
         return Outputs(y, aux={"mul": mul, "add": add})

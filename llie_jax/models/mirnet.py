@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from llie_jax.image import maximum
 from llie_jax.models.base import Backbone, ModelCard, TorchKeys
 from llie_jax.nn import blur_resize, layers
 from llie_jax.nn.layers import FvcoreCounted, Layer
@@ -56,7 +57,7 @@ class DualAttention(Layer):
 
         pooled = jnp.concatenate(
             [
-                layers.largest(y, -1),
+                maximum.largest(y, -1),
                 jnp.mean(y, -1, keepdims=True, dtype=jnp.float32).astype(y.dtype),
             ],
             -1,

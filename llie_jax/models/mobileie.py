@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from llie_jax.image import maximum
 from llie_jax.models.base import Backbone, ModelCard, TorchKeys
 from llie_jax.nn import layers
 from llie_jax.nn.layers import Layer
@@ -401,7 +402,7 @@ class MobileIE(Backbone, Layer):
         """
         mean = jnp.mean(x, (1, 2), keepdims=True, dtype=jnp.float32).astype(x.dtype)
         channels = nn.sigmoid(self.channel_attention(mean, train=train))
-        largest = layers.largest(channels * x, -1)
+        largest = maximum.largest(channels * x, -1)
         pixels = nn.sigmoid(self.spatial_attention(largest, train=train))
         return channels * pixels * x
 

@@ -516,5 +516,5 @@ def _decomposition_aux(
     return {
         "recomposed": reflectance * illumination,
         "brightest": jnp.max(image, axis=-1, keepdims=True),
-        "gray": image @ jnp.asarray(_GRAY)[:, None],
+        "gray": jnp.sum(image * jnp.asarray(_GRAY), -1, keepdims=True),
     }

@@ -72,8 +72,10 @@ def _gradients_in_blocks(function, weights, x, g):
         weights_gradient, x_gradient = _gradients(function, weights, *block)
         return jax.tree.map(jnp.add, sums, weights_gradient), x_gradient
 
-    # Sums of many blocks are float32, whatever the weights are.
-    zeros = jax.tree.map(lambda w: jnp.zeros_like(w, jnp.float32), weights)
+    # Sums of many blocks are at least float32, whatever the weights are.
+    zeros = jax.tree.map(
+        lambda w: jnp.zeros_like(w, jnp.promote_types(w.dtype, jnp.float32)), weights
+    )
     sums, x_gradient = lax.scan(add_block, zeros, (_blocks(x), _blocks(g)))
     sums = jax.tree.map(lambda total, w: total.astype(w.dtype), sums, weights)
     return sums, x_gradient.reshape(-1, x.shape[-1])[: len(x)]
@@ -85,6 +87,6 @@ def _gradients(function, weights, x, g):
 
 def _blocks(x):
     """Returns blocks of equal size, [blocks, rows, C]; zeros fill up the last one."""
-    count = -(-len(x) // _BLOCK_PIXELS)
+    count = max(1, -(-len(x) // _BLOCK_PIXELS))
     size = -(-len(x) // count)
     return jnp.pad(x, ((0, count * size - len(x)), (0, 0))).reshape(count, size, -1)

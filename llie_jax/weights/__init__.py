@@ -8,6 +8,7 @@ from llie_jax.weights.release import file_sha256 as file_sha256
 from llie_jax.weights.release import is_release as is_release
 from llie_jax.weights.release import locate as locate
 from llie_jax.weights.release import published as published
+from llie_jax.weights.release import recognise as recognise
 from llie_jax.weights.release import save as save
 from llie_jax.weights.release import write_safetensors as write_safetensors
 from llie_jax.weights.run import RunFolder as RunFolder

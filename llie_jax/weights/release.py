@@ -125,6 +125,19 @@ def published() -> dict[str, Pretrained]:
     }
 
 
+def recognise(source_sha256: str) -> Pretrained | None:
+    """Returns the published checkpoint that a release file was converted from.
+
+    Args:
+        source_sha256: as its metadata has it, one hash for each official file.
+    """
+    found = {*source_sha256.split(", ")}
+    for record in published().values():
+        if {record.sha256, *record.parts.values()} == found:
+            return record
+    return None
+
+
 @functools.cache
 def _measured() -> dict[str, dict[str, float]]:
     """Returns the scores that `llie-jax verify --json` wrote at the last check."""

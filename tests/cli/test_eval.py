@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import llie_jax
 from llie_jax import weights
 from llie_jax.cli import main as cli
+from llie_jax.evaluation import overlap
 from llie_jax.image import io
 from llie_jax.models.base import variable_shapes
 from tests.conftest import ROOT
@@ -173,11 +175,39 @@ def test_images_that_the_weights_have_seen(
     assert found["options"]["overlap"].startswith(fact)
     page = (tmp_path / "out" / "report.html").read_text()
     assert fact in page
-    assert "no use of the ground truth" not in page
+    assert "no use of the ground truth" in page
 
     assert main("--weights", weights_file, *scored) == 0  # trained on nothing known
     found = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert found["options"]["overlap"] == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "scored", "seen"),
+    [
+        ("LOL-v1", "lol_v2_real", "lol_v1"),
+        ("lol_v1 train", "lol_v2_real", "lol_v1"),
+        ("LOL and LSRW", "lol_v2_real", "lol_v1"),
+        ("LOL-v2 real and synthetic", "lol_v1", "lol_v2_real"),
+        ("LOL-v2 real", "lol_v2_real", None),
+        ("LOL-Blur", "lol_v2_real", None),
+        ("LOL-v2 synthetic", "lol_v1", None),
+        ("", "lol_v1", None),
+    ],
+)
+def test_which_sets_a_text_names(text, scored, seen, monkeypatch, tmp_path):
+    monkeypatch.setenv("LLIE_JAX_DATA", str(tmp_path))  # no set is at hand
+    source = types.SimpleNamespace(name=scored)
+    found = overlap.find(text, source)
+    assert (found and found.trained_on) == seen
+
+
+def test_official_weights_are_recognised_by_their_hash(tmp_path):
+    record = weights.published()["iat.lol_v1"]
+    described = {"metadata": {"source_sha256": record.sha256}}
+    assert overlap.training_data(described, None) == ("LOL-v1", None)
+    described = {"metadata": {"source_sha256": "0" * 64, "trained_on": "mine"}}
+    assert overlap.training_data(described, None) == ("mine", None)
 
 
 def test_sets_without_a_shared_image(two_versions, tmp_path, monkeypatch):

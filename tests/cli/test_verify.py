@@ -62,7 +62,7 @@ def test_the_table(folder, capsys):
     page, file = folder / "verified.md", folder / "verified.json"
     assert run(folder, "--out", page, "--json", file) == 0
     out = capsys.readouterr().out
-    assert "sci.missing: - not found" in out
+    assert "sci.missing: -: not found" in out
     assert "iat.unmeasured" not in out
     found, missing = json.loads(file.read_text())
     assert missing["verdict"] == "not found"
@@ -83,7 +83,7 @@ def test_a_difference(folder, capsys, metric, far):
     reference = {**record.reference, metric: record.reference[metric] + far}
     records["darkir.small"] = dataclasses.replace(record, reference=reference)
     assert run(folder, "darkir") == 1
-    assert capsys.readouterr().out.endswith(" differs\n")
+    assert capsys.readouterr().out.endswith(": differs\n")
     near = {**record.reference, metric: record.reference[metric] + far / 2}
     found = verify.Verification(
         "x", dataclasses.replace(record, reference=near), record.reference

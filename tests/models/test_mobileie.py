@@ -305,7 +305,7 @@ def test_the_recipes_are_the_authors():
     found = {key: (term.name, term.weight) for key, term in terms.items()}
     assert found == {
         "pixel": ("outlier_aware", 1.0),
-        "color": ("rgb_cosine", 1.0),
+        "colour": ("rgb_cosine", 1.0),
         "psnr": ("psnr", 0.02),
     }
     assert terms.psnr.best == 50
@@ -322,6 +322,6 @@ def test_the_recipes_are_the_authors():
     }
     assert terms == {
         "pixel": ("charbonnier", "image", "target", 1.0),
-        "color": ("rgb_cosine", "image", "target", 1.0),
+        "colour": ("rgb_cosine", "image", "target", 1.0),
         "reconstruction": ("charbonnier", "aux.reconstruction", "image", 1.0),
     }
