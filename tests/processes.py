@@ -8,13 +8,12 @@ import sys
 from tests.conftest import ROOT
 
 
-def start(module, *arguments, devices, **environment):
+def start(module, *arguments, devices, flags=None, **environment):
     """Starts `python -m module arguments` with `devices` CPU devices.
 
-    They use XLA's default emitters, as users do, since the older ones of the other
-    tests round differently for different batch sizes.
+    XLA's flags are those of this process, unless `flags` are given.
     """
-    flags = "--xla_backend_optimization_level=0"
+    flags = os.environ.get("XLA_FLAGS", "") if flags is None else flags
     return subprocess.Popen(
         [sys.executable, "-m", module, *map(str, arguments)],
         cwd=ROOT,

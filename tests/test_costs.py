@@ -101,7 +101,11 @@ def adr(width, **conv):
     [
         ("identity", "144.25"),
         ({"name": "adr", "width": 4, "conv": "static"}, "145.69"),
-        ({"name": "adr", "width": 4, "conv": "dynamic"}, "145.87"),
+        pytest.param(
+            {"name": "adr", "width": 4, "conv": "dynamic"},
+            "145.87",
+            marks=pytest.mark.slow,
+        ),
         (adr(4), "145.99"),
         pytest.param(adr(8), "147.55", marks=pytest.mark.slow),
         pytest.param(adr(16), "150.67", marks=pytest.mark.slow),

@@ -164,7 +164,7 @@ def test_means_of_cells_are_the_authors_bilinear_resizing():
     params=[
         pytest.param(FORMS[0], id="plus", marks=pytest.mark.slow),
         pytest.param(FORMS[1], id="bdsf"),
-        pytest.param(FORMS[2], id="plusplus"),
+        pytest.param(FORMS[2], id="plusplus", marks=pytest.mark.slow),
     ],
 )
 def trained(request):

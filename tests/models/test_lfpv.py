@@ -742,6 +742,7 @@ def test_flat_images_have_finite_gradients():
     chex.assert_tree_all_finite(gradient(variables, flat))
 
 
+@pytest.mark.slow
 def test_a_backbone_in_bfloat16():
     backbone = {"name": "retinexformer", **BACKBONES["retinexformer"]}
     spec = {"name": "lfpv", "num_nodes": 5, "patch_size": 2}

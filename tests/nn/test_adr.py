@@ -196,7 +196,7 @@ BACKBONES = {
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=() if name == "cidnet" else pytest.mark.slow)
+        pytest.param(name, marks=() if name == "retinexformer" else pytest.mark.slow)
         for name in BACKBONES
     ],
 )

@@ -8,10 +8,18 @@ import safetensors
 from llie_jax import weights
 from llie_jax.cli import main
 from llie_jax.configs import base
+from llie_jax.nn import conv_kernels
 from llie_jax.training import loop
 from llie_jax.training.experiment import Experiment
 from llie_jax.weights.run import read_log
 from tests.training import toys
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _native_convolutions():
+    """Steps compile faster; the CPU's forms have tests of their own."""
+    with conv_kernels.use_implementation("lax"):
+        yield
 
 
 @pytest.fixture(scope="module")
