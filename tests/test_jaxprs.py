@@ -9,11 +9,10 @@ from llie_jax import jaxprs
 from llie_jax.models.base import card, initial_variables
 
 MODELS = (
-    "darkir",
     "snr_net",
     *(
         pytest.param(name, marks=pytest.mark.slow)
-        for name in ("cidnet", "restormer", "retinexformer", "lfpv")
+        for name in ("cidnet", "darkir", "restormer", "retinexformer", "lfpv")
     ),
 )
 

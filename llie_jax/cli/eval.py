@@ -79,8 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a test option of the model, recorded with the scores; CIDNet has "
-        "saturation, alpha (brightness of the output) and gamma (of the input)",
+        help="a test option of the model, recorded with the scores; `llie-jax models` "
+        "lists them. CIDNet has saturation, alpha (brightness of the output) and gamma "
+        "(of the input)",
     )
     add(
         "--use-reference",

@@ -69,6 +69,7 @@ def list_models(pattern: str = "*") -> dict:
             },
             "parity_tested": card.verified,
             "official_weights": _verified(records.values()),
+            "options": list(registry.get(name).make.test_options),
             "trained": {
                 size: dataclasses.asdict(result)
                 for size, result in card.trained.items()
@@ -134,6 +135,7 @@ def _show(console, found: dict) -> None:
         table.add_column(header, justify="right")
     table.add_column("parity tested")
     table.add_column("official weights")
+    table.add_column("--option")
     table.add_column("trained with this package")
     for name, model in found["models"].items():
         for size, costs in model["sizes"].items():
@@ -144,6 +146,7 @@ def _show(console, found: dict) -> None:
                 f"{costs['macs_256'] / 1e9:.2f}",
                 model["parity_tested"] or "no",
                 model["official_weights"],
+                ", ".join(model["options"]),
                 _trained(model["trained"].get(size, {})),
             )
     console.print(table)

@@ -31,6 +31,8 @@ def test_tables_and_json(tmp_path, monkeypatch, capsys):
     assert found["models"]["darkir"]["sizes"]["m"]["params"] == 3_321_638
     assert found["weights"]["darkir.lol_blur"]["path"] is not None
     out = capsys.readouterr().out
+    assert found["models"]["pairlie"]["options"] == ["exponent"]
+    assert found["models"]["mirnet"]["official_weights"] == "none exist"
     for text in ("darkir-m", "3,321,638", "7.10", "darkir.multi_task", "27.00"):
         assert text in out
 

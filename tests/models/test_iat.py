@@ -279,6 +279,7 @@ def test_impossible_fields(fields, message):
         iat.IAT(**fields).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("native_convolutions")
 def test_lfpv_on_iat_never_pads():
     """Padding changes gamma and the colours, and LFPV's patches need multiples of 4."""

@@ -330,10 +330,10 @@ BACKBONES = {
     if registry.get(name).make.__module__.startswith("llie_jax.")
 }
 SOME_BACKBONES = [
-    pytest.param(name, marks=() if name in ("cidnet", "snr_net") else pytest.mark.slow)
+    pytest.param(name, marks=() if name == "snr_net" else pytest.mark.slow)
     for name in BACKBONES
 ]
-"""In the fast suite one with a plain image and one with further outputs."""
+"""In the fast suite the published one; the contract suite has all in short."""
 
 
 def make(backbone="toy_backbone", **fields):
@@ -675,6 +675,7 @@ def test_keys_of_the_bank_are_computed_once():
     )
 
 
+@pytest.mark.slow
 def test_a_backbone_with_state_counts_one_step():
     slot = {
         "name": "adr",

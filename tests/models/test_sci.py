@@ -185,6 +185,7 @@ def test_by_hand():
         np.testing.assert_allclose(norm["var"], 0.9**updates, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("native_convolutions")
 def test_lfpv_updates_the_statistics_once():
     """LFPV decodes twice; only the encoder has stages."""

@@ -75,9 +75,8 @@ def test_a_broken_run_goes_on_with_the_same_bank(pairs, unbroken, tmp_path, stop
     assert np.any(np.asarray(bank["c_v"]) != part.state.collections["lfpv"]["c_v"])
 
 
-@pytest.mark.parametrize(
-    "freeze", [pytest.param((), marks=pytest.mark.slow), ("backbone/*",)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("freeze", [(), ("backbone/*",)])
 def test_a_trained_backbone_is_grafted(pairs, backbone, tmp_path, freeze):
     workdir, trained = backbone
     changes = {"init_from": str(workdir), "optimizer.freeze": freeze}
@@ -127,6 +126,7 @@ def test_release_files_hold_what_inference_needs(unbroken, tmp_path, capsys):
         model.apply(released, image, train=True)
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_a_release_file(pairs, unbroken, tmp_path):
     workdir, _ = unbroken
     file = tmp_path / "bank.safetensors"
