@@ -1,4 +1,4 @@
-"""IAT with the authors' recipe, on LOL-v1 and LOL-v2. Not yet trained.
+"""IAT with the authors' recipe, on LOL-v1 and LOL-v2-real. Not yet trained.
 
 llie-jax train --config iat --workdir runs/iat
     --config.data.train.root=data/lol_v1

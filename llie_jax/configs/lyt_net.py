@@ -4,8 +4,10 @@ llie-jax train --config lyt_net --workdir runs/lyt_net
     --config.data.train.root=data/lol_v1
 
 1500 epochs of one crop per step, without flips. The authors' script trains on LOL-v1;
-LOL-v2 with the same settings is ours. They validate on the test images and keep the
-best GT-mean PSNR; here, pairs of the training split are held out.
+LOL-v2 with the same settings is ours.
+
+Differs: pairs of the training split are held out and choose the checkpoint; the authors
+keep the best GT-mean PSNR on the test images.
 
 The perceptual loss needs torchvision's VGG19 weights and is off here, so that a run
 needs only the data; --config.loss.terms.perceptual.weight=0.06, the authors' value,

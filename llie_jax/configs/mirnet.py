@@ -9,8 +9,8 @@ The authors' code has no settings for LOL. Crops, batch, optimizer, schedule and
 are those of its denoising; the 150,000 steps are those of their recipe for MIRNet-v2 on
 LOL. The warm-up takes three epochs, and the rate then falls once per epoch.
 
-Mixtures of pairs have the authors' distribution, but here one share per batch, in half
-of the batches and from the start; the authors draw a share for each image, in all
+Differs: mixtures of pairs have the authors' distribution, but one share per batch, in
+half of the batches and from the start; the authors draw a share for each image, in all
 batches after the fifth epoch.
 
 `lfpv=true` wraps the model in LFPV, see docs/recipes.md.

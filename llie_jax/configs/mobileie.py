@@ -6,11 +6,11 @@ llie-jax train --config mobileie --workdir runs/mobileie
     --config.data.train.root=data/lol_v1 --config.init_from=runs/mobileie_warmup
 llie-jax convert runs/mobileie mobileie.safetensors --fold
 
-Trains on whole images without augmentation; the last command merges the branches. The
-authors choose the best weights on the test split, which nothing here looks at: 5 % of
-the training pairs are held out. Trained on dark images alone, the published weights
-invert colours on bright photos. `lfpv=true` wraps the model in LFPV, see
-docs/recipes.md.
+Trains on whole images without augmentation; the last command merges the branches.
+Trained on dark images alone, the published weights invert colours on bright photos.
+`lfpv=true` wraps the model in LFPV, see docs/recipes.md.
+
+Differs: held-out training pairs choose the checkpoint; the authors use the test split.
 """
 
 from llie_jax.configs import base

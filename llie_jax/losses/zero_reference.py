@@ -11,7 +11,7 @@ from llie_jax import messages
 from llie_jax.image.resize import area_downsample
 from llie_jax.losses.base import LossCard
 from llie_jax.losses.pixel import as_float, check_shapes, reduce_pixels
-from llie_jax.losses.variation import absolute
+from llie_jax.losses.variation import absolute, variation
 from llie_jax.registry import register
 
 YCBCR = ("reference", "correct")
@@ -106,15 +106,12 @@ def total_variation(image: jax.Array, *, mean_channels: bool = True) -> jax.Arra
         image: images or maps [B, H, W, C].
         mean_channels: whether the channels are averaged, as in RUAS, or summed, as in
             Zero-DCE.
+
+    Raises:
+        ValueError: if an image is a single row or column.
     """
-    image = as_float(image)
-    total = 0.0
-    for axis in (1, 2):
-        squares = jnp.square(jnp.diff(image, axis=axis))
-        over_channels = squares.mean(-1) if mean_channels else squares.sum(-1)
-        if over_channels.shape[axis]:  # a single row has no neighbours
-            total += 2 * reduce_pixels(over_channels, "mean")
-    return total * jnp.ones(image.shape[0])
+    channels = 1 if mean_channels else image.shape[-1]
+    return 2 * channels * variation(image, power=2)
 
 
 @register("edge_aware_smoothness", LossCard())
