@@ -267,6 +267,7 @@ def override(
         ValueError: for an unknown key or part, naming the nearest known one.
         TypeError: for a value of another type.
     """
+    _complete_stages(config)
     changes = dict(changes)
     paths = {key: key.removesuffix(".name") for key in changes}
     for key in sorted(changes, key=lambda key: paths[key].count(".")):
@@ -384,9 +385,7 @@ def _checked(config: ConfigDict) -> ConfigDict:
     stages = config.stages.to_dict()
     if not stages:
         raise ValueError("config.stages is empty; give at least a stage s0.")
-    config.stages = _table(
-        {name: {"patch_width": 0, **stage} for name, stage in stages.items()}
-    )
+    _complete_stages(config)
     for name, stage in config.stages.items():
         _check_keys(stage, get_config().stages.s0, f"config.stages.{name}")
         for key, value in stage.items():
@@ -430,6 +429,13 @@ def _checked(config: ConfigDict) -> ConfigDict:
                 "least 1."
             )
     return config
+
+
+def _complete_stages(config: ConfigDict) -> None:
+    stages = config.stages.to_dict()
+    config.stages = _table(
+        {name: {"patch_width": 0, **stage} for name, stage in stages.items()}
+    )
 
 
 def title(model: Mapping[str, Any] | ConfigDict) -> str:

@@ -298,3 +298,10 @@ def test_lfpv_needs_a_pixel_term():
     config.loss.terms = dict(edge=base.spec("edge"))
     with pytest.raises(ValueError, match=r"loss term 'pixel' .*; the terms are edge"):
         base.add_lfpv(config)
+
+
+def test_a_stage_may_be_set_to_wide_crops():
+    config = base.get_config()
+    config.stages = dict(s0=dict(steps=1, patch_size=8, batch_size=1))
+    base.override(config, {"stages.s0.patch_width": 12})
+    assert base.check(config).stages.s0.patch_width == 12
