@@ -84,8 +84,8 @@ class Scores:
         """What makes the scores unlike others: shown in every table, at the number."""
         options = self.facts.get("options", {})
         found = []
-        if used := options.get("uses_reference"):
-            found.append(f"{', '.join(used)} from the reference")
+        if options.get("uses_reference"):
+            found.append("uses the reference")
         if options.get("overlap"):
             found.append(options["overlap"])
         return found
