@@ -20,7 +20,7 @@ import numpy as np
 from jax import lax
 
 from llie_jax.files import atomic
-from llie_jax.nn import conv_kernels, layers
+from llie_jax.nn import conv_kernels, layers, norms
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "layers.json"
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -102,7 +102,7 @@ def layer_norm(shape):
         shape,
         {"scale": shape[-1:], "bias": shape[-1:]},
         plain_layer_norm,
-        lambda x, params: layers.LayerNorm().apply({"params": params}, x),
+        lambda x, params: norms.LayerNorm().apply({"params": params}, x),
     )
 
 

@@ -15,7 +15,7 @@ from llie_jax.image.hvi import hvi_to_rgb, rgb_to_hvi
 from llie_jax.image.resize import resize_aligned
 from llie_jax.messages import listed
 from llie_jax.models.base import Backbone, ModelCard, TorchKeys
-from llie_jax.nn import layers
+from llie_jax.nn import layers, norms
 from llie_jax.nn.attention import channel_attention
 from llie_jax.nn.layers import FvcoreCounted, Identity, Layer
 from llie_jax.registry import register
@@ -118,7 +118,7 @@ class LightenCrossAttention(Layer):
             y: features of the other branch, of the same shape.
         """
         types = self.types
-        norm = layers.LayerNorm(name="norm", **types)
+        norm = norms.LayerNorm(name="norm", **types)
         x = x + CrossAttention(
             self.num_heads, self.reallocate, name="attention", **types
         )(norm(x), norm(y))
@@ -195,7 +195,7 @@ class Upsample(Layer):
 def _finish(x, norm, types):
     """Applies the PReLU and the optional norm that end both resamplers."""
     x = nn.PReLU(types["param_dtype"], negative_slope_init=0.25, name="prelu")(x)
-    return layers.LayerNorm(name="norm", **types)(x) if norm else x
+    return norms.LayerNorm(name="norm", **types)(x) if norm else x
 
 
 class EdgeConv(Layer):

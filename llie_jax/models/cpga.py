@@ -16,7 +16,7 @@ from flax import linen as nn
 from llie_jax.image import maximum
 from llie_jax.image.resize import area_downsample, resize_aligned
 from llie_jax.models.base import Backbone, ModelCard, TorchKeys
-from llie_jax.nn import layers
+from llie_jax.nn import layers, norms
 from llie_jax.nn.layers import Layer
 from llie_jax.registry import register
 from llie_jax.types import ModuleFactory, Outputs, Pretrained
@@ -102,7 +102,7 @@ class ConvNeXtBlock(Layer):
                 **types,
             )(x)
             x = Conv(channels, (1, 1), strides=self.strides, name="skip", **types)(x)
-        y = layers.LayerNorm(epsilon=1e-6, name="norm", **types)(y)
+        y = norms.LayerNorm(epsilon=1e-6, name="norm", **types)(y)
         y = layers.gelu(Conv(4 * channels, (1, 1), name="expand", **types)(y))
         y = Conv(channels, (1, 1), name="contract", **types)(y)
         scale = self.param(
@@ -190,7 +190,7 @@ class AttentionBlock(Layer):
 
     Attributes:
         strides: 2 halves the size; the skip is then a 1x1 convolution.
-        axis_name: see `layers.BatchNorm`.
+        axis_name: see `norms.BatchNorm`.
     """
 
     strides: int = 1
@@ -200,7 +200,7 @@ class AttentionBlock(Layer):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Returns features [B, H / strides, W / strides, C] of `x` [B, H, W, C]."""
         channels, types = x.shape[-1], self.types
-        norm = functools.partial(layers.BatchNorm, self.axis_name, **types)
+        norm = functools.partial(norms.BatchNorm, self.axis_name, **types)
         y = Conv(channels, strides=self.strides, name="conv_0", **types)(x)
         y = layers.gelu(norm(name="norm_0")(y, train=train))
         y = Conv(channels, name="conv_1", **types)(y)
@@ -239,7 +239,7 @@ class GammaEstimator(Layer):
 
     Attributes:
         width: number of channels.
-        axis_name: see `layers.BatchNorm`.
+        axis_name: see `norms.BatchNorm`.
     """
 
     width: int

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from llie_jax.models.base import Backbone, ModelCard, TorchKeys, Trained
-from llie_jax.nn import fourier, layers
+from llie_jax.nn import fourier, layers, norms
 from llie_jax.nn.layers import Identity, Layer, Repeat
 from llie_jax.registry import register
 from llie_jax.types import Dtype, ModuleFactory, Outputs, Pretrained
@@ -130,7 +130,7 @@ class EncoderBlock(Layer):
             **types,
         )
         x = x + beta.astype(x.dtype) * spatial(
-            layers.LayerNorm(name="norm1", **types)(x)
+            norms.LayerNorm(name="norm1", **types)(x)
         )
         if not self.frequency_gate:
             return x
@@ -138,7 +138,7 @@ class EncoderBlock(Layer):
             "gamma", nn.initializers.zeros, x.shape[-1:], self.param_dtype
         )
         gate = FrequencyMLP(name="frequency", param_dtype=self.param_dtype)(
-            layers.LayerNorm(name="norm2", **types)(x)
+            norms.LayerNorm(name="norm2", **types)(x)
         )
         return x + gamma.astype(x.dtype) * (x * gate.astype(x.dtype))
 
@@ -173,9 +173,9 @@ class DecoderBlock(Layer):
             **types,
         )
         x = x + beta.astype(x.dtype) * spatial(
-            layers.LayerNorm(name="norm1", **types)(x)
+            norms.LayerNorm(name="norm1", **types)(x)
         )
-        y = layers.LayerNorm(name="norm2", **types)(x)
+        y = norms.LayerNorm(name="norm2", **types)(x)
         y = layers.Conv(2 * channels, (1, 1), name="expand", **types)(y)
         y = layers.Conv(channels, (1, 1), name="contract", **types)(simple_gate(y))
         return x + gamma.astype(x.dtype) * y

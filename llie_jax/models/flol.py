@@ -19,7 +19,7 @@ from llie_jax.image.resize import area_downsample, resize_bilinear
 from llie_jax.image.snr import gaussian_blur, snr_map
 from llie_jax.models.base import Backbone, ModelCard, TorchKeys
 from llie_jax.models.snr_net import ResidualBlock
-from llie_jax.nn import fourier, layers
+from llie_jax.nn import fourier, layers, norms
 from llie_jax.nn.layers import Layer, Repeat
 from llie_jax.registry import register
 from llie_jax.types import Dtype, Outputs, Pretrained
@@ -101,9 +101,7 @@ class SpatialFrequencyBlock(Layer):
             self.param(name, nn.initializers.zeros, (channels,), self.param_dtype)
             for name in ("beta", "gamma")
         )
-        y = conv(2 * channels, name="expand")(
-            layers.LayerNorm(name="norm1", **types)(x)
-        )
+        y = conv(2 * channels, name="expand")(norms.LayerNorm(name="norm1", **types)(x))
         y = layers.DepthwiseConv(name="depthwise", **types)(y)
         first, second = jnp.split(y, 2, axis=-1)
         y = layers.DepthwiseConv(name="gate", **types)(first) * second
@@ -111,7 +109,7 @@ class SpatialFrequencyBlock(Layer):
         y = conv(channels, name="contract")(y)
         y = y + y * beta.astype(y.dtype)
 
-        z = layers.LayerNorm(name="norm2", **types)(y)
+        z = norms.LayerNorm(name="norm2", **types)(y)
         first, second = jnp.split(conv(2 * channels, name="expand2")(z), 2, axis=-1)
         z = conv(channels, name="contract2")(first * second)
         return y + z * gamma.astype(y.dtype)

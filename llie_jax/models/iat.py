@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from llie_jax.messages import listed
 from llie_jax.models.base import Backbone, ModelCard, TorchKeys
-from llie_jax.nn import layers
+from llie_jax.nn import layers, norms
 from llie_jax.nn.layers import Layer
 from llie_jax.nn.pixelwise import pixelwise
 from llie_jax.registry import register
@@ -276,12 +276,12 @@ class GlobalNet(Layer):
         x = image
         for i, features in enumerate((width // 2, width)):
             x = layers.Conv(features, strides=2, name=f"down_{i}", **types)(x)
-            norm = layers.BatchNorm(self.axis_name, name=f"down_norm_{i}", **types)
+            norm = norms.BatchNorm(self.axis_name, name=f"down_norm_{i}", **types)
             x = norm(x, train=train)
             x = x if i else layers.gelu(x)
         x = x + layers.DepthwiseConv(name="position", **types)(x)
 
-        norm = functools.partial(layers.CountedLayerNorm, epsilon=1e-5, **types)
+        norm = functools.partial(norms.CountedLayerNorm, epsilon=1e-5, **types)
         tokens = norm(name="attention_norm")(x.reshape(batch, -1, width))
         tokens = Attention(self.num_heads, name="attention", **types)(tokens)
         y = norm(name="feed_forward_norm")(tokens)

@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from llie_jax.image.resize import nearest_upsample
 from llie_jax.models.base import Backbone, ModelCard, TorchKeys
-from llie_jax.nn import layers
+from llie_jax.nn import layers, norms
 from llie_jax.nn.layers import Layer
 from llie_jax.registry import register
 from llie_jax.types import Outputs, Pretrained
@@ -170,7 +170,7 @@ class Fusion(Layer):
         linear = functools.partial(
             nn.Dense, kernel_init=_he_uniform, bias_init=_zeros, **self.types
         )
-        normal = layers.LayerNorm(epsilon=1e-5, name="norm", **self.types)(x)
+        normal = norms.LayerNorm(epsilon=1e-5, name="norm", **self.types)(x)
         near = layers.DepthwiseConv(
             kernel_init=_he_uniform, bias_init=_zeros, name="depthwise", **self.types
         )(normal)

@@ -14,7 +14,7 @@ from flax import linen as nn
 
 from llie_jax.image import maximum
 from llie_jax.models.base import Backbone, ModelCard, TorchKeys
-from llie_jax.nn import layers
+from llie_jax.nn import layers, norms
 from llie_jax.nn.layers import Layer
 from llie_jax.registry import register
 from llie_jax.types import Outputs, Pretrained
@@ -27,7 +27,7 @@ BRANCHES = {
 """Kernel sizes of the branches that stand for a convolution, in their order."""
 
 _EPSILON = 1e-5
-"""What `layers.BatchNorm` adds to the variance."""
+"""What `norms.BatchNorm` adds to the variance."""
 
 
 class MultiBranchConv(Layer):
@@ -42,7 +42,7 @@ class MultiBranchConv(Layer):
         features: number of output channels.
         kernel_size: rows and columns of the convolution, a key of `BRANCHES`.
         expansion: channels of each branch over output channels.
-        axis_name: see `layers.BatchNorm`.
+        axis_name: see `norms.BatchNorm`.
     """
 
     features: int
@@ -64,7 +64,7 @@ class MultiBranchConv(Layer):
         for rows, columns in BRANCHES[self.kernel_size]:
             name = f"{rows}x{columns}"
             y = layers.Conv(width, (rows, columns), name=f"conv_{name}", **types)(x)
-            norm = layers.BatchNorm(self.axis_name, name=f"norm_{name}", **types)
+            norm = norms.BatchNorm(self.axis_name, name=f"norm_{name}", **types)
             plain.append(y)
             normed.append(norm(y, train=train))
         mix = layers.JointConv(self.features, (1, 1), name="mix", **types)
@@ -340,7 +340,7 @@ class MobileIE(Backbone, Layer):
         """
         if not self.branches:
             raise ValueError("This MobileIE is folded already.")
-        params, statistics = variables["params"], variables[layers.STATISTICS]
+        params, statistics = variables["params"], variables[norms.STATISTICS]
         folded = {
             name: MultiBranchConv.fold(tree, statistics[name])
             if name in statistics

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from llie_jax.models.base import Backbone, ModelCard, TorchKeys
-from llie_jax.nn import attention, layers
+from llie_jax.nn import attention, layers, norms
 from llie_jax.nn.layers import Layer, Repeat
 from llie_jax.registry import Card, register
 from llie_jax.types import ModuleFactory, Outputs
@@ -130,7 +130,7 @@ class Block(Layer):
 
     num_heads: int
     expansion: float = 2.66
-    norm: ModuleFactory = layers.LayerNorm
+    norm: ModuleFactory = norms.LayerNorm
     use_bias: bool = False
     reallocate: ModuleFactory = attention.Identity
 
@@ -328,7 +328,7 @@ class Restormer(Backbone, Layer):
     num_refinement_blocks: int = 4
     num_heads: tuple[int, ...] = (1, 2, 4, 8)
     expansion: float = 2.66
-    norm: ModuleFactory = layers.LayerNorm
+    norm: ModuleFactory = norms.LayerNorm
     use_bias: bool = False
     reallocate: ModuleFactory = attention.Identity
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from llie_jax.models.base import Backbone, ModelCard, TorchKeys
-from llie_jax.nn import attention, layers
+from llie_jax.nn import attention, layers, norms
 from llie_jax.nn.layers import Layer, Repeat
 from llie_jax.registry import register
 from llie_jax.types import ModuleFactory, Outputs, Pretrained
@@ -158,7 +158,7 @@ class Block(Layer):
         x = x + IlluminationGuidedAttention(
             self.num_heads, self.reallocate, name="attention", **types
         )(x, illumination)
-        y = layers.CountedLayerNorm(epsilon=1e-5, name="norm", **types)(x)
+        y = norms.CountedLayerNorm(epsilon=1e-5, name="norm", **types)(x)
         return x + FeedForward(name="feed_forward", **types)(y)
 
 

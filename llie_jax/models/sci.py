@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from llie_jax.models.base import Backbone, ModelCard, TorchKeys
-from llie_jax.nn import layers
+from llie_jax.nn import layers, norms
 from llie_jax.nn.layers import Layer
 from llie_jax.registry import register
 from llie_jax.types import Outputs, Pretrained
@@ -28,7 +28,7 @@ _conv = functools.partial(
     kernel_init=nn.initializers.normal(0.02),
     bias_init=nn.initializers.zeros,
 )
-_norm = functools.partial(layers.BatchNorm, scale_init=_scale_init)
+_norm = functools.partial(norms.BatchNorm, scale_init=_scale_init)
 
 
 class Estimator(Layer):

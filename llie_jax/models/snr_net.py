@@ -16,7 +16,7 @@ from llie_jax.image.resize import area_downsample
 from llie_jax.image.snr import snr_map
 from llie_jax.messages import listed
 from llie_jax.models.base import Backbone, ModelCard, TorchKeys
-from llie_jax.nn import layers
+from llie_jax.nn import layers, norms
 from llie_jax.nn.layers import Layer, Repeat
 from llie_jax.registry import register
 from llie_jax.types import Outputs
@@ -74,7 +74,7 @@ class MaskedAttention(Layer):
                 weights.
         """
         types = self.types
-        x = layers.CountedLayerNorm(name="norm", **types)(tokens)
+        x = norms.CountedLayerNorm(name="norm", **types)(tokens)
         batch, height, width, channels = x.shape
         inner = self.num_heads * self.head_width
 
@@ -109,7 +109,7 @@ class FeedForward(Layer):
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Returns tokens of the same shape, [B, h, w, D]."""
         types = self.types
-        x = layers.CountedLayerNorm(name="norm", **types)(tokens)
+        x = norms.CountedLayerNorm(name="norm", **types)(tokens)
         x = nn.relu(layers.Conv(self.hidden, (1, 1), name="expand", **types)(x))
         return layers.Conv(tokens.shape[-1], (1, 1), name="contract", **types)(x)
 

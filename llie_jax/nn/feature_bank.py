@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from llie_jax.nn import layers
+from llie_jax.nn import layers, norms
 from llie_jax.registry import Card, register
 from llie_jax.types import Dtype, ModuleFactory
 
@@ -54,7 +54,7 @@ class Query(nn.Module):
             self.patch_query = self.patch_key = _unchanged
             return
         norm = functools.partial(
-            layers.CountedLayerNorm,
+            norms.CountedLayerNorm,
             epsilon=_EPSILON,
             param_dtype=self.param_dtype,
         )
@@ -155,7 +155,7 @@ class UpdateNetwork(nn.Module):
         rows = x.shape[:-1]
         x = x.reshape(-1, *x.shape[-3:])
         for i in range(NORMED_LAYERS):
-            norm = layers.BatchNorm(
+            norm = norms.BatchNorm(
                 axis_name=self.axis_name, running=False, name=f"norm_{i}", **types
             )
             x = nn.relu(norm(x))

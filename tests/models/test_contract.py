@@ -18,7 +18,7 @@ from jax import export
 import llie_jax
 from llie_jax import costs, registry, weights
 from llie_jax.models import base
-from llie_jax.nn import conv_kernels, layers
+from llie_jax.nn import conv_kernels, norms
 
 # Other tests register toy models, which do not meet the whole contract.
 MODELS = [
@@ -53,7 +53,7 @@ def built(request):
 
     def draw(path, leaf):
         values = 0.2 * rng.standard_normal(leaf.shape)
-        if path[0].key == layers.STATISTICS and path[-1].key == "var":
+        if path[0].key == norms.STATISTICS and path[-1].key == "var":
             values = 1 + np.abs(values)  # no variance is negative
         return jnp.asarray(values, leaf.dtype)
 

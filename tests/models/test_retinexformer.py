@@ -16,7 +16,7 @@ import llie_jax
 from llie_jax import convert, costs
 from llie_jax.models import base, retinexformer
 from llie_jax.models.base import variable_shapes
-from llie_jax.nn import layers
+from llie_jax.nn import layers, norms
 from llie_jax.types import Dtype
 
 SMALL = {"name": "retinexformer", "width": 4, "num_blocks": [1, 1]}
@@ -133,7 +133,7 @@ def test_feed_forward_golden(one_stage):
     _, variables, arrays = one_stage
     params = variables["params"]["stage_0"]["denoiser"]["bottleneck"]["block_0"]
     name = "mid:body.0.denoiser.bottleneck.blocks.0.1"
-    norm = layers.LayerNorm(epsilon=1e-5)
+    norm = norms.LayerNorm(epsilon=1e-5)
     y = norm.apply({"params": params["norm"]}, as_it_is(arrays[f"{name}|in0"]))
     y = retinexformer.FeedForward().apply({"params": params["feed_forward"]}, y)
     assert_near(y, as_it_is(arrays[f"{name}|out0"]))

@@ -10,7 +10,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jax.test_util import check_grads
 
 from llie_jax.image import maximum
-from llie_jax.nn import conv_kernels, layers, pixelwise
+from llie_jax.nn import conv_kernels, layers, norms, pixelwise
 
 
 def normal(seed, *shape):
@@ -392,7 +392,7 @@ def test_modules_compute_in_their_dtype():
         layers.GroupedConv(4, groups=2, dtype=jnp.bfloat16),
         layers.DepthwiseConv(dtype=jnp.bfloat16),
         layers.DepthwiseSum((1, 2), dtype=jnp.bfloat16),
-        layers.LayerNorm(dtype=jnp.bfloat16),
+        norms.LayerNorm(dtype=jnp.bfloat16),
     ):
         y, variables = module.init_with_output(jax.random.key(0), x)
         assert y.dtype == jnp.bfloat16
@@ -419,7 +419,7 @@ def test_depthwise_sum_equals_its_branches():
 
 def test_layer_norm_equals_flax():
     x = normal(0, 2, 3, 4, 6)
-    ours = layers.LayerNorm()
+    ours = norms.LayerNorm()
     reference = nn.LayerNorm(epsilon=1e-6, use_fast_variance=False)
     params = {"scale": normal(1, 6), "bias": normal(2, 6)}
     assert_close(
@@ -435,7 +435,7 @@ def test_layer_norm_equals_flax():
 
 def test_layer_norm_does_not_cancel_where_the_mean_is_large():
     x = jnp.asarray([[1000.0, 1000.25, 1000.5]])
-    y = layers.LayerNorm(epsilon=0.0).init_with_output(jax.random.key(0), x)[0]
+    y = norms.LayerNorm(epsilon=0.0).init_with_output(jax.random.key(0), x)[0]
     np.testing.assert_allclose(y, [[-(1.5**0.5), 0, 1.5**0.5]], atol=1e-5)
 
 
@@ -501,7 +501,7 @@ def test_golden(golden):
         return module.apply({"params": params}, x)
 
     y = run(
-        layers.LayerNorm(),
+        norms.LayerNorm(),
         arrays["norm_input"],
         scale="norm1.weight",
         bias="norm1.bias",
@@ -552,7 +552,7 @@ def test_uniform_draws_what_jax_draws_for_the_whole_shape(shape, dtype):
 
 def test_batch_norm_in_training_and_at_inference():
     x = normal(0, 3, 4, 5, 2) * 2 + 1
-    norm = layers.BatchNorm()
+    norm = norms.BatchNorm()
     variables = norm.init(jax.random.key(0), x)
     y, updated = norm.apply(variables, x, train=True, mutable=["batch_stats"])
     rows = np.asarray(x, np.float64).reshape(-1, 2)
@@ -567,12 +567,12 @@ def test_batch_norm_in_training_and_at_inference():
 
 def test_batch_norm_over_devices_is_that_of_the_whole_batch():
     x = normal(0, 4, 3, 2, 2)
-    norm = layers.BatchNorm()
+    norm = norms.BatchNorm()
     variables = norm.init(jax.random.key(0), x)
     whole, stats = norm.apply(variables, x, train=True, mutable=["batch_stats"])
 
     def part(x):
-        norm = layers.BatchNorm(axis_name="devices")
+        norm = norms.BatchNorm(axis_name="devices")
         return norm.apply(variables, x, train=True, mutable=["batch_stats"])
 
     parts, shared = jax.vmap(part, axis_name="devices")(x.reshape(2, 2, 3, 2, 2))
