@@ -353,6 +353,11 @@ def images(model, batch=2):
     return jnp.asarray(rng.random((batch, side, side, 3)), jnp.float32)
 
 
+def of_backbone(variables):
+    """Returns the variables of the backbone alone."""
+    return {k: tree["backbone"] for k, tree in variables.items() if "backbone" in tree}
+
+
 def trained(model, variables, image, **kwargs):
     """Runs one training pass and returns the outputs and the new bank."""
     kwargs = {"rngs": {"lfpv": jax.random.key(0)}, **kwargs}
@@ -367,7 +372,7 @@ def trained(model, variables, image, **kwargs):
 def test_a_bank_of_zeros_is_the_backbone(backbone):
     model, variables = make(backbone, bank_width=4)  # projects where it is wider
     image = images(model)
-    alone = {"params": variables["params"]["backbone"]}
+    alone = of_backbone(variables)
 
     @jax.jit
     def both(variables, alone, image):
@@ -389,7 +394,7 @@ def test_training_moves_the_bank_and_shows_the_backbone(backbone):
         assert value.shape == variables["lfpv"][name].shape
         assert np.std(value) > 0.1
     chex.assert_tree_all_finite((outputs, updated))
-    alone = {"params": variables["params"]["backbone"]}
+    alone = of_backbone(variables)
     plain = jax.jit(lambda v, x: model.backbone.apply(v, x, train=True))(alone, image)
     np.testing.assert_allclose(outputs.aux["backbone_image"], plain.image, atol=1e-5)
     for name in plain.aux:
@@ -522,9 +527,7 @@ def test_given_positions_and_partners_are_taken():
     """The bank depends only on the given pixels."""
     model, variables = make()
     image = images(model)
-    features, _ = model.backbone.apply(
-        {"params": variables["params"]["backbone"]}, image, method="encode"
-    )
+    features, _ = model.backbone.apply(of_backbone(variables), image, method="encode")
     chosen = {"vector": jnp.array([2, 1]), "patch": jnp.array([0, 2])}
     pair = {"vector": jnp.arange(5), "patch": jnp.arange(5)[::-1]}
     given = dict(positions=chosen, partners=pair, rngs={})
