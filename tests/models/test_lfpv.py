@@ -13,7 +13,7 @@ from llie_jax import convert, costs, registry
 from llie_jax.inference.prepare import prepare
 from llie_jax.models import base, lfpv
 from llie_jax.models.base import variable_shapes
-from llie_jax.nn import feature_bank
+from llie_jax.nn import feature_bank, norms
 from llie_jax.studies import layers
 
 L, C, K = 16, 8, 4
@@ -403,7 +403,8 @@ def test_training_moves_the_bank_and_shows_the_backbone(backbone):
     assert np.abs(outputs.image - plain.image).max() > 1e-4
     # The next evaluation reads the stored bank.
     after = jax.jit(model.apply)({**variables, **updated}, image)
-    np.testing.assert_allclose(after.image, outputs.image, atol=1e-4)
+    if norms.STATISTICS not in variables:  # with them, training computes otherwise
+        np.testing.assert_allclose(after.image, outputs.image, atol=1e-4)
     assert set(after.aux) == set(plain.aux)
 
 
