@@ -242,6 +242,7 @@ def test_devices_share_statistics():
         )
 
 
+@pytest.mark.slow
 def test_initialisation():
     _, variables = initialised("cpga_plusplus")
     params = variables["params"]

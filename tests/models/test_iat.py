@@ -114,6 +114,7 @@ def test_published_costs():
     assert round(found.macs / 1e9, 3) == 1.639
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("native_convolutions")
 def test_the_start_is_the_local_network_alone():
     """The attention's values start at zero: gamma is 1 and the colours stay."""

@@ -64,7 +64,8 @@ def test_the_terms_are_logged_apart(unbroken):
         np.testing.assert_allclose(line["loss"], total, rtol=1e-5)
 
 
-@pytest.mark.parametrize("stop", [1, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [1, 5])
 def test_a_broken_run_goes_on_with_the_same_bank(pairs, unbroken, tmp_path, stop):
     part = loop.train(config(pairs), tmp_path, stop_at=stop, progress=False)
     assert part.step == stop

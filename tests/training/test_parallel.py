@@ -52,6 +52,7 @@ def assert_equal_updates(a, b, tolerance):
         assert np.std(wanted) > 0.01
 
 
+@pytest.mark.slow
 def test_the_bank_is_the_same_on_two_devices():
     found = result(start(2, RULES[0], steps=1))
     assert_equal_updates(found["shard_map"], found["one"], 1e-5)
