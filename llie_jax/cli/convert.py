@@ -103,7 +103,7 @@ def _recorded(known) -> dict:
     from llie_jax import weights
 
     if known["source"] == "run":
-        folder = weights.RunFolder(pathlib.Path(known["path"]).parent.parent)
+        folder = weights.RunFolder.of_checkpoint(known["path"])
         train = folder.read_config()["data"]["train"]
         trained_on = f"{train['name']} {train['split']}"
         return {"step": known["step"], "trained_on": trained_on}

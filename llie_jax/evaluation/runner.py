@@ -216,7 +216,7 @@ def _run_folder(described: dict[str, Any]) -> weight_files.RunFolder | None:
     """Returns the run that the weights come from, None if they are from a file."""
     if described["source"] != "run":
         return None
-    return weight_files.RunFolder(files.path(described["path"]).parent.parent)
+    return weight_files.RunFolder.of_checkpoint(described["path"])
 
 
 def _writable_file(path: str | os.PathLike) -> pathlib.Path:

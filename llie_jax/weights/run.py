@@ -31,6 +31,11 @@ class RunFolder:
         """Returns the run in a folder, local or in a bucket."""
         return cls(files.path(path))
 
+    @classmethod
+    def of_checkpoint(cls, path: str | os.PathLike) -> "RunFolder":
+        """Returns the run that a checkpoint's folder belongs to."""
+        return cls(files.path(path).parent.parent)
+
     @property
     def config(self) -> pathlib.Path:
         """The complete configuration."""
