@@ -402,6 +402,18 @@ class ModelCard(registry.Card):
     training_only: tuple[str, ...] = ()
 
 
+def check_at_least_one(model: Model, *fields: str) -> None:
+    """Checks fields that count something, such as channels or blocks.
+
+    Raises:
+        ValueError: if one is below 1.
+    """
+    for name in fields:
+        value = getattr(model, name)
+        if value < 1:
+            raise ValueError(f"{name}={value}; use at least 1.")
+
+
 def card(name: str) -> ModelCard:
     """Returns the card of a registered model.
 

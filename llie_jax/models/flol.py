@@ -17,7 +17,7 @@ from jax import lax
 
 from llie_jax.image.resize import area_downsample, resize_bilinear
 from llie_jax.image.snr import gaussian_blur, snr_map
-from llie_jax.models.base import Backbone, ModelCard, TorchKeys
+from llie_jax.models.base import Backbone, ModelCard, TorchKeys, check_at_least_one
 from llie_jax.models.snr_net import ResidualBlock
 from llie_jax.nn import fourier, layers, norms
 from llie_jax.nn.layers import Layer, Repeat
@@ -345,16 +345,15 @@ class FLOL(Backbone, Layer):
 
     def setup(self):
         """Builds the submodules; raises ValueError if a field is below 1."""
-        for name in (
+        check_at_least_one(
+            self,
             "width",
             "amplitude_width",
             "front_blocks",
             "spectral_blocks",
             "light_blocks",
             "back_blocks",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}; use at least 1.")
+        )
         types = self.types
         conv = functools.partial(layers.Conv, **types)
         residual = functools.partial(ResidualBlock, **types)

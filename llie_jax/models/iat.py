@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from llie_jax.messages import listed
-from llie_jax.models.base import Backbone, ModelCard, TorchKeys
+from llie_jax.models.base import Backbone, ModelCard, TorchKeys, check_at_least_one
 from llie_jax.nn import layers, norms
 from llie_jax.nn.layers import Layer
 from llie_jax.nn.pixelwise import pixelwise
@@ -507,8 +507,7 @@ class IAT(Backbone, Layer):
         )
 
     def _check_fields(self):
-        if self.width < 1:
-            raise ValueError(f"width={self.width}; use at least 1.")
+        check_at_least_one(self, "width")
         heads = self.num_heads
         if heads < 1 or self.global_width < 2 or self.global_width % math.lcm(2, heads):
             raise ValueError(

@@ -18,7 +18,13 @@ from flax import linen as nn
 
 from llie_jax import messages
 from llie_jax.models import snr_net
-from llie_jax.models.base import Backbone, ModelCard, TorchKeys, Wrapper
+from llie_jax.models.base import (
+    Backbone,
+    ModelCard,
+    TorchKeys,
+    Wrapper,
+    check_at_least_one,
+)
 from llie_jax.nn import feature_bank, layers
 from llie_jax.registry import register
 from llie_jax.types import Dtype, ModuleFactory, Outputs
@@ -397,6 +403,4 @@ def _check(model: LFPV) -> None:
         )
     if model.bank_width is not None and model.bank_width < 1:
         raise ValueError(f"bank_width={model.bank_width}; use at least 1, or None.")
-    for name in ("num_nodes", "patch_size", "positions_per_map"):
-        if getattr(model, name) < 1:
-            raise ValueError(f"{name}={getattr(model, name)}; use at least 1.")
+    check_at_least_one(model, "num_nodes", "patch_size", "positions_per_map")

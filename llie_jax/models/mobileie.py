@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from llie_jax.image import maximum
-from llie_jax.models.base import Backbone, ModelCard, TorchKeys
+from llie_jax.models.base import Backbone, ModelCard, TorchKeys, check_at_least_one
 from llie_jax.nn import layers, norms
 from llie_jax.nn.layers import Layer
 from llie_jax.registry import register
@@ -419,8 +419,6 @@ class MobileIE(Backbone, Layer):
 
 def _check(model: MobileIE) -> None:
     """Raises ValueError if a field of the model is invalid."""
-    for name in ("width", "expansion"):
-        if getattr(model, name) < 1:
-            raise ValueError(f"{name}={getattr(model, name)}; use at least 1.")
+    check_at_least_one(model, "width", "expansion")
     if model.warm_up and not model.branches:
         raise ValueError("warm_up=True needs branches=True, as all training does.")

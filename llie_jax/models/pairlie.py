@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from llie_jax.models.base import Backbone, ModelCard, TorchKeys
+from llie_jax.models.base import Backbone, ModelCard, TorchKeys, check_at_least_one
 from llie_jax.nn import layers
 from llie_jax.nn.layers import Layer
 from llie_jax.registry import register
@@ -172,8 +172,7 @@ class PairLIE(Backbone, Layer):
 
     def setup(self):
         """Builds the three networks; raises ValueError if a field is invalid."""
-        if self.width < 1:
-            raise ValueError(f"width={self.width}; use at least 1.")
+        check_at_least_one(self, "width")
         if not self.exponent >= 0:
             raise ValueError(
                 f"exponent={self.exponent}; give 0 or more: 0 is the reflectance "

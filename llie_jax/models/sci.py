@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from llie_jax.models.base import Backbone, ModelCard, TorchKeys
+from llie_jax.models.base import Backbone, ModelCard, TorchKeys, check_at_least_one
 from llie_jax.nn import layers, norms
 from llie_jax.nn.layers import Layer
 from llie_jax.registry import register
@@ -255,9 +255,7 @@ class SCI(Backbone, Layer):
 
     def setup(self):
         """Builds both networks; raises ValueError if a field is below 1."""
-        for name in ("width", "calibrator_width", "num_stages"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}; use at least 1.")
+        check_at_least_one(self, "width", "calibrator_width", "num_stages")
         shared = dict(axis_name=self.axis_name, **self.types)
         self.estimator = Estimator(self.width, **shared)
         self.calibrator = Calibrator(self.calibrator_width, **shared)

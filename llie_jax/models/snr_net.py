@@ -15,7 +15,7 @@ from flax import linen as nn
 from llie_jax.image.resize import area_downsample
 from llie_jax.image.snr import snr_map
 from llie_jax.messages import listed
-from llie_jax.models.base import Backbone, ModelCard, TorchKeys
+from llie_jax.models.base import Backbone, ModelCard, TorchKeys, check_at_least_one
 from llie_jax.nn import layers, norms
 from llie_jax.nn.layers import Layer, Repeat
 from llie_jax.registry import register
@@ -347,7 +347,8 @@ class SNRNet(Backbone, Layer):
 
     def setup(self):
         """Builds the submodules; raises ValueError if a field is below 1."""
-        for name in (
+        check_at_least_one(
+            self,
             "width",
             "front_blocks",
             "light_blocks",
@@ -356,9 +357,7 @@ class SNRNet(Backbone, Layer):
             "num_heads",
             "head_width",
             "hidden",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}; use at least 1.")
+        )
         types = self.types
         conv = functools.partial(layers.Conv, **types)
         block = functools.partial(ResidualBlock, **types)

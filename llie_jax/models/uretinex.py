@@ -14,7 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from llie_jax.messages import listed
-from llie_jax.models.base import Backbone, ModelCard, TorchKeys
+from llie_jax.models.base import Backbone, ModelCard, TorchKeys, check_at_least_one
 from llie_jax.nn import layers
 from llie_jax.nn.layers import Layer
 from llie_jax.registry import register
@@ -366,9 +366,7 @@ class URetinexNet(Backbone, Layer):
 
     def setup(self):
         """Builds the networks; raises ValueError if a field is invalid."""
-        for name in ("width", "rounds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}; use at least 1.")
+        check_at_least_one(self, "width", "rounds")
         if not self.ratio > 0:
             raise ValueError(f"ratio={self.ratio}; give more than 0, such as 5.")
         types = self.types

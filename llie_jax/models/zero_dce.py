@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from llie_jax.image.resize import resize_aligned, resize_bilinear
-from llie_jax.models.base import Backbone, ModelCard, TorchKeys
+from llie_jax.models.base import Backbone, ModelCard, TorchKeys, check_at_least_one
 from llie_jax.nn import layers
 from llie_jax.nn.layers import Layer
 from llie_jax.registry import register
@@ -172,9 +172,7 @@ class ZeroDCE(Backbone, Layer):
 
     def setup(self):
         """Builds the layers; raises ValueError if a field is below 1."""
-        for name in ("width", "num_iterations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}; use at least 1.")
+        check_at_least_one(self, "width", "num_iterations")
         widths = [self.width] * (_NUM_LAYERS - 1) + [3 * self.num_maps]
         self.conv = [self.layer(features) for features in widths]
 

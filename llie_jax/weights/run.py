@@ -147,7 +147,7 @@ def find(path: pathlib.Path, step: int | str) -> RunCheckpoint:
     if RunFolder(path).checkpoints.is_dir():
         run = RunFolder(path)
     elif path.name.isdecimal():
-        run, step = RunFolder(files.absolute(path).parent.parent), int(path.name)
+        run, step = RunFolder.of_checkpoint(files.absolute(path)), int(path.name)
     else:
         run = RunFolder(files.absolute(path).parent)
     if not (run.config.is_file() and run.checkpoints.is_dir()):

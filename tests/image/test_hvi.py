@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from llie_jax.image import hvi
+from tests.official import nhwc
 
 K = 0.2
 COLOURS = {
@@ -26,10 +27,6 @@ COLOURS = {
 
 def pixels(dtype=jnp.float32):
     return jnp.asarray(list(COLOURS.values()), dtype)[None, None]
-
-
-def nhwc(array):
-    return jnp.asarray(np.moveaxis(array, 1, -1))
 
 
 @pytest.fixture(scope="module")

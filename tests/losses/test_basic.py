@@ -6,15 +6,12 @@ from scipy import ndimage
 
 from llie_jax import losses, registry
 from llie_jax.losses.frequency import laplacian_residue
+from tests.official import nhwc
 
 BASIC = [losses.l1, losses.mse, losses.charbonnier, losses.edge]
 BASIC += [losses.amplitude_spectrum, losses.ssim, losses.smooth_l1, losses.psnr]
 BASIC += [losses.brightness, losses.soft_histogram]
 BASIC += [losses.outlier_aware, losses.rgb_cosine, losses.tonemapped_l1]
-
-
-def nhwc(array):
-    return jnp.asarray(array.transpose(0, 2, 3, 1))
 
 
 def relative_error(value, expected):

@@ -9,15 +9,12 @@ import numpy as np
 import pytest
 
 from llie_jax import losses, registry
+from tests.official import nhwc
 
 MATRIX = np.array(
     [[0.257, -0.148, 0.439], [0.564, -0.291, -0.368], [0.098, 0.439, -0.071]]
 )
 BIAS = np.array([16, 128, 128]) / 255
-
-
-def nhwc(array):
-    return jnp.asarray(np.moveaxis(array, 1, -1))
 
 
 def images(*shape):

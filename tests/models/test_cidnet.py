@@ -15,12 +15,9 @@ from llie_jax.convert import convert_tensors
 from llie_jax.losses import WeightedLoss
 from llie_jax.models import cidnet
 from llie_jax.models.base import variable_shapes
+from tests.official import nhwc
 
 SMALL = {"name": "cidnet", "widths": (4, 4, 8, 8), "num_heads": (1, 2, 2, 4)}
-
-
-def nhwc(array):
-    return jnp.asarray(np.moveaxis(array, 1, -1))
 
 
 def read(path):

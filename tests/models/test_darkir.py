@@ -14,6 +14,7 @@ from llie_jax.convert import tensors as layouts
 from llie_jax.inference import padding
 from llie_jax.models import darkir
 from llie_jax.models.base import variable_shapes
+from tests.official import nhwc
 
 TINY = {
     "name": "darkir",
@@ -24,10 +25,6 @@ TINY = {
     "decoder_blocks": (1, 1, 1),
 }
 SMALL = {**TINY, "width": 4, "encoder_blocks": (1,), "decoder_blocks": (1,)}
-
-
-def nhwc(array):
-    return jnp.asarray(np.moveaxis(array, 1, -1))
 
 
 def error(found, expected):

@@ -16,6 +16,7 @@ from llie_jax.image.snr import box_blur, gaussian_blur
 from llie_jax.inference import padding
 from llie_jax.models import base, flol
 from llie_jax.models.base import variable_shapes
+from tests.official import nhwc
 
 SMALL = {"name": "flol", **base.card("flol").tiny}
 
@@ -24,10 +25,6 @@ SMALL = {"name": "flol", **base.card("flol").tiny}
 def _exact_products():
     with jax.default_matmul_precision("highest"):
         yield
-
-
-def nhwc(array):
-    return jnp.asarray(np.moveaxis(array, 1, -1))
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,9 @@ from llie_jax.convert import names
 from llie_jax.inference.enhancer import Enhancer
 from llie_jax.models import base, iat
 from llie_jax.models.base import variable_shapes
+from tests.official import nhwc
 
 TINY = {"name": "iat", **base.card("iat").tiny}
-
-
-def nhwc(array):
-    return jnp.asarray(np.moveaxis(array, 1, -1))
 
 
 @pytest.fixture(autouse=True)

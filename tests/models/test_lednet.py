@@ -16,12 +16,9 @@ from llie_jax.losses import WeightedLoss
 from llie_jax.models import lednet
 from llie_jax.models.base import variable_shapes
 from llie_jax.types import Outputs
+from tests.official import nhwc
 
 TINY = {"name": "lednet", **lednet.CARD.tiny}
-
-
-def nhwc(array):
-    return jnp.asarray(np.moveaxis(array, 1, -1))
 
 
 def to_unit(array):

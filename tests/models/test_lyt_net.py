@@ -14,6 +14,7 @@ from llie_jax import convert, costs, losses
 from llie_jax.cli.experiment import load_config
 from llie_jax.models import base, lyt_net
 from llie_jax.models.base import variable_shapes
+from tests.official import nhwc
 
 SMALL = {"name": "lyt_net", "width": 8, "num_heads": 2, "reduction": 4}
 
@@ -22,10 +23,6 @@ SMALL = {"name": "lyt_net", "width": 8, "num_heads": 2, "reduction": 4}
 def _exact_products():
     with jax.default_matmul_precision("highest"):
         yield
-
-
-def nhwc(array):
-    return jnp.asarray(np.moveaxis(array, 1, -1))
 
 
 @pytest.fixture(scope="module")

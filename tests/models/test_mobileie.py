@@ -13,12 +13,9 @@ from llie_jax.models import mobileie
 from llie_jax.models.base import variable_shapes
 from llie_jax.training.experiment import Experiment
 from llie_jax.training.initial import initial_variables
+from tests.official import nhwc
 
 TINY = {"name": "mobileie", "width": 4, "expansion": 1}
-
-
-def nhwc(array):
-    return jnp.asarray(np.moveaxis(array, 1, -1))
 
 
 def read(path, prefix="param:"):

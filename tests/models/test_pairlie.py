@@ -18,13 +18,10 @@ from llie_jax.nn import layers
 from llie_jax.training import loop
 from llie_jax.training.experiment import Experiment
 from tests.data import trees
+from tests.official import nhwc
 
 AXES = ("horizontal", "vertical")
 TINY = {"name": "pairlie", "width": 4}
-
-
-def nhwc(array):
-    return jnp.asarray(np.moveaxis(array, 1, -1))
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import llie_jax
 from llie_jax import convert, costs
 from llie_jax.models import restormer
 from llie_jax.models.base import variable_shapes
+from tests.official import nhwc
 
 SMALL = {"name": "restormer", **restormer.SIZES["small"], "width": 4}
 
@@ -22,10 +23,6 @@ SMALL = {"name": "restormer", **restormer.SIZES["small"], "width": 4}
 def _exact_products():
     with jax.default_matmul_precision("highest"):
         yield
-
-
-def nhwc(array):
-    return jnp.asarray(np.moveaxis(array, 1, -1))
 
 
 def read(path):

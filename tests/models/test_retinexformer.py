@@ -18,12 +18,9 @@ from llie_jax.models import base, retinexformer
 from llie_jax.models.base import variable_shapes
 from llie_jax.nn import layers, norms
 from llie_jax.types import Dtype
+from tests.official import nhwc
 
 SMALL = {"name": "retinexformer", "width": 4, "num_blocks": [1, 1]}
-
-
-def nhwc(array):
-    return jnp.asarray(np.moveaxis(array, 1, -1))
 
 
 def assert_near(found, expected, tolerance=1e-5):

@@ -12,10 +12,7 @@ import llie_jax
 from llie_jax import convert, costs, losses
 from llie_jax.models import ruas
 from llie_jax.models.base import card, initial_variables
-
-
-def nhwc(array):
-    return jnp.asarray(np.moveaxis(array, 1, -1))
+from tests.official import nhwc
 
 
 @pytest.fixture(autouse=True)

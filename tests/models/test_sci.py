@@ -11,10 +11,7 @@ import pytest
 import llie_jax
 from llie_jax import convert, costs, losses
 from llie_jax.models.base import card, initial_variables, variable_shapes
-
-
-def nhwc(array):
-    return jnp.asarray(np.moveaxis(array, 1, -1))
+from tests.official import nhwc
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from llie_jax.image.snr import snr_map
 from llie_jax.losses.pixel import charbonnier
 from llie_jax.models import base, snr_net
 from llie_jax.models.base import variable_shapes
+from tests.official import nhwc
 
 SMALL = dict(
     name="snr_net",
@@ -30,10 +31,6 @@ SMALL = dict(
 def _exact_products():
     with jax.default_matmul_precision("highest"):
         yield
-
-
-def nhwc(x):
-    return jnp.asarray(np.moveaxis(x, 1, -1))
 
 
 @pytest.fixture(scope="module")

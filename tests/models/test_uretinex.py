@@ -21,6 +21,7 @@ from llie_jax.nn import conv_kernels
 from llie_jax.training import loop
 from llie_jax.training.experiment import Experiment
 from tests.data import trees
+from tests.official import nhwc
 
 TINY = {"name": "uretinex", "width": 4, "rounds": 2, "reference_ratio": True}
 STAGES = ("decompose", "unfold", "adjust")
@@ -34,10 +35,6 @@ NAMES = {
     "p_last": "auxiliary_reflectance_2",
     "q_last": "auxiliary_illumination_2",
 }
-
-
-def nhwc(array):
-    return jnp.asarray(np.moveaxis(array, 1, -1))
 
 
 def read(path):

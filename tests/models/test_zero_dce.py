@@ -10,13 +10,10 @@ import pytest
 import llie_jax
 from llie_jax import convert, costs
 from llie_jax.models.base import card, initial_variables, variable_shapes
+from tests.official import nhwc
 
 MODELS = ("zero_dce", "zero_dce_pp")
 KEYS = {"zero_dce": "zerodce_keys.json", "zero_dce_pp": "zerodcepp_keys.json"}
-
-
-def nhwc(array):
-    return jnp.asarray(np.moveaxis(array, 1, -1))
 
 
 @pytest.fixture(autouse=True)
