@@ -1,6 +1,8 @@
 """Perceptual loss: the distance between features of a pretrained network."""
 
+import abc
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +19,54 @@ _CAFFE_MEAN = (123.68, 116.779, 103.939)
 _DISTANCES = {"l1": l1, "mse": mse}
 
 
+class _VGGLoss(NetworkLoss):
+    """A loss on features of one of torchvision's VGG networks.
+
+    Attributes:
+        network: its name.
+        convolutions: number of convolutions of each stage.
+        weights: file with the network's weights.
+    """
+
+    network: ClassVar[str]
+    convolutions: ClassVar[tuple[int, ...]]
+    weights: str
+
+    @property
+    @abc.abstractmethod
+    def taps(self) -> tuple[str, ...]:
+        """The layers to compare."""
+
+    @property
+    def constants_key(self) -> str:
+        """Names the network's parameters: losses with equal keys share them."""
+        last = vgg.needed_layers(self.taps, self.convolutions)[-1]
+        return f"{self.network}:{self.weights}:{last}"
+
+    def load_constants(self) -> dict:
+        """Loads the network's parameters up to the last layer from its file.
+
+        Raises:
+            FileNotFoundError, ImportError, ValueError: see `vgg.load`.
+        """
+        return vgg.load(self.weights or None, name=self.network, taps=self.taps)
+
+    def constants_shapes(self) -> dict:
+        """Returns the parameter shapes of the published network, without its file."""
+        trunk = vgg.VGG(self.taps, self.convolutions)
+        image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+        return jax.eval_shape(trunk.init, jax.random.key(0), image)["params"]
+
+    def features(self, image: jax.Array, constants: dict) -> dict[str, jax.Array]:
+        """Returns the features of prepared images [B, H, W, 3], layer -> features."""
+        width = constants["conv1_1"]["kernel"].shape[-1]
+        trunk = vgg.VGG(self.taps, self.convolutions, width=width)
+        return trunk.apply({"params": constants}, image)
+
+
 @register("vgg19", LossCard())
 @dataclasses.dataclass(frozen=True)
-class VGGPerceptual(NetworkLoss):
+class VGGPerceptual(_VGGLoss):
     """Weighted distance between VGG19 features.
 
     No gradient flows through the target's features.
@@ -41,6 +88,8 @@ class VGGPerceptual(NetworkLoss):
         distance: "l1" or "mse", between the features.
         reduce: "mean" or "sum" over the pixels and channels of each layer.
     """
+
+    network, convolutions = "vgg19", vgg.VGG19
 
     weights: str = ""
     layers: tuple[str, ...] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
@@ -65,23 +114,9 @@ class VGGPerceptual(NetworkLoss):
             )
 
     @property
-    def constants_key(self) -> str:
-        """Names the network's parameters: losses with equal keys share them."""
-        return f"vgg19:{self.weights}:{vgg.needed_layers(self.layers)[-1]}"
-
-    def load_constants(self) -> dict:
-        """Loads the network's parameters up to the last layer from its file.
-
-        Raises:
-            FileNotFoundError, ImportError, ValueError: see `vgg.load`.
-        """
-        return vgg.load(self.weights or None, taps=self.layers)
-
-    def constants_shapes(self) -> dict:
-        """Returns the parameter shapes of the published network, without its file."""
-        trunk = vgg.VGG(taps=tuple(self.layers))
-        image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-        return jax.eval_shape(trunk.init, jax.random.key(0), image)["params"]
+    def taps(self) -> tuple[str, ...]:
+        """The layers to compare."""
+        return tuple(self.layers)
 
     def __call__(
         self, prediction: jax.Array, target: jax.Array, constants: dict
@@ -98,8 +133,6 @@ class VGGPerceptual(NetworkLoss):
                 16 x 16).
         """
         check_shapes(prediction, target)
-        width = constants["conv1_1"]["kernel"].shape[-1]
-        trunk = vgg.VGG(taps=tuple(self.layers), width=width)
 
         def features(image):
             image = as_float(image)
@@ -107,7 +140,7 @@ class VGGPerceptual(NetworkLoss):
                 image = (image + 1) / 2
             if self.normalize:
                 image = (image - jnp.array(_IMAGENET_MEAN)) / jnp.array(_IMAGENET_STD)
-            return trunk.apply({"params": constants}, image)
+            return self.features(image, constants)
 
         predicted = features(prediction)
         wanted = features(jax.lax.stop_gradient(target))
@@ -120,7 +153,7 @@ class VGGPerceptual(NetworkLoss):
 
 @register("vgg16_normalized", LossCard())
 @dataclasses.dataclass(frozen=True)
-class NormalizedVGGPerceptual(NetworkLoss):
+class NormalizedVGGPerceptual(_VGGLoss):
     """Squared difference of VGG16 features after an instance norm.
 
     The norm makes the loss compare where features are, and not how strong they are. No
@@ -135,6 +168,8 @@ class NormalizedVGGPerceptual(NetworkLoss):
         layer: layer to compare. The last pooling needs 32 x 32 pixels.
     """
 
+    network, convolutions = "vgg16", vgg.VGG16
+
     weights: str = ""
     layer: str = "pool5"
 
@@ -142,23 +177,9 @@ class NormalizedVGGPerceptual(NetworkLoss):
         vgg.needed_layers((self.layer,), vgg.VGG16)  # raises for an unknown layer
 
     @property
-    def constants_key(self) -> str:
-        """Names the network's parameters: losses with equal keys share them."""
-        return f"vgg16:{self.weights}:{self.layer}"
-
-    def load_constants(self) -> dict:
-        """Loads the network's parameters up to the layer from its file.
-
-        Raises:
-            FileNotFoundError, ImportError, ValueError: see `vgg.load`.
-        """
-        return vgg.load(self.weights or None, name="vgg16", taps=(self.layer,))
-
-    def constants_shapes(self) -> dict:
-        """Returns the parameter shapes of the published network, without its file."""
-        image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-        trunk = vgg.VGG((self.layer,), vgg.VGG16)
-        return jax.eval_shape(trunk.init, jax.random.key(0), image)["params"]
+    def taps(self) -> tuple[str, ...]:
+        """The layer to compare."""
+        return (self.layer,)
 
     def __call__(
         self, prediction: jax.Array, target: jax.Array, constants: dict
@@ -174,13 +195,11 @@ class NormalizedVGGPerceptual(NetworkLoss):
             ValueError: if the shapes differ or the images are too small.
         """
         check_shapes(prediction, target)
-        width = constants["conv1_1"]["kernel"].shape[-1]
-        trunk = vgg.VGG((self.layer,), vgg.VGG16, width=width)
 
         def features(image):
             image = 255 * as_float(image) - jnp.array(_CAFFE_MEAN)
             # Blue first, as the authors' code does; torchvision's weights expect red.
-            x = trunk.apply({"params": constants}, image[..., ::-1])[self.layer]
+            x = self.features(image[..., ::-1], constants)[self.layer]
             mean = jnp.mean(x, (1, 2), keepdims=True)
             variance = jnp.mean(jnp.square(x - mean), (1, 2), keepdims=True)
             return (x - mean) * jax.lax.rsqrt(variance + 1e-5)
