@@ -1,4 +1,4 @@
-"""Functions of single pixels, one block of pixels at a time on CPU."""
+"""Functions of single pixels, with gradients one block of pixels at a time on CPU."""
 
 import functools
 from collections.abc import Callable
@@ -14,9 +14,10 @@ from llie_jax.nn.conv_kernels import forced_implementation
 def pixelwise(function: Callable, weights: Any, x: jax.Array) -> jax.Array:
     """Applies a function of single pixels, such as a stack of 1x1 convolutions.
 
-    On CPU it takes one block of pixels at a time, so that what is between the layers
-    stays in the cache, and the gradient computes it again. IAT's feed-forward network
-    (16 channels, 64 hidden) takes two thirds of the time and a sixth of the memory.
+    On CPU the gradient takes one block of pixels at a time and computes what is between
+    the layers again, so that it stays in the cache. For IAT's feed-forward network (16
+    channels, 64 hidden, 4 x 128 x 128 pixels) that takes 0.7 of the time and a quarter of
+    the memory. The function itself is faster on all pixels at once.
 
     Args:
         function: (weights, [N, C]) -> [N, features], each row on its own. A function of
@@ -39,9 +40,7 @@ def pixelwise(function: Callable, weights: Any, x: jax.Array) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _pixelwise(weights, x, function):
-    return lax.platform_dependent(
-        weights, x, cpu=functools.partial(_in_blocks, function), default=function
-    )
+    return function(weights, x)
 
 
 def _pixelwise_forward(weights, x, function):
@@ -60,11 +59,6 @@ def _pixelwise_backward(function, residuals, g):
 _pixelwise.defvjp(_pixelwise_forward, _pixelwise_backward)
 
 _BLOCK_PIXELS = 4096
-
-
-def _in_blocks(function, weights, x):
-    y = lax.map(functools.partial(function, weights), _blocks(x))
-    return y.reshape(-1, y.shape[-1])[: len(x)]
 
 
 def _gradients_in_blocks(function, weights, x, g):

@@ -81,5 +81,6 @@ def _find(
         return release.find_published(str(weights), known[str(weights)])
     raise FileNotFoundError(
         f"There is no file, folder or published name {str(weights)!r}."
-        f"{messages.suggest(str(weights), known)} Published: {listed(list(known))}."
+        f"{messages.suggest(str(weights), known)} Published: "
+        f"{listed(known, limit=5)}; `llie-jax models` lists them."
     )
