@@ -16,8 +16,8 @@ def pixelwise(function: Callable, weights: Any, x: jax.Array) -> jax.Array:
 
     On CPU the gradient takes one block of pixels at a time and computes what is between
     the layers again, so that it stays in the cache. For IAT's feed-forward network (16
-    channels, 64 hidden, 4 x 128 x 128 pixels) that takes 0.7 of the time and a quarter of
-    the memory. The function itself is faster on all pixels at once.
+    channels, 64 hidden, 4 x 128 x 128 pixels) that takes 0.7 of the time and a quarter
+    of the memory. The function itself is faster on all pixels at once.
 
     Args:
         function: (weights, [N, C]) -> [N, features], each row on its own. A function of
