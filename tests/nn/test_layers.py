@@ -122,17 +122,6 @@ def test_a_convolution_in_pairs_is_a_grouped_one():
     np.testing.assert_array_equal(pairs.apply(variables, x), groups.apply(variables, x))
 
 
-def test_blocks_of_rows_join_without_seams(monkeypatch):
-    monkeypatch.setattr(conv_kernels, "_BLOCK_BYTES", 4 * 3 * 5 * 2)  # three rows
-    x, kernel = normal(0, 1, 13, 5, 2), normal(1, 3, 3, 1, 2)
-    assert_close(
-        *(
-            conv_kernels.grouped_conv(x, kernel, groups=2, implementation=name)
-            for name in ("shifts", "lax")
-        )
-    )
-
-
 def test_kernels_that_are_not_square():
     x, kernel = normal(0, 1, 6, 8, 2), normal(1, 1, 5, 1, 2)
 
@@ -328,6 +317,28 @@ DENSE = {
     ),
     "strided": ((1, 7, 6, 3), dict(features=4, strides=2), ((1, 1), (1, 1))),
     "unpadded": ((1, 7, 6, 8), dict(features=3, padding=0), ((0, 0), (0, 0))),
+    "few_inputs": ((2, 7, 5, 2), dict(features=8), ((1, 1), (1, 1))),
+    "few_features_unpadded": (
+        (1, 7, 6, 9),
+        dict(features=1, padding=0),
+        ((0, 0), (0, 0)),
+    ),
+    "padded_beyond_same": ((1, 4, 5, 3), dict(features=4, padding=2), ((2, 2), (2, 2))),
+    "padded_less": (
+        (1, 8, 9, 3),
+        dict(features=4, kernel_size=(5, 5), padding=1),
+        ((1, 1), (1, 1)),
+    ),
+    "even": (
+        (2, 6, 5, 3),
+        dict(features=4, kernel_size=(4, 2), padding=1),
+        ((1, 1), (1, 1)),
+    ),
+    "strided_by_3": (
+        (1, 11, 10, 3),
+        dict(features=4, kernel_size=(5, 5), strides=3),
+        ((2, 2), (2, 2)),
+    ),
 }
 
 
