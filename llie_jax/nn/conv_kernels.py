@@ -358,13 +358,16 @@ def _shifted_kernel_gradient(g, x, kernels, *, dilations):
     A row and its sums stay in the cache, and adding rows uses vector registers; XLA's
     reduction of the full products does neither. One product serves a column of taps.
     """
-    batch, height, width, channels = x.shape
+    *_, width, channels = x.shape
     group_inputs = kernels[0].shape[2]
     rows, columns = _reach(kernels, dilations)
     padded = _pad(x, kernels, dilations)
+    # The images one below the other; where two meet, the gradient is zero.
+    g = jnp.pad(g, ((0, 0), (0, 2 * rows), (0, 0), (0, 0)))
+    padded, g = (y.reshape(1, -1, *y.shape[2:]) for y in (padded, g))
 
-    def add_row(row, sums, image):
-        g_row = lax.dynamic_slice(g, (image, row, 0, 0), (1, 1, width, channels))[0]
+    def add_row(row, sums):
+        g_row = lax.dynamic_slice(g, (0, row, 0, 0), (1, 1, width, channels))[0]
         g_row = g_row.astype(jnp.float32)
         sums = iter(sums)
         new = []
@@ -374,21 +377,17 @@ def _shifted_kernel_gradient(g, x, kernels, *, dilations):
             shape = (1, dilation * (kh - 1) + 1, width, channels)
             for j in range(kw):
                 left = columns + dilation * (j - kw // 2)
-                for view in _read(padded, (image, top, left), shape, group_inputs):
+                for view in _read(padded, (0, top, left), shape, group_inputs):
                     new.append(next(sums) + view[0, ::dilation] * g_row)
         return new
-
-    def add_image(image, sums):
-        step = functools.partial(add_row, image=image)
-        # Without unrolling, XLA copies the sums in every iteration.
-        return lax.fori_loop(0, height, step, sums, unroll=2)
 
     zeros = [
         jnp.zeros((kernel.shape[0], width, channels), jnp.float32)
         for kernel in kernels
         for _ in range(kernel.shape[1] * group_inputs)
     ]
-    sums = lax.fori_loop(0, batch, add_image, zeros)
+    # Without unrolling, XLA copies the sums in every iteration.
+    sums = lax.fori_loop(0, g.shape[1] - 2 * rows, add_row, zeros, unroll=2)
     sums = iter([total.sum(1) for total in sums])
     gradients = []
     for kernel in kernels:

@@ -261,8 +261,8 @@ def test_shifts_need_little_memory():
     analysis = jax.jit(gradients).lower(x, kernel, x).compile().memory_analysis()
     if analysis is None:
         pytest.skip("this backend does not report the memory of a program")
-    # The padded copies of the input and of the cotangent, and some rows.
-    assert analysis.temp_size_in_bytes < 3 * x.nbytes
+    # A padded copy of the input, one of the cotangent for each gradient, and some rows.
+    assert analysis.temp_size_in_bytes < 3.5 * x.nbytes
 
 
 @pytest.mark.parametrize(
