@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bench import peer
+from tests import processes
 
 OFFICIAL = """
 import torch
@@ -64,26 +65,37 @@ def test_errors(arguments, message, official, capsys):
     assert error.count("\n") == 1
 
 
-def test_both_sides_are_measured(official, tmp_path, capfd):
+@pytest.mark.parametrize(
+    ("what", "case"),
+    [("forward", "1x8x12"), pytest.param("step", "2x8x8", marks=pytest.mark.slow)],
+)
+def test_both_sides_are_measured(official, tmp_path, what, case):
     pytest.importorskip("torch", reason="PyTorch is not installed")
     out = tmp_path / "pair.json"
-    status = peer.main(
-        ["--torch-module", f"{official}:Pair", "--torch-args", '{"width": 4}']
-        + ["--model", '{"name": "zero_dce", "width": 2}', "--forward", "1x8x12"]
-        + ["--step", "2x8x8", "--dtype", "float32", "bfloat16"]
-        + ["--threads", "1", "--repeats", "2", "--out", str(out)]
-    )
-    captured = capfd.readouterr()
-    assert status == 0, captured.err
+    arguments = {
+        "--torch-module": [f"{official}:Pair"],
+        "--torch-args": ['{"width": 4}'],
+        "--model": ['{"name": "zero_dce", "width": 2}'],
+        f"--{what}": [case],
+        "--dtype": ["float32", "bfloat16"],
+        "--threads": ["1"],
+        "--repeats": ["2"],
+        "--out": [out],
+    }
+    # In its own process, since it restricts the cores.
+    flat = [each for option, values in arguments.items() for each in (option, *values)]
+    process = processes.start("bench.peer", *flat, devices=1)
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    assert "numbers of parameters differ" in error
     found = json.loads(out.read_text())
     assert found["parameters"]["torch"] == 2 * (9 * 3 * 4) + 4 + 3
-    assert "numbers of parameters differ" in captured.err
-    assert [(row["what"], row["case"], row["dtype"]) for row in found["rows"]] == [
-        (what, case, dtype)
-        for what, case in (("forward", [1, 8, 12]), ("step", [2, 8, 8]))
-        for dtype in ("float32", "bfloat16")
+    assert [(row["what"], row["dtype"]) for row in found["rows"]] == [
+        (what, "float32"),
+        (what, "bfloat16"),
     ]
     for row in found["rows"]:
+        assert row["case"] == [int(part) for part in case.split("x")]
         assert len(row["times_ms"]["torch"]) == len(row["times_ms"]["here"]) == 2
         low, high = row["quartiles"]
         assert 0 < low <= row["ratio"] <= high
