@@ -1,6 +1,7 @@
 """Option types that subcommands share; imports nothing slow."""
 
 import argparse
+from typing import Any
 
 PROTOCOLS = (
     "default",
@@ -20,3 +21,42 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not at least 1")
     return number
+
+
+def size(text: str, option: str) -> tuple[int, int]:
+    """Returns the (height, width) of HEIGHTxWIDTH.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    try:
+        height, width = (int(side) for side in text.lower().split("x"))
+    except ValueError:
+        raise ValueError(
+            f"{option} is {text!r}; give HEIGHTxWIDTH in pixels, for example 256x256."
+        ) from None
+    return height, width
+
+
+def model(text: str) -> dict[str, Any]:
+    """Returns the spec of `darkir`, `darkir-l` or `{"name": "darkir", ...}`.
+
+    Raises:
+        ValueError: if the model or its size is unknown, or it is not JSON.
+    """
+    from llie_jax import messages
+    from llie_jax.cli import output
+    from llie_jax.models import base
+
+    if text.lstrip().startswith("{"):
+        return output.read_json_argument(text, "The model")
+    name, _, size = text.partition("-")
+    if not size:
+        return {"name": name}
+    sizes = base.card(name).sizes
+    if size not in sizes:
+        raise ValueError(
+            f"{name!r} has no size {size!r}.{messages.suggest(size, sizes)} "
+            f"Sizes: {', '.join(sizes) or 'none'}."
+        )
+    return {"name": name, **sizes[size]}
