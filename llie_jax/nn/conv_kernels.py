@@ -439,13 +439,20 @@ def _dense_conv(x, kernel, strides, padding, implementation):
     even = height % 2 == width % 2 == 0
     if (kh, kw, strides, padded, even) == (2, 2, 2, False, True):
         cpu = transposed(_halving_product)
+    elif strides == 1 and not padded and kh % 2 == kw % 2 == 1 and channels >= 8:
+        cpu = transposed(_cropped_conv)
     elif (
         strides == 1
-        and features <= 4 < channels  # measured: patches of more features cost more
         and padding == ((kh // 2,) * 2, (kw // 2,) * 2)
         and kh % 2 == kw % 2 == 1
     ):
-        cpu = plain._replace(kernel_gradient=_few_features_kernel_gradient)
+        # Measured: patches and planes of more channels cost more.
+        if features <= 4 < channels:
+            cpu = cpu._replace(kernel_gradient=_few_features_kernel_gradient)
+        if max(channels, features) <= 6 and kh * kw <= 9:
+            cpu = cpu._replace(
+                forward=_sum_of_planes, input_gradient=_sum_of_planes_input_gradient
+            )
     if cpu is plain:
         return conv(x, (kernel,))
     return by_backend(x, (kernel,), cpu, plain)
@@ -457,6 +464,47 @@ def _halving_product(x, kernels):
     rows = x.reshape(batch, height // 2, 2, width // 2, 2 * channels)
     kernel = kernels[0].reshape(2, 2 * channels, -1)
     return jnp.einsum("bhiwc,ico->bhwo", rows, kernel)
+
+
+def _cropped_conv(x, kernels):
+    """Convolution without padding, as the inside of one with padding.
+
+    XLA's own takes twice to six times as long for 36 to 144 channels.
+    """
+    kh, kw = kernels[0].shape[:2]
+    _, height, width, _ = x.shape
+    rows, columns = kh // 2, kw // 2
+    y = plain_conv(x, kernels[0], strides=1, padding=((rows, rows), (columns, columns)))
+    return y[:, rows : height - rows, columns : width - columns]
+
+
+def _sum_of_planes(x, kernels):
+    """Sums shifted planes, one for each channel and tap, times a number.
+
+    XLA's convolution of three channels uses a fraction of a vector register. At 3 to 3
+    channels this is six times faster, at 6 to 6 channels 1.7 times.
+    """
+    kh, kw, channels, features = kernels[0].shape
+    _, height, width, _ = x.shape
+    kernel = kernels[0].astype(jnp.float32)
+    planes = x.transpose(0, 3, 1, 2).astype(jnp.float32)
+    planes = jnp.pad(planes, ((0, 0), (0, 0), (kh // 2,) * 2, (kw // 2,) * 2))
+    sums = [
+        sum(
+            planes[:, c, i : i + height, j : j + width] * kernel[i, j, c, f]
+            for i in range(kh)
+            for j in range(kw)
+            for c in range(channels)
+        )
+        for f in range(features)
+    ]
+    # Without the barrier, XLA recomputes the sums in each consumer.
+    return lax.optimization_barrier(jnp.stack(sums, -1).astype(x.dtype))
+
+
+def _sum_of_planes_input_gradient(g, x, kernels):
+    del x  # it has the size of `g`
+    return _sum_of_planes(g, (kernels[0][::-1, ::-1].swapaxes(2, 3),))
 
 
 def _few_features_kernel_gradient(g, x, kernels):
