@@ -124,6 +124,10 @@ def cases():
     for shape in HALVES[:3]:
         yield dense("2x2 of stride 2", shape, 2, 2 * shape[-1], strides=2, padding=0)
     yield dense("3x3, 32 to 3", (1, 256, 256, 32), 3, 3)
+    for channels in (3, 6):
+        yield dense(
+            f"3x3, {channels} to {channels}", (1, 256, 256, channels), 3, channels
+        )
     for shape in HALVES:
         yield layer_norm(shape)
 

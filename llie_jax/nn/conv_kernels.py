@@ -441,6 +441,13 @@ def _dense_conv(x, kernel, strides, padding, implementation):
                 _dense_kernel_gradient, strides=strides, padding=padding
             )
         )
+        same = strides == 1 and padding == ((kh // 2,) * 2, (kw // 2,) * 2)
+        # Measured: planes of more channels or taps cost more.
+        few = max(channels, features) <= 6 and kh * kw <= 9
+        if same and few and kh % 2 == kw % 2 == 1:
+            cpu = cpu._replace(
+                forward=_sum_of_planes, input_gradient=_sum_of_planes_input_gradient
+            )
     return by_backend(x, (kernel,), cpu, transposed(conv))
 
 
@@ -480,6 +487,35 @@ def _same_conv(x, kernels, *, padding):
     ]
     (top, bottom), (left, right) = crop
     return y[:, top : y.shape[1] - bottom, left : y.shape[2] - right]
+
+
+def _sum_of_planes(x, kernels):
+    """Sums shifted planes, one for each channel and tap, times a number.
+
+    XLA's convolution of three channels uses a fraction of a vector register. At 3 to 3
+    channels this is six times faster, at 6 to 6 channels 1.7 times.
+    """
+    kh, kw, channels, features = kernels[0].shape
+    _, height, width, _ = x.shape
+    kernel = kernels[0].astype(jnp.float32)
+    planes = x.transpose(0, 3, 1, 2).astype(jnp.float32)
+    planes = jnp.pad(planes, ((0, 0), (0, 0), (kh // 2,) * 2, (kw // 2,) * 2))
+    sums = [
+        sum(
+            planes[:, c, i : i + height, j : j + width] * kernel[i, j, c, f]
+            for i in range(kh)
+            for j in range(kw)
+            for c in range(channels)
+        )
+        for f in range(features)
+    ]
+    # Without the barrier, XLA recomputes the sums in each consumer.
+    return lax.optimization_barrier(jnp.stack(sums, -1).astype(x.dtype))
+
+
+def _sum_of_planes_input_gradient(g, x, kernels):
+    del x  # it has the size of `g`
+    return _sum_of_planes(g, (kernels[0][::-1, ::-1].swapaxes(2, 3),))
 
 
 def _dense_kernel_gradient(g, x, kernels, *, strides, padding):

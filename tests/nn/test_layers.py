@@ -297,7 +297,13 @@ def test_summed_depthwise_wants_one_kernel_for_each_dilation():
 
 
 DENSE = {
-    "same": ((2, 7, 5, 3), dict(features=6), ((1, 1), (1, 1))),
+    "same": ((2, 7, 5, 3), dict(features=8), ((1, 1), (1, 1))),
+    "few_channels": ((2, 7, 5, 3), dict(features=6), ((1, 1), (1, 1))),
+    "few_channels_wide": (
+        (1, 4, 6, 6),
+        dict(features=2, kernel_size=(1, 5)),
+        ((0, 0), (2, 2)),
+    ),
     "few_features": ((2, 7, 5, 8), dict(features=3), ((1, 1), (1, 1))),
     "few_features_wide": (
         (1, 4, 6, 8),
@@ -316,6 +322,11 @@ DENSE = {
         ((0, 0), (0, 0)),
     ),
     "strided": ((1, 7, 6, 3), dict(features=4, strides=2), ((1, 1), (1, 1))),
+    "unpadded_wide": (
+        (2, 5, 8, 8),
+        dict(features=7, kernel_size=(1, 5), padding=0),
+        ((0, 0), (0, 0)),
+    ),
     "unpadded": ((1, 7, 6, 8), dict(features=3, padding=0), ((0, 0), (0, 0))),
     "few_inputs": ((2, 7, 5, 2), dict(features=8), ((1, 1), (1, 1))),
     "few_features_unpadded": (
@@ -363,6 +374,17 @@ def test_conv_equals_plain_convolution(case):
         value_and_gradients(lambda p, x: module.apply({"params": p}, x), params, x),
         value_and_gradients(plain, params, x),
     )
+
+
+def test_few_channels_are_summed_in_float32():
+    module = layers.Conv(3, dtype=jnp.bfloat16)
+    x = normal(0, 1, 6, 4, 3)
+    params = module.init(jax.random.key(0), x)
+    y = module.apply(params, x)
+    assert y.dtype == jnp.bfloat16
+    exact = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
+    exact = layers.Conv(3).apply(exact, x.astype(jnp.bfloat16).astype(jnp.float32))
+    np.testing.assert_allclose(y.astype(jnp.float32), exact, rtol=0.02, atol=0.01)
 
 
 def test_halving_is_a_convolution_off_the_cpu():
