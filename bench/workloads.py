@@ -70,7 +70,23 @@ def step(
         loss: what is minimised.
         tx: the optimizer, AdamW by default.
     """
-    tx = tx or optax.adamw(1e-4)
+    run, state, rest = step_program(model, image, loss, tx or optax.adamw(1e-4))
+
+    def once():
+        nonlocal state
+        state, terms = run(state, *rest)
+        return state, terms
+
+    return once
+
+
+def step_program(
+    model: Model,
+    image: jax.Array,
+    loss: Callable[[Outputs], jax.Array],
+    tx: optax.GradientTransformation,
+) -> tuple[Any, TrainState, tuple]:
+    """Returns the jitted function of `step`, its state and its other arguments."""
     collections = random_variables(model)
     params = collections.pop("params")
     state = TrainState(
@@ -88,11 +104,4 @@ def step(
         donate_argnums=0,  # the old state, as in training
     )
     constants = {"data": None, "loss": {}}
-    key = jax.random.key(1)
-
-    def once():
-        nonlocal state
-        state, terms = run(state, constants, batch, key)
-        return state, terms
-
-    return once
+    return run, state, (constants, batch, jax.random.key(1))
