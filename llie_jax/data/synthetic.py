@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from llie_jax.image import io
+from llie_jax.image import color, io
 
 DEMO_PHOTOS = {
     "astronaut": ("astronaut.png",),
@@ -95,24 +95,10 @@ def darken(
     electrons += rng.normal(0.0, read_noise, image.shape)
     levels = 2**bits - 1
     signal = np.round(np.clip(electrons / full_well, 0, 1) * levels) / levels
-    return np.round(255 * linear_to_srgb(signal)).astype(np.uint8)
+    return np.round(255 * color.linear_to_srgb(signal)).astype(np.uint8)
 
 
-def srgb_to_linear(encoded: np.ndarray) -> np.ndarray:
-    """Decodes sRGB values to linear light, both in [0, 1] (IEC 61966-2-1)."""
-    return np.where(
-        encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4
-    )
-
-
-def linear_to_srgb(linear: np.ndarray) -> np.ndarray:
-    """Encodes linear light as sRGB values, both in [0, 1] (IEC 61966-2-1)."""
-    return np.where(
-        linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055
-    )
-
-
-_SRGB_TO_LINEAR = srgb_to_linear(np.arange(256) / 255)
+_SRGB_TO_LINEAR = color.srgb_to_linear(np.arange(256) / 255)
 
 
 def darken_folder(

@@ -1,9 +1,27 @@
-"""Brightness of RGB images, in the two definitions that evaluation scripts use.
+"""Linear light, and brightness in the two definitions that evaluation scripts use.
 
-The functions take NumPy or JAX arrays and return the same kind.
+The functions of brightness take NumPy or JAX arrays and return the same kind.
 """
 
 import jax.numpy as jnp
+import numpy as np
+
+LUMINANCE = (0.2126, 0.7152, 0.0722)
+"""Luminance of linear red, green and blue in sRGB (ITU-R BT.709)."""
+
+
+def srgb_to_linear(encoded: np.ndarray) -> np.ndarray:
+    """Decodes sRGB values to linear light, both in [0, 1] (IEC 61966-2-1)."""
+    return np.where(
+        encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4
+    )
+
+
+def linear_to_srgb(linear: np.ndarray) -> np.ndarray:
+    """Encodes linear light as sRGB values, both in [0, 1] (IEC 61966-2-1)."""
+    return np.where(
+        linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055
+    )
 
 
 def luma_bt601(image):

@@ -12,3 +12,4 @@ from llie_jax.weights.release import recognise as recognise
 from llie_jax.weights.release import save as save
 from llie_jax.weights.release import write_safetensors as write_safetensors
 from llie_jax.weights.run import RunFolder as RunFolder
+from llie_jax.weights.shipped import ships as ships
