@@ -1,5 +1,6 @@
 """Weights by name, file or run."""
 
+from llie_jax.weights import shipped as shipped
 from llie_jax.weights.fit import check_fit as check_fit
 from llie_jax.weights.load import describe as describe
 from llie_jax.weights.load import load as load
