@@ -167,6 +167,23 @@ def darken_folder(
     return count
 
 
+def photographs() -> pathlib.Path:
+    """Returns the folder of the photographs in the scikit-image package.
+
+    Read as files: `skimage.data` would try to download missing ones.
+
+    Raises:
+        ModuleNotFoundError: if scikit-image is not installed.
+    """
+    spec = importlib.util.find_spec("skimage")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(
+            "The photographs are those in scikit-image, which is not installed: pip "
+            "install scikit-image"
+        )
+    return pathlib.Path(spec.origin).parent / "data"
+
+
 def write_demo(root: str | os.PathLike, *, seed: int = 0) -> dict[str, int]:
     """Writes the data set `lowlight_demo`: `root/{train,test}/{low,high}/*.png`.
 
@@ -186,14 +203,7 @@ def write_demo(root: str | os.PathLike, *, seed: int = 0) -> dict[str, int]:
         FileNotFoundError: if its package lacks a photograph.
         ValueError: if `root` already contains files.
     """
-    spec = importlib.util.find_spec("skimage")
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(
-            "lowlight_demo is made from the photographs in scikit-image, which is not "
-            "installed: pip install scikit-image"
-        )
-    # Read as files: `skimage.data` would try to download missing ones.
-    photos = pathlib.Path(spec.origin).parent / "data"
+    photos = photographs()
     counts = {}
     for split in ("train", "test"):
         counts[split] = 0
