@@ -27,7 +27,7 @@ install: .venv/.installed ## builds .venv from the lock file
 
 demo: install ## trains and evaluates a small model on embedded photographs
 	$(BIN)/llie-jax data prepare lowlight_demo
-	$(BIN)/python train.py --config cpga_demo --workdir $(DEMO)
+	$(BIN)/python train.py --config cpga_plus_demo --workdir $(DEMO)
 	$(BIN)/python eval.py --weights $(DEMO) --data lowlight_demo --split test \
 		--out $(DEMO) --show-shipped
 	@echo "Open $(DEMO)/report.html in a browser."

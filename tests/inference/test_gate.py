@@ -84,3 +84,18 @@ def test_exposures_of_a_photo_come_out_in_order():
         for exposure in np.geomspace(0.03, 1, 12)
     ]
     assert (np.diff(means) > 0).all()
+
+
+@pytest.mark.parametrize("colour", [0, 255, 128, (255, 0, 0), (60, 0, 0)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 4000)])
+def test_extreme_photos_with_all_options(colour, size):
+    image = np.full((*size, 3), colour, np.uint8)
+    look = dict(strength=0.6, saturation=1.7, warmth=0.4)
+    found = enhance.enhance(toys.Gain(), {}, image, gate=True, **look)
+    assert found.shape == image.shape
+    assert (found == found[0, 0]).all()  # no position differs from another
+    expected = {0: 0, 255: 255, 128: 128}.get(colour) if size == (1, 1) else None
+    if expected is not None:
+        red, _, blue = found[0, 0].astype(int)
+        assert red >= blue  # warmer
+        assert abs(found[0, 0].astype(int).max() - expected) <= 20
