@@ -21,10 +21,9 @@ class Adjustments:
         strength: the share of the result in the mixture with the photo, 0 to 1. Mixed
             in sRGB values, whose steps look about equally large; in linear light, a
             tenth of the result would already hide a dark photo.
-        saturation: factor on the distance of each colour from the grey of its
-            luminance, 0 (greyscale) to 2. Computed in linear light, so that luminance
-            stays; near the limits of sRGB the factor is as large as they allow, so that
-            no hue changes.
+        saturation: factor on the chroma of each colour in Oklab, 0 (greyscale) to 2.
+            Lightness and hue stay; near the limits of sRGB the factor is as large as
+            they allow. See `llie_jax.image.color.scale_chroma`.
         warmth: -1 (cold) to 1 (warm). A white balance in linear light: `warmth` / 2
             stops more red and as many less blue, scaled so that grey keeps its
             luminance. Comes before the saturation.
@@ -73,15 +72,12 @@ class Adjustments:
     def _toned(self, image: np.ndarray) -> np.ndarray:
         """Returns sRGB values in [0, 1] with warmth and saturation applied."""
         linear = color.srgb_to_linear(np.clip(image, 0, 1))
-        linear = np.minimum(linear * _gains(self.warmth), 1)
-        luminance = (linear @ np.array(color.LUMINANCE, np.float32))[..., None]
-        distance = linear - luminance
-        with np.errstate(divide="ignore", invalid="ignore"):
-            room = np.where(distance > 0, 1 - luminance, luminance) / np.abs(distance)
-        room = np.nanmin(room, axis=-1, keepdims=True, initial=np.inf)
-        factor = np.minimum(self.saturation, room)
-        linear = luminance + factor * distance
-        return color.linear_to_srgb(np.clip(linear, 0, 1))
+        if self.warmth:
+            linear = np.minimum(linear * _gains(self.warmth), 1)
+        if self.saturation != 1:
+            pixels = color.scale_chroma(linear.reshape(-1, 3), self.saturation)
+            linear = pixels.reshape(linear.shape)
+        return color.linear_to_srgb(linear)
 
 
 def _gains(warmth: float) -> np.ndarray:
