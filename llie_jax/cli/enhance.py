@@ -112,7 +112,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--json",
         metavar="FILE",
         help="also write what was done to this file: weights, options, and for each "
-        "photo its results, brightness, share of the effect and time",
+        "photo its results, share of the effect and time",
     )
     parser.add_argument(
         "--tile",
@@ -253,7 +253,7 @@ def _enhance_all(args, console, enhancer, sizes) -> list[dict]:
             else:
                 done.append(facts | {"tiles": tiles[job]})
                 print(*job.targets, sep="\n", flush=True)
-                if args.gate:
+                if "share" in facts:
                     _say(console, f"{job.source}: {_exposure(facts)}.")
                 if facts["lost"]:
                     lost = " and ".join(facts["lost"])
@@ -267,34 +267,35 @@ def _enhance_one(job, enhancer, advance) -> dict:
     """Enhances one photo; returns what was done."""
     import numpy as np
 
-    from llie_jax.inference import gate, photo
+    from llie_jax.inference import photo
 
-    start = time.perf_counter()
+    start, exposures = time.perf_counter(), []
     source = photo.read(job.source)
-    result = enhancer(source.image, progress=advance)
+    result = enhancer(source.image, progress=advance, measured=exposures.append)
     job.target.parent.mkdir(parents=True, exist_ok=True)
     lost = photo.write(job.target, result, source)
     if job.compare:
         both = np.concatenate([source.image, result], axis=1)
         photo.write(job.compare, both, dataclasses.replace(source, alpha=None))
-    return {
+    facts = {
         "photo": str(job.source),
         "results": [str(target) for target in job.targets],
-        "brightness": gate.measure(source.image).brightness,
-        "share": enhancer.share(source.image),
         "lost": lost,
         "seconds": time.perf_counter() - start,
     }
+    for exposure in exposures:  # one, if it went through the gate
+        facts |= {"gain": exposure.gain, "share": exposure.share}
+    return facts
 
 
 def _exposure(facts: dict) -> str:
     """Returns what the gate did, in words."""
-    level, share = f"brightness {facts['brightness']:.2f}", facts["share"]
-    if share == 1:
-        return f"{level}, dark: full effect"
-    if share == 0:
-        return f"{level}, well exposed: left as it is (--no-gate enhances it)"
-    return f"{level}: {share:.0%} of the effect"
+    if facts["share"] == 0:
+        return "well exposed, left as it is (--no-gate enhances it)"
+    gain = f"{facts['gain']:.1f} times brighter"
+    if facts["share"] == 1:
+        return f"dark, full effect ({gain})"
+    return f"{facts['share']:.0%} of the effect (in full, {gain})"
 
 
 def _jobs(args: argparse.Namespace) -> list[Job]:

@@ -1,7 +1,7 @@
 """What the weights that ship do to photographs that come with scikit-image.
 
 All of them carry a free licence. They are darkened by the sensor model, except for the
-last picture: the gate leaves it as it is.
+last picture, which is shown to the gate as it is.
 """
 
 import dataclasses
@@ -12,7 +12,6 @@ from llie_jax import weights
 from llie_jax.data import synthetic
 from llie_jax.evaluation.scores import Picture
 from llie_jax.image import io
-from llie_jax.inference import gate
 from llie_jax.inference.enhancer import Enhancer
 
 
@@ -65,10 +64,11 @@ def show_shipped() -> list[Picture]:
     pictures = []
     for photograph in PHOTOGRAPHS:
         image, original = darkened(photograph)
-        exposure = gate.measure(image)
-        note = f"{exposure.share:.0%} of the effect"
+        exposures = []
+        output = enhancer(image, measured=exposures.append)
+        note = f"{exposures[0].share:.0%} of the effect"
         if photograph.exposure < 1:
             note = f"{photograph.exposure:.0%} of its light, {note}"
         name = f"{photograph.credit} ({note})"
-        pictures.append(Picture(name, image, enhancer(image), original))
+        pictures.append(Picture(name, image, output, original))
     return pictures

@@ -53,13 +53,13 @@ class Adjustments:
             share: factor on the strength, 0 to 1.
 
         Returns:
-            float32 [H, W, 3]; in [0, 1] if saturation or warmth change it.
+            float32 [H, W, 3]; the result itself if nothing changes it, else in [0, 1].
         """
         weight = np.float32(self.strength * share)
         mixed = result
         if weight != 1:
             photo = image / np.float32(255) if image.dtype == np.uint8 else image
-            mixed = photo + weight * (result - photo)
+            mixed = photo + weight * (np.clip(result, 0, 1) - photo)
         if (self.saturation, self.warmth) == (1, 0):
             return mixed
         rows = max(1, _BLOCK // mixed.shape[1])

@@ -48,7 +48,7 @@ def enhance(
             `Enhancer` for this and the next seven.
         saturation: factor on the saturation of the result, 0 to 2.
         warmth: white balance of the result, -1 (cold) to 1 (warm).
-        gate: leaves well-exposed images as they are.
+        gate: leaves images that the model finds well exposed as they are.
         tile: side of the tiles of large images, in pixels.
         overlap: minimum overlap of neighbouring tiles, in pixels.
         limit: images with more pixels than this are tiled.

@@ -50,8 +50,8 @@ class Enhancer:
             `llie_jax.inference.adjustments` for this and the next two.
         saturation: factor on the saturation of the result, 0 to 2.
         warmth: white balance of the result, -1 (cold) to 1 (warm).
-        gate: whether the strength falls to 0 for images that are well exposed; see
-            `llie_jax.inference.gate`.
+        gate: whether the strength falls to 0 for images that the model finds well
+            exposed; see `llie_jax.inference.gate`.
         tile: side of the tiles in pixels, rounded up to the model's `multiple`.
         overlap: minimum overlap of neighbouring tiles, in pixels; by default an eighth
             of the tile.
@@ -189,6 +189,7 @@ class Enhancer:
         raw: bool = False,
         number: int = 0,
         progress: Callable[[], None] | None = None,
+        measured: Callable[[exposure_gate.Exposure], None] | None = None,
         **inputs: np.ndarray,
     ) -> np.ndarray:
         """Enhances an image of any size, from 1 x 1 pixel up, on one device.
@@ -198,6 +199,7 @@ class Enhancer:
             raw: returns float32, neither clipped to [0, 1] nor checked.
             number: the image's number, for the random key of a model that samples.
             progress: called after each tile.
+            measured: called with what the gate measured, if the image went through it.
             **inputs: further inputs of the model, without the batch axis. Maps
                 [H, W, C] are padded and tiled with the image.
 
@@ -211,23 +213,24 @@ class Enhancer:
         """
         image = _as_image(image)
         grid = self.plan(image.shape[:2]).grid
-        share = self.share(image)
-        if share and self._adjustments.strength:
+        if self._adjustments.strength:
             result = self._in_tiles(image, grid, number, progress, inputs)
         else:
             result = _unit(image)
             for _ in range(len(grid) if progress is not None else 0):
                 progress()
-        result = self._adjustments.apply(image, result, share)
+        result = self._adjusted(image, result, measured)
         return np.array(result) if raw else _finished(result, image.dtype)
 
-    def share(self, image: np.ndarray) -> float:
-        """Returns what the gate multiplies the strength by, 0 to 1; 1 without a gate.
-
-        Args:
-            image: RGB [H, W, 3], uint8, or float in [0, 1].
-        """
-        return exposure_gate.measure(image).share if self._gate else 1.0
+    def _adjusted(self, image, result, measured=None) -> np.ndarray:
+        """Returns a model's output as gate and adjustments change it, float32."""
+        share = 1.0
+        if self._gate and self._adjustments.strength:
+            exposure = exposure_gate.measure(image, result)
+            share = exposure.share
+            if measured is not None:
+                measured(exposure)
+        return self._adjustments.apply(image, result, share)
 
     def _in_tiles(self, image, grid, number, progress, inputs) -> np.ndarray:
         """Returns the model's output for a whole image, float32 [H, W, 3]."""
@@ -315,9 +318,7 @@ class Enhancer:
             self._mapping,
         )
         outputs = [
-            self._adjustments.apply(
-                image, padding.crop(output, image.shape[:2]), self.share(image)
-            )
+            self._adjusted(image, padding.crop(output, image.shape[:2]))
             for output, image in zip(result, given, strict=False)
         ]
         if not raw:

@@ -221,29 +221,33 @@ def test_overwrite(run, tmp_path):
 def test_weights_left_out(run, tmp_path):
     """The weights that ship, a folder of results, and the gate."""
     Image.new("RGB", (4, 4), (30, 20, 10)).save(tmp_path / "dark.png")
-    Image.new("RGB", (4, 4), (80, 20, 10)).save(tmp_path / "dusk.png")
-    Image.new("RGB", (4, 4), (190, 20, 10)).save(tmp_path / "day.png")
+    Image.new("RGB", (4, 4), (235, 235, 40)).save(tmp_path / "dusk.png")
+    Image.new("RGB", (4, 4), (240, 245, 250)).save(tmp_path / "day.png")
     photos = ("dark.png", "dusk.png", "day.png")
     status, out, err = run(*photos, weights=None)
     assert (status, out) == (0, [f"enhanced/{name}" for name in photos])
     assert run.loaded == ["None"]
     dark, dusk, day = err.splitlines()
-    assert dark == "dark.png: brightness 0.12, dark: full effect."
-    assert re.fullmatch(r"dusk.png: brightness 0.31: \d\d% of the effect\.", dusk)
-    assert day.startswith("day.png: brightness 0.75, well exposed: left as it is")
+    # Twice as bright, but for the level that keeps black photos finite.
+    assert dark == "dark.png: dark, full effect (2.0 times brighter)."
+    words = r"dusk.png: \d\d% of the effect \(in full, 1.2 times brighter\)\."
+    assert re.fullmatch(words, dusk)
+    assert day.startswith("day.png: well exposed, left as it is")
     assert photo.read("enhanced/dark.png").image[0, 0].tolist() == [60, 40, 20]
-    assert photo.read("enhanced/day.png").image[0, 0].tolist() == [190, 20, 10]
+    assert photo.read("enhanced/day.png").image[0, 0].tolist() == [240, 245, 250]
     arguments = ("day.png", "--out", "all", "--no-gate")
     assert run(*arguments, weights=None)[2] == ""
-    assert photo.read("all/day.png").image[0, 0].tolist() == [255, 40, 20]
+    assert photo.read("all/day.png").image[0, 0].tolist() == [255, 255, 255]
 
 
 def test_other_weights_have_a_gate_on_demand(run, tmp_path):
-    Image.new("RGB", (4, 4), (190, 20, 10)).save(tmp_path / "day.png")
+    Image.new("RGB", (4, 4), (240, 245, 250)).save(tmp_path / "day.png")
     assert run("day.png", "--out", "a.png")[2] == ""
-    assert photo.read("a.png").image[0, 0].tolist() == [255, 40, 20]
+    assert photo.read("a.png").image[0, 0].tolist() == [255, 255, 255]
     assert "left as it is" in run("day.png", "--out", "b.png", "--gate")[2]
-    assert photo.read("b.png").image[0, 0].tolist() == [190, 20, 10]
+    assert photo.read("b.png").image[0, 0].tolist() == [240, 245, 250]
+    arguments = ("day.png", "--out", "c.png", "--gate", "--strength", "0")
+    assert run(*arguments)[2] == ""  # nothing for a gate to do
 
 
 def test_look(run, tmp_path):
@@ -262,7 +266,7 @@ def test_look(run, tmp_path):
 def test_report(run, tmp_path, monkeypatch):
     facts = {"weights": "toy", "weights_sha256": "abc"}
     monkeypatch.setattr(llie_jax.weights, "describe", lambda weights: facts)
-    Image.new("RGBA", (4, 4), (190, 20, 10, 9)).save(tmp_path / "a.png")
+    Image.new("RGBA", (4, 4), (240, 245, 250, 9)).save(tmp_path / "a.png")
     arguments = ("--out", "b.jpg", "--gate", "--strength", "0.5", "--json", "c.json")
     assert run("a.png", *arguments)[0] == 0
     found = json.loads((tmp_path / "c.json").read_text())
@@ -270,7 +274,7 @@ def test_report(run, tmp_path, monkeypatch):
     look = {"strength": 0.5, "saturation": 1.0, "warmth": 0.0}
     assert found == {**facts, "options": {**look, "gate": True, "model": {}}}
     assert one.pop("seconds") > 0
-    assert one.pop("brightness") == pytest.approx(190 / 255)
+    assert one.pop("gain") == pytest.approx(256 / 246)
     assert one == {
         "photo": "a.png",
         "results": ["b.jpg"],
