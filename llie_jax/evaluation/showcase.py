@@ -32,7 +32,7 @@ class Photograph:
 
 PHOTOGRAPHS = (
     Photograph("coffee.png", "a cup of coffee, Rachel Michetti, CC0", 0.05),
-    Photograph("chelsea.png", "Chelsea the cat, Stefan van der Walt, CC0", 0.1),
+    Photograph("chelsea.png", "Chelsea the cat, Stefan van der Walt, CC0", 0.08),
     Photograph("astronaut.png", "Eileen Collins, NASA, public domain", 0.03),
     Photograph("coffee.png", "a cup of coffee, Rachel Michetti, CC0", 1.0),
 )

@@ -14,10 +14,10 @@ import math
 
 import numpy as np
 
-CLOSED = 1.05
+CLOSED = 1.1
 """Photos that would become less than so many times brighter stay as they are."""
 
-OPEN = 1.2
+OPEN = 1.3
 """Those that would become so many times brighter get the full result."""
 
 _LEVEL = 1 / 255

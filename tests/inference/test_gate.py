@@ -30,7 +30,7 @@ def test_the_curve_rises_from_zero_to_one_without_jumps():
     assert (shares[gains >= gate.OPEN] == 1).all()
     assert (np.diff(shares) >= 0).all()
     assert np.diff(shares).max() < 0.02
-    assert 0 < gate.Exposure(after / 1.1, after).share < 1
+    assert 0 < gate.Exposure(after / 1.2, after).share < 1
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])
@@ -48,12 +48,12 @@ def test_much_brighter_or_as_it_was(kind, gain, expected):
 def test_all_tiles_get_the_share_of_the_whole_photo():
     """The left tiles alone would be enhanced in full, the right ones not at all."""
     image = np.concatenate([level(5, (48, 48)), level(230, (48, 48))], axis=1)
-    model, exposures = toys.Gain(gain=1.12), []
+    model, exposures = toys.Gain(gain=1.18), []
     enhancer = Enhancer(model, {}, gate=True, tile=24, overlap=8)
     tiled = enhancer(image, measured=exposures.append)
     (exposure,) = exposures
     assert 0 < exposure.share < 0.5
-    full = np.minimum(image * 1.12, 255)
+    full = np.minimum(image * 1.18, 255)
     expected = image + exposure.share * (full - image)
     np.testing.assert_allclose(tiled, expected, atol=0.51)
     whole = enhance.enhance(model, {}, image, gate=True)
@@ -91,13 +91,13 @@ def test_exposures_of_a_photo_come_out_nearly_in_order():
     """
     photo = np.random.default_rng(0).integers(60, 256, (32, 32, 3), np.uint8)
     means = []
-    for exposure in np.geomspace(0.1, 1, 40):
+    for exposure in np.geomspace(0.1, 1, 60):
         image = synthetic.darken(photo, exposure=exposure, full_well=1e6)
         model = toys.Gain(gain=photo.mean() / image.mean())
         means.append(enhance.enhance(model, {}, image, gate=True).mean())
     assert means[-1] == pytest.approx(photo.mean(), abs=0.5)
     assert np.abs(np.diff(means)).max() < 5
-    assert min(means) > 0.92 * photo.mean()
+    assert min(means) > 0.88 * photo.mean()
 
 
 @pytest.mark.parametrize("colour", [0, 255, 128, (255, 0, 0), (60, 0, 0)])
