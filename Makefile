@@ -27,9 +27,9 @@ install: .venv/.installed ## builds .venv from the lock file
 
 demo: install ## trains and evaluates a small model on embedded photographs
 	$(BIN)/llie-jax data prepare lowlight_demo
-	$(BIN)/python train.py --config darkir_demo --workdir $(DEMO)
+	$(BIN)/python train.py --config cpga_plus_demo --workdir $(DEMO)
 	$(BIN)/python eval.py --weights $(DEMO) --data lowlight_demo --split test \
-		--out $(DEMO)
+		--out $(DEMO) --show-shipped
 	@echo "Open $(DEMO)/report.html in a browser."
 
 # Each worker takes whole files, because the tests of a file share the models it builds.

@@ -2,7 +2,7 @@
 
 Train, evaluate as the papers do, load official checkpoints, brighten photos.
 
-    model, variables = llie_jax.load("runs/demo")
+    model, variables = llie_jax.load()  # the weights that ship
     bright = llie_jax.enhance(model, variables, dark)
 
 Names are imported on first use: JAX and Flax take seconds to import, and a command's

@@ -6,6 +6,7 @@ import glob
 import os
 import pathlib
 import sys
+import time
 
 from llie_jax import files
 from llie_jax.cli.arguments import positive
@@ -13,9 +14,10 @@ from llie_jax.cli.arguments import positive
 HELP = "Brightens photos: files, folders or patterns."
 
 EXAMPLES = """
-  llie-jax enhance night.jpg --out bright.png --weights runs/demo
-  llie-jax enhance photos/ --out enhanced/ --weights darkir.safetensors --compare
-  llie-jax enhance "photos/*.JPG" old/ --out enhanced/ --format png --overwrite
+  llie-jax enhance night.jpg
+  llie-jax enhance night.jpg --out bright.png --strength 0.7 --warmth 0.3
+  llie-jax enhance photos/ --out bright/ --weights darkir.safetensors --compare
+  llie-jax enhance "photos/*.JPG" old/ --out bright/ --format png --overwrite
 
 --out is a file if it has an image suffix, otherwise a folder. Greyscale, transparency,
 EXIF data and colour profile are kept where the output format holds them; photos are
@@ -23,7 +25,6 @@ turned upright; 16-bit files are read in full and written with 8 bits. Paths of 
 results go to standard output. Exit status: 0 done, 1 some photos failed, 2 none done.
 """
 
-DEMO = pathlib.Path("runs/demo")
 FORMATS = ("png", "jpg", "webp", "bmp", "tif")
 
 
@@ -53,13 +54,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "input", nargs="+", help="photos, folders of photos, or quoted patterns"
     )
     parser.add_argument(
-        "--out", required=True, metavar="DIR_OR_FILE", help="where the results go"
+        "--out",
+        default="enhanced",
+        metavar="DIR_OR_FILE",
+        help="where the results go",
     )
     parser.add_argument(
         "--weights",
         metavar="W",
-        help="a run's workdir, a .safetensors file, or a name that `llie-jax models` "
-        f"lists; default: {DEMO}, if `make demo` has made it",
+        help="a name that `llie-jax models` lists, a run's workdir, or a .safetensors "
+        "file; default: the weights that come with llie_jax",
+    )
+    look = parser.add_argument_group("look of the results, for every model")
+    look.add_argument(
+        "--strength",
+        type=float,
+        default=1.0,
+        metavar="0..1",
+        help="share of the result in the mixture with the photo",
+    )
+    look.add_argument(
+        "--saturation",
+        type=float,
+        default=1.0,
+        metavar="0..2",
+        help="factor on the saturation; 0 is greyscale",
+    )
+    look.add_argument(
+        "--warmth",
+        type=float,
+        default=0.0,
+        metavar="-1..1",
+        help="white balance, from cold to warm",
+    )
+    look.add_argument(
+        "--gate",
+        action=argparse.BooleanOptionalAction,
+        help="leave well-exposed photos as they are; default: only with weights that "
+        "come with llie_jax",
     )
     parser.add_argument(
         "--format", choices=FORMATS, help="format of the results; default: the photo's"
@@ -75,6 +107,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compare",
         action="store_true",
         help="also write NAME_compare, the photo beside the result",
+    )
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        help="also write what was done to this file: weights, options, and for each "
+        "photo its results, share of the effect and time",
     )
     parser.add_argument(
         "--tile",
@@ -100,7 +138,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a test option of the model, such as CIDNet's saturation=1.3, alpha=0.9 "
+        help="a test option of the model itself, such as CIDNet's alpha=0.9 "
         "(brightness of the output) or gamma=0.8 (exponent of the input)",
     )
 
@@ -109,9 +147,12 @@ def run(args: argparse.Namespace) -> int:
     """Enhances the photos; returns the exit status."""
     from rich.console import Console
 
+    from llie_jax.cli import output
     from llie_jax.inference import photo
+    from llie_jax.inference.adjustments import Adjustments
 
     console = Console(stderr=True)
+    look = dataclasses.asdict(Adjustments(args.strength, args.saturation, args.warmth))
     jobs = _jobs(args)
     _check_targets(jobs, overwrite=args.overwrite)
     sizes = {}
@@ -127,30 +168,50 @@ def run(args: argparse.Namespace) -> int:
     for folder in {job.target.parent for job in sizes}:
         # Created with the first result, so that later mistakes leave no empty folder.
         files.writable_folder(folder, hint="choose another --out", create=False)
+    if args.json:
+        folder = pathlib.Path(args.json).parent
+        files.writable_folder(folder, hint="choose another --json", create=False)
 
-    weights = args.weights
-    if weights is None:
-        weights = _demo_weights()
-        _say(console, f"No --weights given: using those of the demo, {weights}.")
     import llie_jax.weights
     from llie_jax.inference.enhancer import Enhancer
     from llie_jax.models import base
 
+    if args.gate is None:
+        # Others may be meant for well-exposed photos too, or be compared with a paper.
+        args.gate = llie_jax.weights.ships(args.weights)
+    options = base.parse_options(args.option)
     enhancer = Enhancer(
-        *llie_jax.weights.load(weights),
-        options=base.parse_options(args.option),
+        *llie_jax.weights.load(args.weights),
+        options=options,
+        **look,
+        gate=args.gate,
         tile=args.tile,
         limit=None if args.limit is None else args.limit * 1e6,
         shared_kernels=not args.kernels_per_tile,
     )
     done = _enhance_all(args, console, enhancer, sizes)
-    if done < len(jobs):
-        _say(console, f"{len(jobs) - done} of {len(jobs)} photos failed.")
-    return 0 if done == len(jobs) else 1 if done else 2
+    if len(done) < len(jobs):
+        _say(console, f"{len(jobs) - len(done)} of {len(jobs)} photos failed.")
+    if args.json:
+        facts = llie_jax.weights.describe(args.weights)
+        output.write_json(
+            args.json,
+            {
+                "weights": facts["weights"],
+                "weights_sha256": facts["weights_sha256"],
+                "options": {**look, "gate": args.gate, "model": options},
+                "photos": done,
+            },
+        )
+    return 0 if len(done) == len(jobs) else 1 if done else 2
 
 
-def _enhance_all(args, console, enhancer, sizes) -> int:
-    """Enhances the photos of `sizes`, {job: (height, width)}; returns how many."""
+def _enhance_all(args, console, enhancer, sizes) -> list[dict]:
+    """Enhances the photos of `sizes`, {job: (height, width)}.
+
+    Returns:
+        What was done to each photo, without those that failed.
+    """
     import jax
     from rich import progress
 
@@ -167,7 +228,7 @@ def _enhance_all(args, console, enhancer, sizes) -> int:
             f"Too large for one piece, so in tiles of {args.tile} pixels: {which} "
             f"({sum(tiles[job] for job in tiled)} tiles; see --limit).",
         )
-    done = finished = 0
+    done, finished = [], 0
     bar = progress.Progress(
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
@@ -183,36 +244,58 @@ def _enhance_all(args, console, enhancer, sizes) -> int:
         for number, job in enumerate(tiles, 1):
             bar.update(task, description=f"{number}/{len(tiles)} {job.source.name}")
             try:
-                lost = _enhance_one(job, enhancer, lambda: bar.advance(task))
+                facts = _enhance_one(job, enhancer, lambda: bar.advance(task))
             except (ValueError, OSError) as error:
                 _say(console, f"error: {_named(error, job.source)}")
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
                 reason = str(error).partition("\n")[0] or "out of memory"
                 _say(console, f"error: {job.source}: {reason} (try a smaller --tile)")
             else:
-                done += 1
+                done.append(facts | {"tiles": tiles[job]})
                 print(*job.targets, sep="\n", flush=True)
-                if lost:
-                    _say(console, f"{job.target}: without {' and '.join(lost)}.")
+                if "share" in facts:
+                    _say(console, f"{job.source}: {_exposure(facts)}.")
+                if facts["lost"]:
+                    lost = " and ".join(facts["lost"])
+                    _say(console, f"{job.target}: without {lost}.")
             finished += tiles[job]
             bar.update(task, completed=finished)
     return done
 
 
-def _enhance_one(job, enhancer, advance) -> tuple[str, ...]:
-    """Enhances one photo; returns what the output format cannot hold."""
+def _enhance_one(job, enhancer, advance) -> dict:
+    """Enhances one photo; returns what was done."""
     import numpy as np
 
     from llie_jax.inference import photo
 
+    start, exposures = time.perf_counter(), []
     source = photo.read(job.source)
-    result = enhancer(source.image, progress=advance)
+    result = enhancer(source.image, progress=advance, measured=exposures.append)
     job.target.parent.mkdir(parents=True, exist_ok=True)
     lost = photo.write(job.target, result, source)
     if job.compare:
         both = np.concatenate([source.image, result], axis=1)
         photo.write(job.compare, both, dataclasses.replace(source, alpha=None))
-    return lost
+    facts = {
+        "photo": str(job.source),
+        "results": [str(target) for target in job.targets],
+        "lost": lost,
+        "seconds": time.perf_counter() - start,
+    }
+    for exposure in exposures:  # one, if it went through the gate
+        facts |= {"gain": exposure.gain, "share": exposure.share}
+    return facts
+
+
+def _exposure(facts: dict) -> str:
+    """Returns what the gate did, in words."""
+    if facts["share"] == 0:
+        return "well exposed, left as it is (--no-gate enhances it)"
+    gain = f"{facts['gain']:.1f} times brighter"
+    if facts["share"] == 1:
+        return f"dark, full effect ({gain})"
+    return f"{facts['share']:.0%} of the effect (in full, {gain})"
 
 
 def _jobs(args: argparse.Namespace) -> list[Job]:
@@ -321,21 +404,6 @@ def _identity(path: pathlib.Path) -> tuple[int, int]:
     """Returns a key that is the same for all names of one file."""
     status = path.stat()
     return status.st_dev, status.st_ino
-
-
-def _demo_weights() -> pathlib.Path:
-    """Returns the run of the demo, the default weights.
-
-    Raises:
-        FileNotFoundError: if there is none; the message says how to get weights.
-    """
-    if not (DEMO / "checkpoints").is_dir():
-        raise FileNotFoundError(
-            "No --weights given, and no weights come with the package. Train a small "
-            f"model with `make demo` (it makes {DEMO}), or convert an official "
-            "checkpoint with `llie-jax convert CHECKPOINT OUT.safetensors`."
-        )
-    return DEMO
 
 
 def _named(error: Exception, source: pathlib.Path) -> str:

@@ -89,6 +89,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="give the model what it can take from the reference (URetinex-Net's "
         "ratio); recorded with the scores, which flatter the model",
     )
+    add(
+        "--show-shipped",
+        action="store_true",
+        help="the report also shows the weights that come with llie_jax, on "
+        "photographs of scikit-image",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -118,6 +124,7 @@ def run(args: argparse.Namespace) -> None:
         allow_overlap=args.allow_overlap,
         test_options=base.parse_options(args.option),
         use_reference=args.use_reference,
+        show_shipped=args.show_shipped,
     )
     if not parallel.is_first():
         return

@@ -1,11 +1,12 @@
-"""`llie-jax models`: models and published weights, and how each was checked."""
+"""`llie-jax models`: models, weights that ship, published ones, and their status."""
 
 import argparse
 import dataclasses
+import json
 
 from llie_jax import messages
 
-HELP = "Models, their sizes, published weights, and the status of each."
+HELP = "Models, their sizes, weights that ship, published weights, and their status."
 EXAMPLES = """
   llie-jax models
   llie-jax models 'darkir*'
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints the tables of models and of weights."""
+    """Prints the tables of models, of weights that ship and of published ones."""
     from llie_jax.cli import output
 
     found = list_models(args.pattern)
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def list_models(pattern: str = "*") -> dict:
-    """Returns the models and published weights whose name matches.
+    """Returns the models and weights whose name matches.
 
     Raises:
         ValueError: if nothing matches.
@@ -49,6 +50,7 @@ def list_models(pattern: str = "*") -> dict:
 
     glob = pattern if set(pattern) & set("*?[") else f"*{pattern}*"
     models, published = {}, {}
+    shipped = {key: _shipped(key) for key in weights.shipped.names()}
     for name in registry.list_models():
         card = base.card(name)
         records = {
@@ -56,10 +58,11 @@ def list_models(pattern: str = "*") -> dict:
             for key, record in weights.published().items()
             if key.startswith(f"{name}.")
         }
+        own = [key for key in shipped if shipped[key]["spec"]["name"] == name]
         matching = [key for key in records if fnmatch.fnmatch(key, glob)]
         if fnmatch.fnmatch(name, glob):
             matching = list(records)
-        elif not matching:
+        elif not matching and not any(fnmatch.fnmatch(key, glob) for key in own):
             continue
         sizes = card.sizes or {"": {}}
         models[name] = {
@@ -89,12 +92,32 @@ def list_models(pattern: str = "*") -> dict:
                 "path": str(path) if path else None,
             }
     if not models:
-        known = registry.list_models() + list(weights.published())
+        known = [*registry.list_models(), *shipped, *weights.published()]
         raise ValueError(
             f"No model matches {pattern!r}.{messages.suggest(pattern, known)} "
             f"Models: {', '.join(registry.list_models())}."
         )
-    return {"models": models, "weights": published}
+    shipped = {
+        key: facts for key, facts in shipped.items() if facts["spec"]["name"] in models
+    }
+    return {"models": models, "shipped": shipped, "weights": published}
+
+
+def _shipped(name: str) -> dict:
+    """Returns the facts of weights that come with the package."""
+    from llie_jax import weights
+
+    facts = weights.describe(name)
+    metadata = facts["metadata"]
+    return {
+        "default": name == weights.shipped.DEFAULT,
+        "spec": facts["spec"],
+        "trained_on": metadata["trained_on"],
+        "score": json.loads(metadata["score"]),
+        "protocol": metadata["protocol"],
+        "licence": metadata["licence"],
+        "path": facts["path"],
+    }
 
 
 def _costs(costs) -> dict[str, int]:
@@ -150,6 +173,23 @@ def _show(console, found: dict) -> None:
                 _trained(model["trained"].get(size, {})),
             )
     console.print(table)
+
+    table = Table(box=box.SIMPLE)
+    headers = ("model", "trained on", "score", "protocol", "licence", "file")
+    for header in ("weights that ship", *headers):
+        table.add_column(header)
+    for name, facts in found["shipped"].items():
+        table.add_row(
+            f"{name} (default)" if facts["default"] else name,
+            facts["spec"]["name"],
+            facts["trained_on"],
+            _scores(facts["score"]),
+            facts["protocol"],
+            facts["licence"],
+            facts["path"],
+        )
+    if found["shipped"]:
+        console.print(table)
 
     table = Table(box=box.SIMPLE)
     headers = ("trained on", "published score", "measured here")

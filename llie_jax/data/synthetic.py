@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from llie_jax.image import io
+from llie_jax.image import color, io
 
 DEMO_PHOTOS = {
     "astronaut": ("astronaut.png",),
@@ -95,24 +95,10 @@ def darken(
     electrons += rng.normal(0.0, read_noise, image.shape)
     levels = 2**bits - 1
     signal = np.round(np.clip(electrons / full_well, 0, 1) * levels) / levels
-    return np.round(255 * linear_to_srgb(signal)).astype(np.uint8)
+    return np.round(255 * color.linear_to_srgb(signal)).astype(np.uint8)
 
 
-def srgb_to_linear(encoded: np.ndarray) -> np.ndarray:
-    """Decodes sRGB values to linear light, both in [0, 1] (IEC 61966-2-1)."""
-    return np.where(
-        encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4
-    )
-
-
-def linear_to_srgb(linear: np.ndarray) -> np.ndarray:
-    """Encodes linear light as sRGB values, both in [0, 1] (IEC 61966-2-1)."""
-    return np.where(
-        linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055
-    )
-
-
-_SRGB_TO_LINEAR = srgb_to_linear(np.arange(256) / 255)
+_SRGB_TO_LINEAR = color.srgb_to_linear(np.arange(256) / 255)
 
 
 def darken_folder(
@@ -181,6 +167,23 @@ def darken_folder(
     return count
 
 
+def photographs() -> pathlib.Path:
+    """Returns the folder of the photographs in the scikit-image package.
+
+    Read as files: `skimage.data` would try to download missing ones.
+
+    Raises:
+        ModuleNotFoundError: if scikit-image is not installed.
+    """
+    spec = importlib.util.find_spec("skimage")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(
+            "The photographs are those in scikit-image, which is not installed: pip "
+            "install scikit-image"
+        )
+    return pathlib.Path(spec.origin).parent / "data"
+
+
 def write_demo(root: str | os.PathLike, *, seed: int = 0) -> dict[str, int]:
     """Writes the data set `lowlight_demo`: `root/{train,test}/{low,high}/*.png`.
 
@@ -200,14 +203,7 @@ def write_demo(root: str | os.PathLike, *, seed: int = 0) -> dict[str, int]:
         FileNotFoundError: if its package lacks a photograph.
         ValueError: if `root` already contains files.
     """
-    spec = importlib.util.find_spec("skimage")
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(
-            "lowlight_demo is made from the photographs in scikit-image, which is not "
-            "installed: pip install scikit-image"
-        )
-    # Read as files: `skimage.data` would try to download missing ones.
-    photos = pathlib.Path(spec.origin).parent / "data"
+    photos = photographs()
     counts = {}
     for split in ("train", "test"):
         counts[split] = 0

@@ -25,6 +25,7 @@ def write(
     scores: Scores | None = None,
     log: str | os.PathLike | None = None,
     settings: Mapping[str, Any] | None = None,
+    shipped: Sequence[Picture] = (),
 ) -> None:
     """Writes a report, completely or not at all.
 
@@ -34,10 +35,12 @@ def write(
         scores: scores with their pictures.
         log: the `log.jsonl` of a run, for the curves; the file may be missing.
         settings: the configuration of a run, nested or flat.
+        shipped: results of the weights that ship, shown beside those of the run.
     """
     body = [
         _numbers(scores) if scores else "",
         _pictures(scores) if scores else "",
+        _shipped(shipped),
         _curves(read_log(log)) if log else "",
         _table(scores) if scores else "",
         _other(scores) if scores else "",
@@ -81,7 +84,12 @@ def _pictures(scores: Scores) -> str:
         used += sum(map(len, images))
         if used > PICTURE_BYTES:
             break
-        figures.append(_figure(picture, images, scores))
+        row = scores.images[picture.name]
+        values = ", ".join(
+            f"{column.upper()} {results.text(row[column], metric)}"
+            for column, metric in scores.protocol.metrics.items()
+        )
+        figures.append(_figure(picture, images, values))
     if not figures:
         return ""
     note = ""
@@ -94,13 +102,26 @@ def _pictures(scores: Scores) -> str:
     )
 
 
-def _figure(picture: Picture, images: Sequence[str], scores: Scores) -> str:
-    name = html.escape(picture.name)
-    row = scores.images[picture.name]
-    values = ", ".join(
-        f"{column.upper()} {results.text(row[column], metric)}"
-        for column, metric in scores.protocol.metrics.items()
+def _shipped(pictures: Sequence[Picture]) -> str:
+    """Returns the pictures of the weights that ship."""
+    if not pictures:
+        return ""
+    figures = []
+    for picture in pictures:
+        shown = (picture.image, picture.output, picture.target)
+        figures.append(_figure(picture, [page.data_uri(x) for x in shown], ""))
+    return (
+        "<h2>The weights that come with llie_jax</h2>\n"
+        '<p class="soft">What <code>llie-jax enhance</code> makes of photographs that '
+        "come with scikit-image. Its training data may hold the same scenes; its card "
+        "says so.</p>\n"
+        f'<div class="grid">{"".join(figures)}</div>'
     )
+
+
+def _figure(picture: Picture, images: Sequence[str], values: str) -> str:
+    """Returns a picture with its slider and its caption; `images` as data URIs."""
+    name = html.escape(picture.name)
     height, width = picture.image.shape[:2]
     size = f'width="{width}" height="{height}"'
     before, output, *target = images

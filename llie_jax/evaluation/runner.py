@@ -9,7 +9,7 @@ from typing import Any
 from llie_jax import data, files, messages, parallel
 from llie_jax import weights as weight_files
 from llie_jax.data import sources
-from llie_jax.evaluation import overlap, report
+from llie_jax.evaluation import overlap, report, showcase
 from llie_jax.evaluation import scores as results
 from llie_jax.evaluation.evaluator import evaluate, progress_bar, references
 from llie_jax.evaluation.scores import Scores
@@ -36,6 +36,7 @@ def run(
     allow_overlap: bool = False,
     test_options: Mapping[str, float] | None = None,
     use_reference: bool = False,
+    show_shipped: bool = False,
     progress: bool = True,
 ) -> Scores:
     """Scores weights on a data set, and writes the results.
@@ -60,6 +61,7 @@ def run(
             the results.
         use_reference: gives the model the references as inputs, such as those that
             URetinex-Net's ratio comes from; recorded in the results.
+        show_shipped: also shows the weights that ship, if any do, in the report.
         progress: shows a bar on standard error.
 
     Raises:
@@ -72,6 +74,8 @@ def run(
         raise ValueError("Saving images needs an output folder (--out).")
     source = data.open_source(data_set, root=root, split=split)
     chosen.check_keys(source.keys, f"{source.name} {source.split}")
+    if show_shipped and out is None:
+        raise ValueError("Showing the weights that ship needs a report (--out).")
     out = out and files.writable_folder(out)
     json = json and _writable_file(json)
     described = weight_files.describe(weights)
@@ -124,6 +128,7 @@ def run(
             scores=scores,
             log=run_folder and run_folder.log,
             settings=settings,
+            shipped=showcase.show_shipped() if show_shipped else (),
         )
     return scores
 

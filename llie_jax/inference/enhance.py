@@ -24,6 +24,10 @@ def enhance(
     variables: Mapping[str, Any],
     image: np.ndarray,
     *,
+    strength: float = 1.0,
+    saturation: float = 1.0,
+    warmth: float = 0.0,
+    gate: bool = False,
     tile: int = TILE,
     overlap: int | None = None,
     limit: float | None = None,
@@ -40,8 +44,12 @@ def enhance(
         model: a model from `llie_jax.build` or `llie_jax.load`.
         variables: its variables.
         image: RGB [H, W, 3], uint8, or float in [0, 1].
-        tile: side of the tiles of large images, in pixels; see `Enhancer` for this and
-            the next three.
+        strength: share of the model's result in the mixture with the image, 0 to 1; see
+            `Enhancer` for this and the next seven.
+        saturation: factor on the saturation of the result, 0 to 2.
+        warmth: white balance of the result, -1 (cold) to 1 (warm).
+        gate: leaves images that the model finds well exposed as they are.
+        tile: side of the tiles of large images, in pixels.
         overlap: minimum overlap of neighbouring tiles, in pixels.
         limit: images with more pixels than this are tiled.
         shared_kernels: tiles of one image share the kernels that ADR generates.
@@ -57,6 +65,10 @@ def enhance(
             model's output is not finite.
     """
     options = {
+        "strength": strength,
+        "saturation": saturation,
+        "warmth": warmth,
+        "gate": gate,
         "tile": tile,
         "overlap": overlap,
         "limit": limit,

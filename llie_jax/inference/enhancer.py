@@ -15,7 +15,9 @@ import numpy as np
 
 from llie_jax import parallel
 from llie_jax.image.resize import resize_bilinear
+from llie_jax.inference import gate as exposure_gate
 from llie_jax.inference import padding, prepare, programs, tiling
+from llie_jax.inference.adjustments import Adjustments
 from llie_jax.models.base import Model
 from llie_jax.parallel import Mesh
 
@@ -44,6 +46,12 @@ class Enhancer:
         variables: its variables; those of a running training may be replicated.
         options: values of the model's test options, such as CIDNet's `saturation`, or
             the number of steps of a model that samples.
+        strength: share of the model's result in the mixture with the image, 0 to 1; see
+            `llie_jax.inference.adjustments` for this and the next two.
+        saturation: factor on the saturation of the result, 0 to 2.
+        warmth: white balance of the result, -1 (cold) to 1 (warm).
+        gate: whether the strength falls to 0 for images that the model finds well
+            exposed; see `llie_jax.inference.gate`.
         tile: side of the tiles in pixels, rounded up to the model's `multiple`.
         overlap: minimum overlap of neighbouring tiles, in pixels; by default an eighth
             of the tile.
@@ -64,8 +72,8 @@ class Enhancer:
         mapping: how batches are mapped over them, one of `parallel.MAPPINGS`.
 
     Raises:
-        ValueError: if the model has no such option, or `multiple` or `size` is not a
-            multiple of the model's.
+        ValueError: if the model has no such option, an adjustment is out of range, or
+            `multiple` or `size` is not a multiple of the model's.
     """
 
     def __init__(
@@ -74,6 +82,10 @@ class Enhancer:
         variables: Mapping[str, Any],
         *,
         options: Mapping[str, float] | None = None,
+        strength: float = 1.0,
+        saturation: float = 1.0,
+        warmth: float = 0.0,
+        gate: bool = False,
         tile: int = TILE,
         overlap: int | None = None,
         limit: float | None = None,
@@ -86,6 +98,8 @@ class Enhancer:
         mapping: str = "shard_map",
     ):
         self.model = model.with_options(options or {})
+        self._adjustments = Adjustments(strength, saturation, warmth)
+        self._gate = gate
         self.mesh = parallel.one_device() if mesh is None else mesh
         self._one, self._mapping = parallel.one_device(self.mesh), mapping
         self._tile, self._shared_kernels = tile, shared_kernels
@@ -175,16 +189,17 @@ class Enhancer:
         raw: bool = False,
         number: int = 0,
         progress: Callable[[], None] | None = None,
+        measured: Callable[[exposure_gate.Exposure], None] | None = None,
         **inputs: np.ndarray,
     ) -> np.ndarray:
         """Enhances an image of any size, from 1 x 1 pixel up, on one device.
 
         Args:
             image: RGB [H, W, 3], uint8, or float in [0, 1].
-            raw: returns the model's output as is: float32, neither clipped to [0, 1]
-                nor checked.
+            raw: returns float32, neither clipped to [0, 1] nor checked.
             number: the image's number, for the random key of a model that samples.
             progress: called after each tile.
+            measured: called with what the gate measured, if the image went through it.
             **inputs: further inputs of the model, without the batch axis. Maps
                 [H, W, C] are padded and tiled with the image.
 
@@ -197,8 +212,29 @@ class Enhancer:
                 tiled (see `plan`), or the model's output is not finite.
         """
         image = _as_image(image)
+        grid = self.plan(image.shape[:2]).grid
+        if self._adjustments.strength:
+            result = self._in_tiles(image, grid, number, progress, inputs)
+        else:
+            result = _unit(image)
+            for _ in range(len(grid) if progress is not None else 0):
+                progress()
+        result = self._adjusted(image, result, measured)
+        return np.array(result) if raw else _finished(result, image.dtype)
+
+    def _adjusted(self, image, result, measured=None) -> np.ndarray:
+        """Returns a model's output as gate and adjustments change it, float32."""
+        share = 1.0
+        if self._gate and self._adjustments.strength:
+            exposure = exposure_gate.measure(image, result)
+            share = exposure.share
+            if measured is not None:
+                measured(exposure)
+        return self._adjustments.apply(image, result, share)
+
+    def _in_tiles(self, image, grid, number, progress, inputs) -> np.ndarray:
+        """Returns the model's output for a whole image, float32 [H, W, 3]."""
         size = image.shape[:2]
-        grid = self.plan(size).grid
         if len(grid) > 1:
             logger.info("%d x %d pixels: enhanced in %d tiles", *size, len(grid))
         inputs = {name: np.asarray(value) for name, value in inputs.items()}
@@ -221,8 +257,7 @@ class Enhancer:
             return self._run(batch, variables, structure, self._one, "shard_map")[0]
 
         result = tiling.apply(run, padded, grid, progress=progress)
-        result = padding.crop(result, size)
-        return np.array(result) if raw else _finished(result, image.dtype)
+        return padding.crop(result, size)
 
     def batch(
         self,
@@ -283,7 +318,7 @@ class Enhancer:
             self._mapping,
         )
         outputs = [
-            padding.crop(output, image.shape[:2])
+            self._adjusted(image, padding.crop(output, image.shape[:2]))
             for output, image in zip(result, given, strict=False)
         ]
         if not raw:

@@ -1,5 +1,6 @@
 """Weights by name, file or run."""
 
+from llie_jax.weights import shipped as shipped
 from llie_jax.weights.fit import check_fit as check_fit
 from llie_jax.weights.load import describe as describe
 from llie_jax.weights.load import load as load
@@ -12,3 +13,4 @@ from llie_jax.weights.release import recognise as recognise
 from llie_jax.weights.release import save as save
 from llie_jax.weights.release import write_safetensors as write_safetensors
 from llie_jax.weights.run import RunFolder as RunFolder
+from llie_jax.weights.shipped import ships as ships

@@ -169,10 +169,16 @@ def file_sha256(path: str | os.PathLike) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class ReleaseFile:
-    """A `.safetensors` file; with `name`, the file of a published checkpoint."""
+    """A `.safetensors` file.
+
+    Attributes:
+        path: the file.
+        source: what it is: "file", "shipped" (with the package), or "published"
+            (converted from an official checkpoint).
+    """
 
     path: pathlib.Path
-    name: str | None = None
+    source: str = "file"
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[Any]:
@@ -218,7 +224,7 @@ class ReleaseFile:
     def describe(self) -> dict[str, Any]:
         """Describes the weights, see `llie_jax.weights.describe`."""
         return {
-            "source": "published" if self.name else "file",
+            "source": self.source,
             "path": str(self.path),
             "spec": self.spec,
             "weights_sha256": file_sha256(self.path),
@@ -243,7 +249,7 @@ def find_published(name: str, record: Pretrained) -> ReleaseFile:
             f"{' '.join(official)} {folder / name}.safetensors{option}`. "
             f"({FOLDER_VARIABLE} sets another folder.)"
         )
-    file = ReleaseFile(path, name)
+    file = ReleaseFile(path, source="published")
     if file.spec != registry.complete_spec(record.spec):
         raise ValueError(f"{path} holds {file.spec}, but {name} is {record.spec}.")
     # One hash for each official file.

@@ -1,4 +1,5 @@
 import argparse
+import json
 import os
 import re
 import sys
@@ -161,6 +162,9 @@ def test_lost_transparency_is_told(run, tmp_path):
     ("arguments", "words"),
     [
         (("absent.jpg", "--out", "out"), "no file or folder absent.jpg"),
+        (("in/a.png", "--strength", "1.5"), "strength=1.5 is out of range; give 0 to"),
+        (("in/a.png", "--warmth", "nan"), "warmth=nan is out of range; give -1 to 1"),
+        (("in/a.png", "--json", "in/a.png/x"), "Cannot write to in/a.png.*--json"),
         (("*.jpeg", "--out", "out"), r"No photo matches '\*.jpeg'"),
         (("empty", "--out", "out"), "empty holds no photo.*--recursive"),
         (("in", "--out", "one.png"), "one file, but there are 2"),
@@ -215,16 +219,69 @@ def test_overwrite(run, tmp_path):
 
 
 def test_weights_left_out(run, tmp_path):
-    save(tmp_path / "a.png")
-    status, _, err = run("a.png", "--out", "b.png", weights=None)
-    assert status == 2
-    assert "make demo" in err
-    assert "llie-jax convert" in err
-    (tmp_path / "runs" / "demo" / "checkpoints").mkdir(parents=True)
-    status, out, err = run("a.png", "--out", "b.png", weights=None)
-    assert (status, out) == (0, ["b.png"])
-    assert "runs/demo" in err
-    assert run.loaded == ["runs/demo"]
+    """The weights that ship, a folder of results, and the gate."""
+    Image.new("RGB", (4, 4), (30, 20, 10)).save(tmp_path / "dark.png")
+    Image.new("RGB", (4, 4), (220, 220, 40)).save(tmp_path / "dusk.png")
+    Image.new("RGB", (4, 4), (240, 245, 250)).save(tmp_path / "day.png")
+    photos = ("dark.png", "dusk.png", "day.png")
+    status, out, err = run(*photos, weights=None)
+    assert (status, out) == (0, [f"enhanced/{name}" for name in photos])
+    assert run.loaded == ["None"]
+    dark, dusk, day = err.splitlines()
+    # Twice as bright, but for the level that keeps black photos finite.
+    assert dark == "dark.png: dark, full effect (2.0 times brighter)."
+    words = r"dusk.png: \d\d% of the effect \(in full, 1.2 times brighter\)\."
+    assert re.fullmatch(words, dusk)
+    assert day.startswith("day.png: well exposed, left as it is")
+    assert photo.read("enhanced/dark.png").image[0, 0].tolist() == [60, 40, 20]
+    assert photo.read("enhanced/day.png").image[0, 0].tolist() == [240, 245, 250]
+    arguments = ("day.png", "--out", "all", "--no-gate")
+    assert run(*arguments, weights=None)[2] == ""
+    assert photo.read("all/day.png").image[0, 0].tolist() == [255, 255, 255]
+
+
+def test_other_weights_have_a_gate_on_demand(run, tmp_path):
+    Image.new("RGB", (4, 4), (240, 245, 250)).save(tmp_path / "day.png")
+    assert run("day.png", "--out", "a.png")[2] == ""
+    assert photo.read("a.png").image[0, 0].tolist() == [255, 255, 255]
+    assert "left as it is" in run("day.png", "--out", "b.png", "--gate")[2]
+    assert photo.read("b.png").image[0, 0].tolist() == [240, 245, 250]
+    arguments = ("day.png", "--out", "c.png", "--gate", "--strength", "0")
+    assert run(*arguments)[2] == ""  # nothing for a gate to do
+
+
+def test_look(run, tmp_path):
+    Image.new("RGB", (4, 4), (100, 50, 20)).save(tmp_path / "a.png")
+    run("a.png", "--out", "b.png", "--strength", "0.5")
+    assert photo.read("b.png").image[0, 0].tolist() == [150, 75, 30]
+    run("a.png", "--out", "c.png", "--strength", "0", "--saturation", "0")
+    red, green, blue = photo.read("c.png").image[0, 0]
+    assert red == green == blue
+    run("a.png", "--out", "d.png", "--strength", "0", "--warmth", "-1")
+    red, _, blue = photo.read("d.png").image[0, 0]
+    assert red < 100
+    assert blue > 20
+
+
+def test_report(run, tmp_path, monkeypatch):
+    facts = {"weights": "toy", "weights_sha256": "abc"}
+    monkeypatch.setattr(llie_jax.weights, "describe", lambda weights: facts)
+    Image.new("RGBA", (4, 4), (240, 245, 250, 9)).save(tmp_path / "a.png")
+    arguments = ("--out", "b.jpg", "--gate", "--strength", "0.5", "--json", "c.json")
+    assert run("a.png", *arguments)[0] == 0
+    found = json.loads((tmp_path / "c.json").read_text())
+    (one,) = found.pop("photos")
+    look = {"strength": 0.5, "saturation": 1.0, "warmth": 0.0}
+    assert found == {**facts, "options": {**look, "gate": True, "model": {}}}
+    assert one.pop("seconds") > 0
+    assert one.pop("gain") == pytest.approx(256 / 246)
+    assert one == {
+        "photo": "a.png",
+        "results": ["b.jpg"],
+        "share": 0.0,
+        "tiles": 1,
+        "lost": ["transparency"],
+    }
 
 
 def test_a_failed_write_is_reported(run, tmp_path, monkeypatch):

@@ -1,8 +1,11 @@
 import dataclasses
 import json
 
+import jax
+import numpy as np
 import pytest
 
+import llie_jax
 from llie_jax import costs, registry, weights
 from llie_jax.cli import main, models
 from llie_jax.models.base import Trained
@@ -50,6 +53,31 @@ def test_pattern(pattern, expected, tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     assert main.main(["models", pattern, "--json", str(path)]) == 0
     assert set(json.loads(path.read_text())["weights"]) == expected
+
+
+@pytest.mark.parametrize("pattern", ["zero_dce", "bright*"])
+def test_weights_that_ship(pattern, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(weights.shipped, "FOLDER", tmp_path)
+    monkeypatch.setattr(weights.shipped, "DEFAULT", "bright")
+    monkeypatch.setattr(costs, "count", lambda spec: costs.Costs((8, 8), 1, 1, 1, 1))
+    spec = {"name": "zero_dce", "width": 2, "num_iterations": 1}
+    variables = llie_jax.build(spec).init(jax.random.key(0), np.zeros((1, 8, 8, 3)))
+    facts = dict(trained_on="my pairs", protocol="default", licence="CC0-1.0")
+    path = tmp_path / "bright.safetensors"
+    weights.save(path, spec, variables, score={"psnr": 21.0}, **facts)
+    found = models.list_models(pattern)["shipped"]["bright"]
+    assert found["spec"] == registry.complete_spec(spec)
+    assert found == facts | {
+        "default": True,
+        "spec": found["spec"],
+        "score": {"psnr": 21.0},
+        "path": str(path),
+    }
+    assert main.main(["models", pattern]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    for text in ("bright (default)", "my pairs", "psnr 21.00", "CC0-1.0"):
+        assert text in out
+    assert models.list_models("darkir")["shipped"] == {}
 
 
 def test_what_was_trained(monkeypatch, capsys):

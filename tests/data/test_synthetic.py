@@ -6,7 +6,7 @@ from PIL import Image
 
 from llie_jax import data
 from llie_jax.data import synthetic
-from llie_jax.image import io
+from llie_jax.image import color, io
 from tests.data import trees
 
 NOISELESS = {"full_well": 1e9, "read_noise": 0.0, "bits": 16}
@@ -30,9 +30,9 @@ def test_exposure_acts_on_linear_light():
 
 def test_srgb_curve_is_its_own_inverse():
     values = np.linspace(0, 1, 1001)
-    back = synthetic.linear_to_srgb(synthetic.srgb_to_linear(values))
+    back = color.linear_to_srgb(color.srgb_to_linear(values))
     np.testing.assert_allclose(back, values, atol=1e-6)
-    assert synthetic.srgb_to_linear(np.array(0.5)) == pytest.approx(0.21404, abs=1e-5)
+    assert color.srgb_to_linear(np.array(0.5)) == pytest.approx(0.21404, abs=1e-5)
 
 
 def test_noise_has_the_stated_variance():
@@ -44,7 +44,7 @@ def test_noise_has_the_stated_variance():
         read_noise=read_noise,
         bits=16,
     )
-    electrons = synthetic.srgb_to_linear(dark / 255) * full_well
+    electrons = color.srgb_to_linear(dark / 255) * full_well
     assert electrons.mean() == pytest.approx(exposure * full_well, rel=0.01)
     expected = exposure * full_well + read_noise**2  # Poisson and Gaussian
     assert electrons.var() == pytest.approx(expected, rel=0.05)
@@ -53,7 +53,7 @@ def test_noise_has_the_stated_variance():
 def test_quantisation():
     ramp = np.tile(np.arange(256, dtype=np.uint8)[:, None, None], (1, 1, 3))
     dark = synthetic.darken(ramp, exposure=1.0, full_well=1e9, read_noise=0, bits=2)
-    linear = synthetic.srgb_to_linear(np.unique(dark) / 255)
+    linear = color.srgb_to_linear(np.unique(dark) / 255)
     np.testing.assert_allclose(linear, [0, 1 / 3, 2 / 3, 1], atol=0.005)
 
 
