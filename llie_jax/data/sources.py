@@ -16,7 +16,8 @@ import numpy as np
 
 from llie_jax import messages
 from llie_jax.data import catalogue
-from llie_jax.image import io
+from llie_jax.image import formats, io, levels, reading
+from llie_jax.image.reading import Header
 from llie_jax.types import Record
 
 _THREADS = 4  # decoding releases the GIL; more threads only use more memory
@@ -51,7 +52,9 @@ class Source(abc.ABC):
         return len(self.names)
 
     def __getitem__(self, index: int) -> Record:
-        """Returns the record with its images decoded, uint8 [H, W, 3].
+        """Returns the record with its images decoded, [H, W, 3], upright.
+
+        They are as deep as their files: uint8, uint16, or float32 in [0, 1].
 
         Raises:
             IndexError: if the index is out of range.
@@ -73,23 +76,38 @@ class Source(abc.ABC):
         return {"name": self.names[index], "scene": self.scenes[index], **images}
 
     def image(self, index: int, key: str) -> np.ndarray:
-        """Returns a single image of a record, uint8 [H, W, 3]."""
+        """Returns a single image of a record, as `source[index]` has it."""
         data, file = self._read(index, key)
         return io.decode_rgb(data, name=file)
 
-    def size(self, index: int) -> tuple[int, int]:
-        """Returns (H, W) of a record's images from a file header, without decoding.
+    def header(self, index: int, key: str) -> Header:
+        """Returns the header of an image of a record, without decoding pixels.
 
         Raises:
             ValueError: if the file is not an image; names the file.
         """
-        data, file = self._read(index, "image")
-        return io.decode_size(data, name=file)
+        data, file = self._read(index, key)
+        return io.decode_header(data, name=file)
 
     def sizes(self) -> np.ndarray:
         """Returns the sizes of all records, int32 [N, 2] of (H, W)."""
-        sizes = parallel_map(self.size, range(len(self)))
+        headers = parallel_map(
+            lambda index: self.header(index, "image"), range(len(self))
+        )
+        sizes = [(header.height, header.width) for header in headers]
         return np.array(sizes, np.int32).reshape(-1, 2)
+
+    def dtypes(self) -> dict[str, np.dtype]:
+        """Returns the dtype that holds the images of all records, by key."""
+        return {
+            key: levels.deepest(
+                parallel_map(
+                    lambda index, key=key: self.header(index, key).dtype,
+                    range(len(self)),
+                )
+            )
+            for key in self.keys
+        }
 
     def fingerprint(self) -> str:
         """Returns a hash of the record names, 16 hex digits."""
@@ -124,9 +142,9 @@ class FolderSource(Source):
         path = self.files[index][self.keys.index(key)]
         return path.read_bytes(), str(path)
 
-    def size(self, index: int) -> tuple[int, int]:
-        """Returns (H, W) of a record's images; reads only a file header."""
-        return io.read_size(self.files[index][0])
+    def header(self, index: int, key: str) -> Header:
+        """Returns the header of an image; reads no more of the file."""
+        return reading.read_header(self.files[index][self.keys.index(key)])
 
 
 class SubsetSource(Source):
@@ -148,9 +166,9 @@ class SubsetSource(Source):
     def _read(self, index: int, key: str) -> tuple[bytes, str]:
         return self.source._read(self.indices[index], key)
 
-    def size(self, index: int) -> tuple[int, int]:
-        """Returns (H, W) of a record's images, as its source reads it."""
-        return self.source.size(self.indices[index])
+    def header(self, index: int, key: str) -> Header:
+        """Returns the header of an image, as its source reads it."""
+        return self.source.header(self.indices[index], key)
 
 
 def check_keys(source: Source, keys: Iterable[str], user: str) -> None:
@@ -311,7 +329,7 @@ def open_folders(
     if not found.files:
         raise ValueError(
             f"There are no images in {where}; supported suffixes: "
-            f"{', '.join(io.IMAGE_SUFFIXES)}."
+            f"{', '.join(formats.READ)}."
         )
     return folder_source(found, dataset, split)
 

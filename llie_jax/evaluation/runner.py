@@ -13,7 +13,7 @@ from llie_jax.evaluation import overlap, report
 from llie_jax.evaluation import scores as results
 from llie_jax.evaluation.evaluator import evaluate, progress_bar, references
 from llie_jax.evaluation.scores import Scores
-from llie_jax.image import io
+from llie_jax.image import formats, io
 from llie_jax.metrics import protocol as protocols
 
 _NAMED = 5  # number of files that an error names
@@ -178,7 +178,7 @@ def compare_folders(
     if not scan.files:
         raise ValueError(
             f"There are no images in {where}; supported suffixes: "
-            f"{', '.join(io.IMAGE_SUFFIXES)}."
+            f"{', '.join(formats.READ)}."
         )
     json = json and _writable_file(json)
 
@@ -204,7 +204,7 @@ def compare_folders(
         facts={
             "data": dict(zip(("pred", "gt"), map(str, folders), strict=False)),
             "device": "host",
-            "options": {"image": "8-bit files"},
+            "options": {"image": "files"},
         },
     )
     if json:

@@ -20,6 +20,7 @@ from flax import traverse_util
 
 from llie_jax import messages
 from llie_jax.data import sources
+from llie_jax.image import levels
 from llie_jax.models.base import Model
 from llie_jax.nn import layers
 from llie_jax.studies import frame
@@ -352,8 +353,8 @@ def gradients(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _gradient(model, variables, image, target):
-    """Returns the gradient of the L1 loss of a pair, uint8 [1, H, W, 3] both."""
-    image, target = (x.astype(jnp.float32) / 255 for x in (image, target))
+    """Returns the gradient of the L1 loss of a pair, [1, H, W, 3] both."""
+    image, target = levels.to_float(image), levels.to_float(target)
 
     def loss(params):
         output = model.apply({**variables, "params": params}, image).image
