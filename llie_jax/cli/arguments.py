@@ -2,6 +2,8 @@
 
 import argparse
 
+from llie_jax import files
+
 PROTOCOLS = (
     "default",
     "retinexformer",
@@ -12,6 +14,17 @@ PROTOCOLS = (
     "snr_video",
 )
 """The names in `llie_jax.metrics.protocol`, which is slow to import, for help texts."""
+
+
+def json_file(text: str) -> str:
+    """Parses the name of a JSON file to write; argparse reports the error."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name of a file is empty")
+    try:
+        files.check_json(text)
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def positive(text: str) -> int:

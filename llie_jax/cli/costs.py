@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 
 from llie_jax import messages
+from llie_jax.cli.arguments import json_file
 
 HELP = "Parameters and multiply-accumulates of a model."
 EXAMPLES = """
@@ -29,7 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="HEIGHTxWIDTH of the image, in pixels",
     )
     parser.add_argument(
-        "--json", metavar="FILE", help="also write the numbers to this file"
+        "--json",
+        type=json_file,
+        metavar="FILE",
+        help="also write the numbers to this file",
     )
 
 

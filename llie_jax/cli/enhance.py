@@ -1,13 +1,14 @@
 """`llie-jax enhance`: photos in, brightened photos out."""
 
 import argparse
+import collections
 import dataclasses
 import glob
 import os
 import pathlib
 import sys
 
-from llie_jax import files
+from llie_jax import files, messages
 from llie_jax.cli.arguments import positive
 
 HELP = "Brightens photos: files, folders or patterns."
@@ -109,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
     """Enhances the photos; returns the exit status."""
     from rich.console import Console
 
+    from llie_jax.image import formats
     from llie_jax.inference import photo
 
     console = Console(stderr=True)
@@ -117,8 +119,10 @@ def run(args: argparse.Namespace) -> int:
     sizes = {}
     for job in jobs:
         try:
-            sizes[job] = photo.peek_size(job.source)
-            photo.check_suffix(job.target)
+            height, width = sizes[job] = photo.peek_size(job.source)
+            formats.check_holds(job.target, height, width)
+            if job.compare:
+                formats.check_holds(job.compare, height, 2 * width)
         except (ValueError, OSError) as error:
             sizes.pop(job, None)
             _say(console, f"error: {error}")
@@ -217,15 +221,19 @@ def _enhance_one(job, enhancer, advance) -> tuple[str, ...]:
 
 def _jobs(args: argparse.Namespace) -> list[Job]:
     """Returns the jobs, with each photo once."""
-    from llie_jax.inference import photo
+    from llie_jax.image import formats
 
     out = pathlib.Path(args.out).expanduser()
-    sources = {}
+    sources, skipped = {}, collections.Counter()
     for text in args.input:
-        for path, relative in _find(text, args.recursive, out):
-            sources.setdefault(path.resolve(), (path, relative))
+        for path, relative in _find(text, args.recursive, out, skipped):
+            # Not resolved: a link is a photo of its own.
+            sources.setdefault(os.path.abspath(path), (path, relative))
+    messages.note(formats.describe_skipped(skipped))
     named = not out.is_dir() and not args.out.endswith(("/", os.sep))
-    named = named and out.suffix.lower() in photo.SUFFIXES
+    named = named and formats.is_media(out)
+    if named:
+        formats.written_as(out)
     if named and len(sources) > 1:
         raise ValueError(
             f"--out {out} names one file, but there are {len(sources)} photos; "
@@ -237,7 +245,9 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
         )
     jobs = []
     for path, relative in sources.values():
-        ending = f".{args.format}" if args.format else path.suffix
+        # What can be read and not written, a GIF say, becomes a PNG.
+        own = path.suffix if path.suffix.lower() in formats.WRITTEN else ".png"
+        ending = f".{args.format}" if args.format else own
         target = (
             out if named else out / relative.parent / (path.stem + args.suffix + ending)
         )
@@ -249,45 +259,48 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
 
 
 def _find(
-    text: str, recursive: bool, out: pathlib.Path
+    text: str, recursive: bool, out: pathlib.Path, skipped: collections.Counter
 ) -> list[tuple[pathlib.Path, pathlib.Path]]:
     """Returns the photos that an argument names, and their relative paths.
 
     An output folder inside the input folder holds earlier results and is left out.
+    What else is not read is counted in `skipped`.
 
     Raises:
         FileNotFoundError: if there are none.
     """
-    from llie_jax.inference import photo
-
-    def chosen(path):
-        known = path.suffix.lower() in photo.SUFFIXES
-        return known and not path.name.startswith(".") and path.is_file()
+    from llie_jax.image import formats
 
     path = pathlib.Path(text).expanduser()
     if path.is_dir():
         folder, inner = path.resolve(), out.resolve()
-        found = [
-            (file, file.relative_to(path))
-            for file in sorted(path.rglob("*") if recursive else path.iterdir())
-            if chosen(file)
-            and not (inner != folder and file.resolve().is_relative_to(inner))
-        ]
-        if not found:
+        listing = formats.list_files(
+            file
+            for file in (path.rglob("*") if recursive else path.iterdir())
+            if not (inner != folder and file.resolve().is_relative_to(inner))
+            and not (recursive and file.is_dir())
+        )
+        skipped.update(listing.skipped)
+        if not listing.images:
+            others = formats.describe_skipped(listing.skipped)
             deeper = "" if recursive else " (--recursive includes subfolders)"
             raise FileNotFoundError(
-                f"The folder {path} holds no photo{deeper}; supported suffixes: "
-                f"{', '.join(photo.SUFFIXES)}."
+                f"The folder {path} holds no photo{deeper}; "
+                f"{others and f'{others}; '}supported suffixes: {formats.listed()}."
             )
-        return found
+        return [(file, file.relative_to(path)) for file in listing.images]
     if path.exists():
         return [(path, pathlib.Path(path.name))]
     if glob.has_magic(text):
         matches = map(pathlib.Path, sorted(glob.glob(str(path), recursive=True)))
-        found = [(file, pathlib.Path(file.name)) for file in matches if chosen(file)]
-        if not found:
-            raise FileNotFoundError(f"No photo matches {text!r}.")
-        return found
+        listing = formats.list_files(matches)
+        skipped.update(listing.skipped)
+        if not listing.images:
+            others = formats.describe_skipped(listing.skipped)
+            raise FileNotFoundError(
+                f"No photo matches {text!r}{others and f' ({others})'}."
+            )
+        return [(file, pathlib.Path(file.name)) for file in listing.images]
     raise FileNotFoundError(f"There is no file or folder {text}.")
 
 
@@ -346,4 +359,5 @@ def _named(error: Exception, source: pathlib.Path) -> str:
 
 def _say(console, text: str) -> None:
     """Prints a note as one line, without wrapping or markup."""
+    text = messages.printable(text)
     console.print(text, markup=False, highlight=False, soft_wrap=True)

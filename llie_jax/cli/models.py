@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 
 from llie_jax import messages
+from llie_jax.cli.arguments import json_file
 
 HELP = "Models, their sizes, published weights, and the status of each."
 EXAMPLES = """
@@ -22,7 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="part of a name, or a pattern with * and ?",
     )
     parser.add_argument(
-        "--json", metavar="FILE", help="also write the tables to this file"
+        "--json",
+        type=json_file,
+        metavar="FILE",
+        help="also write the tables to this file",
     )
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from llie_jax import messages
 from llie_jax.image import formats, io, levels
 
 DEMO_PHOTOS = {
@@ -154,12 +155,14 @@ def darken_folder(
             already contains files.
         OSError: if a folder cannot be read or written.
     """
-    files = io.list_images(photos)
+    listing = io.list_folder(photos)
+    files, others = listing.images, formats.describe_skipped(listing.skipped)
     if not files:
         raise ValueError(
-            f"There are no photos in {photos}; supported suffixes: "
-            f"{', '.join(formats.READ)}."
+            f"There are no photos in {photos}{others and f' ({others})'}; supported "
+            f"suffixes: {formats.listed()}."
         )
+    messages.note(others and f"{photos}: {others}.")
     by_stem: dict[str, pathlib.Path] = {}
     for file in files:
         if (other := by_stem.setdefault(file.stem, file)) is not file:

@@ -13,7 +13,7 @@ from llie_jax.evaluation import overlap, report
 from llie_jax.evaluation import scores as results
 from llie_jax.evaluation.evaluator import evaluate, progress_bar, references
 from llie_jax.evaluation.scores import Scores
-from llie_jax.image import formats, io
+from llie_jax.image import io
 from llie_jax.metrics import protocol as protocols
 
 _NAMED = 5  # number of files that an error names
@@ -176,10 +176,8 @@ def compare_folders(
         wrong = "cannot be scored" if targets is None else "do not pair"
         raise ValueError(f"{where} {wrong}; {'; '.join(problems)}.")
     if not scan.files:
-        raise ValueError(
-            f"There are no images in {where}; supported suffixes: "
-            f"{', '.join(formats.READ)}."
-        )
+        raise ValueError(sources.no_images(where, scan))
+    messages.note("; ".join(scan.notes()) and f"{where}: {'; '.join(scan.notes())}.")
     json = json and _writable_file(json)
 
     scorer = chosen.scorer()

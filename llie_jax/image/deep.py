@@ -7,6 +7,7 @@ orientation is applied. `llie_jax.image.reading` decides which function reads a 
 import contextlib
 import dataclasses
 import io
+import logging
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -15,6 +16,7 @@ from PIL import Image
 
 from llie_jax.image import levels
 
+_SILENT = logging.NullHandler()
 _CODECS = "pip install 'llie-jax[codecs]'"
 
 
@@ -103,6 +105,8 @@ def opened_tiff(file: BinaryIO):
     """Returns a TIFF opened by tifffile."""
     import tifffile
 
+    # What it logs about a damaged file, the error says.
+    logging.getLogger("tifffile").addHandler(_SILENT)
     file.seek(0)
     return tifffile.TiffFile(file)
 
@@ -220,6 +224,17 @@ def read_avif(file: BinaryIO) -> Pixels:
     file.seek(0)
     values = imagecodecs.avif_decode(file.read(), index=0)
     return _split_alpha(levels.scale_to_uint16(values, bits))
+
+
+def heif_colours(file: BinaryIO) -> bytes | None:
+    """Returns primaries, transfer, matrix and range of an AVIF or HEIF file, as cICP.
+
+    The pixels are decoded to full-range RGB, so matrix and range are those of RGB.
+    """
+    with kept_place(file):
+        file.seek(0)
+        box = file.read().partition(b"colrnclx")[2][:4]  # both are 16-bit numbers
+    return bytes([box[1], box[3], 0, 1]) if len(box) == 4 else None
 
 
 def _split_alpha(values: np.ndarray) -> Pixels:

@@ -24,6 +24,9 @@ WRITTEN = {
 }
 """Endings that are read and written -> Pillow's name of the format."""
 
+_LARGEST = {"WEBP": 16_383, "JPEG": 65_500, "AVIF": 65_536}
+"""Format -> the longest side that it can hold, in pixels."""
+
 HEIF = (".heic", ".heif", ".hif")
 RAW = (
     *(".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".raf", ".rw2", ".orf", ".pef"),
@@ -44,6 +47,9 @@ READ = (
     ),
 )
 """Endings of image files that this installation reads, in lower case."""
+
+FOLDER = "/"
+"""What stands for a folder among the endings of files that are not read."""
 
 # Other endings of pictures and films: `--out bright.psd` is a mistake, not a folder.
 _OTHER = (
@@ -83,6 +89,21 @@ def written_as(path: str | os.PathLike) -> str:
     return WRITTEN[suffix]
 
 
+def check_holds(path: str | os.PathLike, height: int, width: int) -> None:
+    """Checks that a file of a given name can hold an image.
+
+    Raises:
+        ValueError: if its ending is unknown, or its format has no place for the size.
+    """
+    kind = written_as(path)
+    largest = _LARGEST.get(kind)
+    if largest and max(height, width) > largest:
+        raise ValueError(
+            f"{path}: {kind} holds at most {largest} pixels a side, and this image has "
+            f"{width} x {height}; write it as .png or .tif."
+        )
+
+
 def extra(ending: str) -> str:
     """Returns "install llie-jax[heic]" for an ending that needs an extra, or ""."""
     if ending in READ or ending not in _EXTRAS:
@@ -96,24 +117,31 @@ class Listing:
 
     Attributes:
         images: those that are read, sorted by name.
-        skipped: how many are not, by ending.
+        skipped: how many are not, by ending; `FOLDER` stands for folders.
     """
 
     images: list[pathlib.Path]
     skipped: Mapping[str, int]
 
+    def __or__(self, other: "Listing") -> "Listing":
+        """Returns the files of both."""
+        skipped = collections.Counter(self.skipped)
+        skipped.update(other.skipped)
+        return Listing([*self.images, *other.images], skipped)
+
 
 def list_files(files: Iterable[pathlib.Path]) -> Listing:
     """Divides files into images and others.
 
-    Hidden files are left out (some systems put `._photo.png` beside `photo.png`), and
-    so are folders.
+    Hidden files are left out (some systems put `._photo.png` beside `photo.png`).
     """
     images, skipped = [], collections.Counter()
     for path in sorted(files):
-        if path.name.startswith(".") or path.is_dir():
+        if path.name.startswith("."):
             continue
-        if is_read(path):
+        if path.is_dir():
+            skipped[FOLDER] += 1
+        elif is_read(path):
             images.append(path)
         else:
             skipped[path.suffix.lower()] += 1
@@ -122,12 +150,17 @@ def list_files(files: Iterable[pathlib.Path]) -> Listing:
 
 def describe_skipped(skipped: Mapping[str, int]) -> str:
     """Returns "12 files not read: 7 .heic (install llie-jax[heic]), 5 .mov", or ""."""
-    count = sum(skipped.values())
-    if not count:
-        return ""
     kinds = []
     for ending, number in sorted(skipped.items(), key=lambda item: (-item[1], item[0])):
         hint = f" ({extra(ending)})" if extra(ending) else ""
-        kinds.append(f"{number} {ending or 'without ending'}{hint}")
-    shown = ", ".join(kinds[:5]) + (", ..." if len(kinds) > 5 else "")
-    return f"{count} {'file' if count == 1 else 'files'} not read: {shown}"
+        if ending != FOLDER:
+            kinds.append(f"{number} {ending or 'without ending'}{hint}")
+    folders = skipped.get(FOLDER, 0)
+    count = sum(skipped.values()) - folders
+    found = []
+    if count:
+        shown = ", ".join(kinds[:5]) + (", ..." if len(kinds) > 5 else "")
+        found.append(f"{count} {'file' if count == 1 else 'files'} not read: {shown}")
+    if folders:
+        found.append(f"{folders} {'folder' if folders == 1 else 'folders'} not read")
+    return "; ".join(found)

@@ -10,6 +10,7 @@ import io
 import os
 import pathlib
 import struct
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
@@ -18,7 +19,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from llie_jax import files
-from llie_jax.image import deep, formats
+from llie_jax.image import deep, formats, metadata
 
 _FORMATS = ["PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "AVIF"]
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -69,16 +70,14 @@ class Decoded:
             three equal channels. Colours are those of the file, whatever its profile.
         grey: whether the file is greyscale.
         alpha: transparency [H, W], in the dtype of `pixels`, if the file has it.
-        exif: its EXIF data; empty if there are none, or if they are damaged.
-        info: its other metadata, by Pillow's names.
+        metadata: what the file says beside the pixels.
         frames: number of pictures in the file; this is the first.
     """
 
     pixels: np.ndarray
     grey: bool
     alpha: np.ndarray | None
-    exif: Image.Exif
-    info: dict
+    metadata: metadata.Metadata
     frames: int
 
 
@@ -131,16 +130,14 @@ def _decode(file: BinaryIO, name: str) -> Decoded:
         turn = _TURNS.get(found.orientation(exif), lambda pixels: pixels)
         grey = pixels.values.shape[-1] == 1
         values = np.broadcast_to(pixels.values, (*pixels.values.shape[:2], 3))
+        values, alpha = turn(values), pixels.alpha
         return Decoded(
-            pixels=np.ascontiguousarray(turn(values)),
+            pixels=np.ascontiguousarray(values),
             grey=grey,
-            alpha=(
-                None
-                if pixels.alpha is None
-                else np.ascontiguousarray(turn(pixels.alpha))
+            alpha=None if alpha is None else np.ascontiguousarray(turn(alpha)),
+            metadata=metadata.read(
+                exif, found.info(file), size=values.shape[:2], grey=grey
             ),
-            exif=exif,
-            info=found.info,
             frames=found.frames,
         )
 
@@ -170,14 +167,21 @@ class _Opened:
     page: Any = None
     upright: bool = False
 
-    @property
-    def info(self) -> dict:
-        """Other metadata than EXIF data, by Pillow's names."""
+    def info(self, file: BinaryIO) -> dict[str, Any]:
+        """Returns other metadata than EXIF data, see `metadata.read`."""
         if self.page is not None:
             tags = {"icc_profile": 34675, "xmp": 700}
             found = {name: self.page.tags.valueof(tag) for name, tag in tags.items()}
             return {name: value for name, value in found.items() if value}
-        return dict(self.image.info) if self.image else {}
+        if self.image is None:
+            return {}
+        found = dict(self.image.info)
+        if self.image.format == "PNG":
+            found["text"] = dict(self.image.text)
+            found["cicp"] = _chunk(file, b"cICP")
+        elif self.image.format in ("AVIF", "HEIF"):
+            found["cicp"] = deep.heif_colours(file)
+        return found
 
     @property
     def frames(self) -> int:
@@ -284,7 +288,9 @@ def _without_excess(function: Callable, file: BinaryIO, name: str) -> Any:
         kinds = [kind for what in dropped for kind in _EXCESS[what]]
         data = io.BytesIO(_without_chunks(file.read(), kinds))
     if dropped and isinstance(found, Decoded):
-        found.info["dropped"] = dropped
+        lost = tuple(f"{what} that is too long" for what in dropped)
+        kept = dataclasses.replace(found.metadata, lost=found.metadata.lost + lost)
+        found = dataclasses.replace(found, metadata=kept)
     return found
 
 
@@ -309,6 +315,15 @@ def _png_chunks(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
             length, kind = struct.unpack(">I4s", head)
             yield place, length, kind
             place += 12 + length
+
+
+def _chunk(file: BinaryIO, wanted: bytes) -> bytes | None:
+    """Returns the content of the first chunk of a kind in a PNG."""
+    for place, length, kind in _png_chunks(file):
+        if kind == wanted:
+            file.seek(place + 8)
+            return file.read(length)
+    return None
 
 
 def _bits(image: Image.Image, file: BinaryIO) -> int:
@@ -386,13 +401,41 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     return converted
 
 
+class _Quiet:
+    """Hides Pillow's warnings while files are read, in any number of threads.
+
+    They are of damaged EXIF data, and of attacks above 90 megapixels.
+    `warnings.catch_warnings` alone is not safe with threads.
+    """
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._readers = 0
+        self._filters = warnings.catch_warnings()
+
+    def __enter__(self):
+        with self._lock:
+            if not self._readers:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.filterwarnings("ignore", module="PIL")
+            self._readers += 1
+
+    def __exit__(self, *error):
+        with self._lock:
+            self._readers -= 1
+            if not self._readers:
+                self._filters.__exit__(*error)
+
+
+_QUIET = _Quiet()
+
+
 @contextlib.contextmanager
 def _errors_named(name: str) -> Iterator[None]:
     """Turns any exception of a decoder into one clear error."""
     try:
-        with warnings.catch_warnings():
-            # Of damaged EXIF data, and of attacks above 90 megapixels.
-            warnings.simplefilter("ignore")
+        with _QUIET:
             yield
     except Image.DecompressionBombError as error:
         raise ValueError(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms
 
+from llie_jax.image.metadata import Metadata
 from llie_jax.inference import photo
 from tests.inference import toys
 
@@ -112,7 +113,7 @@ def test_the_thumbnail_of_the_dark_photo_is_dropped(tmp_path):
     Image.fromarray(gradient()).save(tmp_path / "a.jpg", exif=data)
     read = photo.read(tmp_path / "a.jpg")
     kept = Image.Exif()
-    kept.load(read.exif)
+    kept.load(read.metadata.exif)
     assert kept[ARTIST] == "Ada"
     assert not kept.get_ifd(ExifTags.IFD.IFD1)
 
@@ -199,7 +200,7 @@ def test_cmyk_jpeg_without_its_profile(tmp_path):
     profile[16:20] = b"CMYK"
     picture.save(tmp_path / "in.jpg", quality=100, icc_profile=bytes(profile))
     read = photo.read(tmp_path / "in.jpg")
-    assert read.icc_profile is None
+    assert read.metadata.icc_profile is None
     assert np.abs(read.image.astype(int) - gradient()).mean() < 3
 
 
@@ -243,10 +244,10 @@ def test_16_bit_grey_with_alpha(tmp_path):
 def test_exif_that_a_format_cannot_hold(tmp_path):
     exif = Image.Exif()
     exif[ARTIST] = "Ada"
-    source = photo.Photo(gradient(), exif=exif.tobytes())
+    source = photo.Photo(gradient(), metadata=Metadata(exif=exif.tobytes()))
     assert photo.write(tmp_path / "a.bmp", source.image, source) == ("EXIF data",)
     exif[ARTIST] = "A" * 70_000
-    source = photo.Photo(gradient(), exif=exif.tobytes())
+    source = photo.Photo(gradient(), metadata=Metadata(exif=exif.tobytes()))
     assert photo.write(tmp_path / "a.jpg", source.image, source) == ("EXIF data",)
     assert photo.write(tmp_path / "a.png", source.image, source) == ()
 
@@ -328,6 +329,6 @@ def test_real_photos(shared, tmp_path):
         assert read.image.shape[:2] == photo.peek_size(path)
         photo.write(tmp_path / path.name, read.image, read)
         written = photo.read(tmp_path / path.name)
-        assert written.icc_profile == read.icc_profile
-        assert written.exif == read.exif
+        assert written.metadata.icc_profile == read.metadata.icc_profile
+        assert written.metadata.exif == read.metadata.exif
         assert np.abs(written.image.astype(int) - read.image).mean() < 2
