@@ -169,6 +169,7 @@ def _kept_exif(exif: Image.Exif, height: int, width: int) -> bytes | None:
         ):
             if tag in details:
                 details[tag] = side
+        exif.bigtiff = False  # as other formats have it
         return exif.tobytes() if exif else None
     except Exception:  # damaged EXIF data is no reason to refuse the photo
         return None
