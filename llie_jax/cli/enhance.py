@@ -158,6 +158,8 @@ def _enhance_all(args, console, enhancer, sizes) -> int:
     import jax
     from rich import progress
 
+    from llie_jax.cli import output
+
     tiles = {}
     for job, size in sizes.items():
         try:
@@ -185,7 +187,8 @@ def _enhance_all(args, console, enhancer, sizes) -> int:
     with bar:
         task = bar.add_task("", total=sum(tiles.values()))
         for number, job in enumerate(tiles, 1):
-            bar.update(task, description=f"{number}/{len(tiles)} {job.source.name}")
+            name = messages.printable(job.source.name)
+            bar.update(task, description=f"{number}/{len(tiles)} {name}")
             try:
                 lost = _enhance_one(job, enhancer, lambda: bar.advance(task))
             except (ValueError, OSError) as error:
@@ -195,7 +198,7 @@ def _enhance_all(args, console, enhancer, sizes) -> int:
                 _say(console, f"error: {job.source}: {reason} (try a smaller --tile)")
             else:
                 done += 1
-                print(*job.targets, sep="\n", flush=True)
+                print(*map(output.shown, job.targets), sep="\n", flush=True)
                 if lost:
                     _say(console, f"{job.target}: without {' and '.join(lost)}.")
             finished += tiles[job]
@@ -243,11 +246,12 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
         raise ValueError(
             f"--out {out} names the file; --format and --suffix are for folders."
         )
-    jobs = []
+    jobs, only_read = [], []
     for path, relative in sources.values():
-        # What can be read and not written, a GIF say, becomes a PNG.
-        own = path.suffix if path.suffix.lower() in formats.WRITTEN else ".png"
-        ending = f".{args.format}" if args.format else own
+        ending = f".{args.format}" if args.format else path.suffix
+        if not named and ending.lower() not in formats.WRITTEN:
+            only_read.append(ending.lower())
+            ending = ".png"
         target = (
             out if named else out / relative.parent / (path.stem + args.suffix + ending)
         )
@@ -255,6 +259,14 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
         if args.compare:
             compare = target.with_name(f"{target.stem}_compare{target.suffix}")
         jobs.append(Job(path, target, compare))
+    if only_read:
+        many = (
+            f"{len(only_read)} photos become"
+            if len(only_read) > 1
+            else "1 photo becomes"
+        )
+        kinds = messages.listed(sorted(set(only_read)))
+        messages.note(f"{many} a .png: {kinds} files are read, not written")
     return jobs
 
 
@@ -306,7 +318,8 @@ def _find(
 
 def _check_targets(jobs: list[Job], *, overwrite: bool) -> None:
     """Raises if a result would replace a photo, another result, or an existing file."""
-    sources = {_identity(job.source): job.source for job in jobs}
+    # A broken link is reported when it is read.
+    sources = {_identity(job.source) for job in jobs if job.source.exists()}
     origins, existing = {}, []
     for job in jobs:
         for target in job.targets:
