@@ -1,8 +1,12 @@
 """Option types that subcommands share; imports nothing slow."""
 
 import argparse
+import math
+import pathlib
 
 from llie_jax import files
+
+_LARGEST = 10**9
 
 PROTOCOLS = (
     "default",
@@ -22,6 +26,7 @@ def json_file(text: str) -> str:
         raise argparse.ArgumentTypeError("the name of a file is empty")
     try:
         files.check_json(text)
+        files.writable_folder(pathlib.Path(text).parent, create=False)
     except (OSError, ValueError) as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text
@@ -32,4 +37,21 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    if number > _LARGEST:
+        raise argparse.ArgumentTypeError(f"{text[:20]} is above {_LARGEST:,}")
     return number
+
+
+def above_zero(text: str) -> float:
+    """Parses a finite number above 0; argparse reports the error."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
+    return number
+
+
+def name_part(text: str) -> str:
+    """Parses what is appended to a file's name, which stays in its folder."""
+    if "/" in text or "\\" in text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} has a folder in it")
+    return text

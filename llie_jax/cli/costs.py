@@ -73,6 +73,8 @@ def run(args: argparse.Namespace) -> None:
 def _parse_size(text: str) -> tuple[int, int]:
     try:
         height, width = (int(side) for side in text.lower().split("x"))
+        if not (0 < height <= 2**16 and 0 < width <= 2**16):
+            raise ValueError
     except ValueError:
         raise ValueError(
             f"--size is {text!r}; give HEIGHTxWIDTH in pixels, for example 256x256."

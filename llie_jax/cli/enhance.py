@@ -9,7 +9,7 @@ import pathlib
 import sys
 
 from llie_jax import files, messages
-from llie_jax.cli.arguments import positive
+from llie_jax.cli.arguments import above_zero, name_part, positive
 
 HELP = "Brightens photos: files, folders or patterns."
 
@@ -66,7 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format", choices=FORMATS, help="format of the results; default: the photo's"
     )
     parser.add_argument(
-        "--suffix", default="", help="appended to each name, such as _bright"
+        "--suffix",
+        type=name_part,
+        default="",
+        help="appended to each name, such as _bright",
     )
     parser.add_argument("--recursive", action="store_true", help="include subfolders")
     parser.add_argument(
@@ -86,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--limit",
-        type=float,
+        type=above_zero,
         metavar="MEGAPIXELS",
         help="enhance larger photos in tiles; default: the size of one tile",
     )

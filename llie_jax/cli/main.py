@@ -128,7 +128,7 @@ def parser() -> argparse.ArgumentParser:
             allow_abbrev=False,  # --config.KEY is no abbreviation of --config
         )
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, parser=command)
     return top
 
 
@@ -141,7 +141,19 @@ def main(argv: list[str] | None = None) -> int:
         args.overrides = unknown  # --config.KEY=VALUE; the subcommand checks them
     elif unknown:
         top.error(f"unrecognized arguments: {' '.join(unknown)}")
+    _check_names(args)
     return guarded(args.run, args)
+
+
+def _check_names(args: argparse.Namespace) -> None:
+    """Ends with an error if a name is empty, as that of an unset variable is.
+
+    An empty path would mean the working directory.
+    """
+    for name, value in vars(args).items():
+        values = value if isinstance(value, list) else [value]
+        if "" in values and args.parser.get_default(name) != "":
+            args.parser.error(f"the argument {name.replace('_', '-')} is empty")
 
 
 if __name__ == "__main__":

@@ -91,6 +91,8 @@ def darken(
         raise ValueError(f"read_noise={read_noise}; give 0 or more electrons.")
     if not 1 <= bits <= 16:
         raise ValueError(f"bits={bits}; give 1 to 16.")
+    if min(seed if isinstance(seed, Sequence) else [seed]) < 0:
+        raise ValueError(f"seed={seed}; give 0 or more.")
 
     rng = np.random.default_rng(seed)
     if image.dtype == np.float32:

@@ -7,6 +7,7 @@ step; the number of devices or processes has no effect.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -76,9 +77,9 @@ class Augment:
     gamma: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self):
-        if self.mixup < 0:
+        if not 0 <= self.mixup < math.inf:
             raise ValueError(f"mixup is {self.mixup}; give 0 or more.")
-        if len(self.gamma) != 2 or not 0 < self.gamma[0] <= self.gamma[1]:
+        if len(self.gamma) != 2 or not 0 < self.gamma[0] <= self.gamma[1] < math.inf:
             raise ValueError(
                 f"gamma is {tuple(self.gamma)}; give the lowest and the highest "
                 "exponent, both above 0."

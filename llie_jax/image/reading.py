@@ -192,7 +192,11 @@ class _Opened:
 
     def orientation(self, exif: Image.Exif) -> int:
         """Returns the EXIF orientation that is still to be applied, 1 to 8."""
-        found = exif.get(ExifTags.Base.Orientation, 1)
+        tag = ExifTags.Base.Orientation
+        if self.page is not None:  # Pillow reads no EXIF data of a BigTIFF
+            found = self.page.tags.valueof(int(tag), 1)
+        else:
+            found = exif.get(tag, 1)
         return found if found in _TURNS and not self.upright else 1
 
     def size(self, file: BinaryIO) -> tuple[int, int]:
@@ -243,13 +247,21 @@ def _opened(file: BinaryIO, name: str) -> Iterator[_Opened]:
             if (dtype := deep.tiff_dtype(page)) != np.uint8:
                 yield _Opened(None, dtype, page)
                 return
-        heif = start[4:8] == b"ftyp" and start[8:12] in _HEIF
-        if heif:
+        if heif := _is_heif(file, start):
             _register_heif()
         image = stack.enter_context(_opened_by_pillow(file, heif))
         dtype = np.dtype(np.uint16 if _bits(image, file) > 8 else np.uint8)
         # Pillow turns a TIFF upright itself, and no other format.
         yield _Opened(image, dtype, upright=image.format == "TIFF")
+
+
+def _is_heif(file: BinaryIO, start: bytes) -> bool:
+    """Returns whether a file is HEIF with another codec than AVIF's."""
+    if start[4:8] != b"ftyp" or start[8:12] not in _HEIF:
+        return False
+    file.seek(0)
+    brands = file.read(min(int.from_bytes(start[:4], "big"), 256))
+    return b"avif" not in brands
 
 
 def _register_heif() -> None:
@@ -351,7 +363,7 @@ def _exif(
         if image is None:
             exif = Image.Exif()
             file.seek(0)
-            exif.load(b"Exif\0\0" + file.read())
+            exif.load_from_fp(file)
         elif image.format == "PNG" and not pixels and not _metadata_at_end(file):
             exif = Image.Image.getexif(image)
         else:

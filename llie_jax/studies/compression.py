@@ -310,9 +310,9 @@ def check_amount(amount: float) -> None:
 
 
 def check_bits(bits: int) -> None:
-    """Raises ValueError if there are too few bits for symmetric values."""
-    if bits < 2:
-        raise ValueError(f"bits={bits}; symmetric values need at least 2.")
+    """Raises ValueError if symmetric float32 values cannot have so many bits."""
+    if not 2 <= bits <= 24:
+        raise ValueError(f"bits={bits}; symmetric values need at least 2, at most 24.")
 
 
 def gradients(

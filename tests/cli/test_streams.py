@@ -262,3 +262,33 @@ def test_outputs_do_not_replace_inputs(tmp_path, capsys):
         assert main.main(["convert", str(weights), str(out)]) == 2
         assert "is an input and would be replaced" in capsys.readouterr().err
     assert weights.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_two_thousand_photos_of_which_twenty_are_broken(tmp_path, bright, capsys):
+    import resource
+
+    folder = tmp_path / "in"
+    content = files.png(files.colours(64, 64), bits=8)
+    photo(folder / "0000.png")
+    for number in range(2000):
+        broken = number % 100 == 50
+        path = folder / f"{number:04}.png"
+        path.write_bytes(content[: len(content) // 2] if broken else content)
+    peaks = []
+
+    def peak():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MB
+
+    for out in ("warm", "out"):
+        status = main.main(
+            ["enhance", str(folder), "--out", str(tmp_path / out), "--weights", "toy"]
+        )
+        captured = capsys.readouterr()
+        assert status == 1
+        lines = captured.err.splitlines()
+        assert sum(line.startswith("error: ") for line in lines) == 20
+        assert lines[-1] == "20 of 2000 photos failed."
+        assert len(captured.out.splitlines()) == 1980
+        peaks.append(peak())
+    assert peaks[1] - peaks[0] < 50

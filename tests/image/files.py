@@ -98,3 +98,32 @@ def turned(orientation: int) -> Image.Exif:
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     return exif
+
+
+def dng(light: float, size=(64, 96), orientation: int = 1) -> bytes:
+    """Returns a camera RAW of one grey, whose camera sees the colours of sRGB.
+
+    Args:
+        light: linear light of all pixels, 0 to 1.
+        size: height and width.
+        orientation: EXIF orientation.
+    """
+    values = np.full(size, round(light * 65535), np.uint16)
+    red, green = (0.4125, 0.2127, 0.0193), (0.3576, 0.7152, 0.1192)
+    blue = (0.1804, 0.0722, 0.9503)
+    to_xyz = np.stack([red, green, blue], axis=1)  # of linear sRGB
+    matrix = [(round(x * 10_000), 10_000) for x in np.linalg.inv(to_xyz).ravel()]
+    tags = [
+        (50706, "B", 4, b"\x01\x04\0\0", True),  # DNG version
+        (50708, "s", 0, "Made Up", True),  # camera
+        (33421, "H", 2, (2, 2), True),  # size of the colour filter
+        (33422, "B", 4, b"\0\1\1\2", True),  # its colours: RG, GB
+        (50721, 10, 9, [x for pair in matrix for x in pair], True),  # XYZ to camera
+        (50728, 5, 3, [1, 1, 1, 1, 1, 1], True),  # neutral
+        (50717, "I", 1, 65535, True),  # white
+        (50778, "H", 1, 21, True),  # illuminant: D65
+        (ORIENTATION, "H", 1, orientation, True),
+    ]
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, values, photometric=32803, extratags=tags, metadata=None)
+    return buffer.getvalue()

@@ -29,7 +29,11 @@ def grey(values):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize(
-    "kind", ["PNG", "WEBP", "TIFF", "deep PNG", "deep TIFF", "PNG, EXIF at the end"]
+    "kind",
+    [
+        *("PNG", "WEBP", "TIFF", "deep PNG", "deep TIFF", "PNG, EXIF at the end"),
+        *("big TIFF", "big deep TIFF"),
+    ],
 )
 def test_every_orientation_is_applied(kind, orientation):
     upright = DEEP if "deep" in kind else UPRIGHT
@@ -43,6 +47,8 @@ def test_every_orientation_is_applied(kind, orientation):
             Image.fromarray(stored), "WEBP", lossless=True, exif=exif
         ),
         "TIFF": lambda: files.tiff(stored, extratags=tag),
+        "big TIFF": lambda: files.tiff(stored, bigtiff=True, extratags=tag),
+        "big deep TIFF": lambda: files.tiff(stored, bigtiff=True, extratags=tag),
         "deep PNG": lambda: files.png(stored, before=chunk),
         "deep TIFF": lambda: files.tiff(stored, extratags=tag),
         "PNG, EXIF at the end": lambda: files.png(stored, bits=8, after=chunk),
@@ -256,6 +262,16 @@ def test_heic(bits):
     assert found.pixels.dtype == (np.uint8 if bits == 8 else np.uint16)
     scale = 1 if bits == 8 else 257
     assert np.abs(found.pixels / scale - values).max() <= 2
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("name", ["a.dng", "a.tif"])
+def test_camera_raw_is_developed_at_its_own_brightness(name, orientation):
+    pytest.importorskip("rawpy")
+    found = decode(files.dng(0.2, (64, 96), orientation), name)
+    assert found.pixels.shape[:2] == ((64, 96) if orientation == 1 else (96, 64))
+    expected = 1.055 * 0.2 ** (1 / 2.4) - 0.055  # sRGB
+    assert np.abs(found.pixels / 65535 - expected).max() < 1e-3
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ HOSTILE = {
     "expansion": '{"name": "restormer", "expansion": 1e12}',
     "NaN": '{"name": "restormer", "expansion": NaN}',
     "a number of many digits": '{"name": "darkir", "width": ' + "9" * 5000 + "}",
+    "a large number": '{"name": "darkir", "width": ' + "9" * 400 + "}",
     "text": '{"name": "' + "a" * 200_000 + '"}',
     "a list": "[1]",
     "no JSON": "{",
