@@ -300,8 +300,8 @@ def _check_archive(path: pathlib.Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [pathlib.PurePosixPath(name).name for name in archive.namelist()]
-    except zipfile.BadZipFile:
-        return  # PyTorch says what is wrong
+    except Exception:  # a damaged archive, of which PyTorch says what is wrong
+        return
     if "constants.pkl" in names:
         raise ValueError(
             f"{path} is a TorchScript program; load it with torch.jit.load and save "
