@@ -60,9 +60,7 @@ class Optimizer(abc.ABC):
             value = getattr(self, name)
             if not 0 <= value < below:
                 limit = "" if below == math.inf else f", below {below}"
-                raise ValueError(
-                    f"optimizer.{name} is {value}; give a number of 0 or more{limit}."
-                )
+                raise ValueError(f"optimizer.{name} is {value}; give 0 or more{limit}.")
 
     @abc.abstractmethod
     def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:

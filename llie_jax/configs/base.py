@@ -22,19 +22,19 @@ from llie_jax.losses import weighted
 from llie_jax.models.base import card
 
 RANGES = {
-    "seed": (0, 2**32 - 1),
-    "data.validation.fraction": (0.0, 0.999),
-    "data.validation.seed": (0, 2**63 - 1),
+    "seed": (0, 2**32),
+    "data.validation.fraction": (0.0, 1.0),
+    "data.validation.seed": (0, 2**63),
     "data.device_limit_mb": (0, 10**9),
     "data.workers": (1, 1024),
-    "ema.decay": (0.0, 1 - 1e-9),
+    "ema.decay": (0.0, 1.0),
     "max_skipped": (0, 10**9),
     "log.every_steps": (1, 10**9),
     "evaluate.every_steps": (1, 10**9),
     "evaluate.strip_images": (0, 1000),
     "checkpoint.every_steps": (1, 10**9),
 }
-"""Key -> its lowest and highest value. Parts check their own fields."""
+"""Key -> its lowest value, and what it must be below. Parts check their own fields."""
 
 STAGE_RANGES = {
     "steps": (1, 10**9),
@@ -414,10 +414,10 @@ def _checked(config: ConfigDict) -> ConfigDict:
         _check_keys(stage, get_config().stages.s0, f"config.stages.{name}")
         for key, (low, high) in STAGE_RANGES.items():
             value = stage[key]
-            if type(value) is not int or not low <= value <= high:
+            if type(value) is not int or not low <= value < high:
                 raise ValueError(
                     f"config.stages.{name}.{key} is {value!r}; give a whole number "
-                    f"of at least {low}, at most {high:,}."
+                    f"of at least {low}, below {high:,}."
                 )
     size = tuple(config.data.train.size)
     if size != (0, 0) and not (
@@ -441,9 +441,9 @@ def _checked(config: ConfigDict) -> ConfigDict:
             )
     for key, (low, high) in RANGES.items():
         value = _at(config, key)
-        if isinstance(value, bool) or not low <= value <= high:  # NaN fails too
+        if isinstance(value, bool) or not low <= value < high:  # NaN fails too
             raise ValueError(
-                f"config.{key} is {value}; give {low} or more, at most {high:,}."
+                f"config.{key} is {value}; give {low} or more, below {high:,}."
             )
     for key, value in flatten(config).items():
         for number in value if isinstance(value, list) else [value]:
