@@ -15,7 +15,7 @@ MAX_HEADER = 16 * 2**20
 _MAX_TEXT = 100_000  # characters of a spec
 _MAX_DEPTH = 16  # of nested parts and lists
 _FREE = 4096  # numbers that need no tensor of that size, such as a number of nodes
-_FEW = 64  # blocks and repetitions that may share their tensors
+_FEW, _MANY = 64, 1000  # blocks: they may share tensors; no network has more
 
 _REPEATS = re.compile(r"stages|groups|rounds|iterations")
 _BLOCKS = re.compile(r"blocks|layers|kernels")
@@ -43,11 +43,11 @@ def parse(text: str, shapes: Sequence[tuple[int, ...]]) -> Mapping[str, Any]:
     longest = max((side for shape in shapes for side in shape), default=0)
     _check_sizes(spec, max(longest, _FREE))
     repeats, blocks = _work(spec)
-    allowed = max(len(shapes), _FEW)
+    allowed = min(max(len(shapes), _FEW), _MANY)
     if repeats * max(blocks, 1) > allowed:
         raise ValueError(
-            f"its spec asks for {repeats * max(blocks, 1):,} blocks, but the file has "
-            f"{len(shapes)} tensors"
+            f"its spec asks for {repeats * max(blocks, 1):,} blocks; its "
+            f"{len(shapes)} tensors allow {allowed}"
         )
     return spec
 
