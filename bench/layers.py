@@ -9,21 +9,18 @@ MiB, ratios are plain over ours. Prints a table and writes bench/results/layers.
 """
 
 import argparse
-import json
-import os
+import functools
 import pathlib
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from llie_jax.files import atomic
+from bench import timing
 from llie_jax.nn import conv_kernels, layers, norms
 
-RESULTS = pathlib.Path(__file__).parent / "results" / "layers.json"
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+RESULTS = timing.RESULTS / "layers.json"
 
 
 def plain_conv(x, kernel, *, strides=1, dilation=1, groups=1):
@@ -127,6 +124,10 @@ def cases():
     for shape in HALVES[:3]:
         yield dense("2x2 of stride 2", shape, 2, 2 * shape[-1], strides=2, padding=0)
     yield dense("3x3, 32 to 3", (1, 256, 256, 32), 3, 3)
+    for channels in (3, 6):
+        yield dense(
+            f"3x3, {channels} to {channels}", (1, 256, 256, channels), 3, channels
+        )
     for shape in HALVES:
         yield layer_norm(shape)
 
@@ -141,24 +142,20 @@ def with_gradient(function):
     return run
 
 
-def measure(functions, args, *, repeats, seconds, clock):
-    """Returns [(milliseconds, temporary MiB)] of the functions, run alternately."""
-    compiled = [jax.jit(function).lower(*args).compile() for function in functions]
-    best = [float("inf")] * len(compiled)
-    spent = [0.0] * len(compiled)
-    for turn in range(repeats + 1):
-        for i, run in enumerate(compiled):
-            # Some forms take seconds: their first run is enough.
-            if spent[i] > seconds:
-                continue
-            start = clock()
-            jax.block_until_ready(run(*args))
-            elapsed = clock() - start
-            spent[i] += elapsed
-            if turn > 0 or elapsed > seconds:
-                best[i] = min(best[i], elapsed)
-    memory = [run.memory_analysis().temp_size_in_bytes / 2**20 for run in compiled]
-    return [(1e3 * t, m) for t, m in zip(best, memory, strict=True)]
+def measure(plain, ours, args, **options):
+    """Returns (shortest milliseconds, temporary MiB) of both functions."""
+    compiled = {
+        name: jax.jit(function).lower(*args).compile()
+        for name, function in (("plain", plain), ("ours", ours))
+    }
+    times = timing.in_turns(
+        {name: functools.partial(run, *args) for name, run in compiled.items()},
+        **options,
+    )
+    return [
+        (min(times[name]), run.memory_analysis().temp_size_in_bytes / 2**20)
+        for name, run in compiled.items()
+    ]
 
 
 def random(rng, shapes):
@@ -177,15 +174,10 @@ def main():
     parser.add_argument(
         "--seconds", type=float, default=2.0, help="stop repeating a form after this"
     )
-    parser.add_argument(
-        "--clock",
-        choices=CLOCKS,
-        default="wall",
-        help="cpu adds up all threads and is less sensitive to other programs",
-    )
+    timing.add_clock(parser)
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
     args = parser.parse_args()
-    options = dict(repeats=args.repeats, seconds=args.seconds, clock=CLOCKS[args.clock])
+    options = dict(repeats=args.repeats, seconds=args.seconds, clock=args.clock)
 
     rows = []
     print(f"{'':36}{'shape':>18}  forward: plain   ours  ratio   with gradient:")
@@ -205,7 +197,7 @@ def main():
             ),
         ):
             (slow, slow_memory), (fast, fast_memory) = measure(
-                functions, inputs, **options
+                *functions, inputs, **options
             )
             row[part] = {
                 "plain_ms": round(slow, 3),
@@ -223,16 +215,12 @@ def main():
         print(f"{name:36}{'x'.join(map(str, shape)):>18}  {'       '.join(cells)}")
 
     report = {
-        "jax": jax.__version__,
-        "backend": jax.default_backend(),
-        "cores": os.cpu_count(),
+        **timing.machine(),
         "clock": args.clock,
         "unit": "milliseconds; temporary memory in MiB",
         "rows": rows,
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(args.out) as temporary:
-        temporary.write_text(json.dumps(report, indent=1) + "\n")
+    timing.write(args.out, report)
     print(f"written to {args.out}")
 
 

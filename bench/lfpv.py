@@ -4,80 +4,30 @@ python -m bench.lfpv
 python -m bench.lfpv --rules released paper --batch 4 --repeats 5
 
 Full-size models. Forward is inference on one image, with the keys of the bank
-precomputed; step is the gradient of the loss (of both images with LFPV) and an Adam
-update. The variants alternate, and the median of each is reported. Prints a table and
+precomputed; step is the gradient of the loss (of both images with LFPV) and an AdamW
+update, as `llie-jax train` runs it. The variants alternate, and the median of each and
+of the ratios of neighbouring runs is reported, with quartiles. Prints a table and
 writes bench/results/lfpv.json.
 """
 
 import argparse
 import functools
-import json
-import os
 import pathlib
+import statistics
 
-import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 
 import llie_jax
-from bench.adr import CLOCKS, dark_images, measure
+from bench import timing, workloads
 from llie_jax import registry
-from llie_jax.files import atomic
-from llie_jax.inference.prepare import prepare
-from llie_jax.models.base import variable_shapes
 
-RESULTS = pathlib.Path(__file__).parent / "results" / "lfpv.json"
+RESULTS = timing.RESULTS / "lfpv.json"
 
 
-def random_variables(model):
-    """Returns random variables, since `init` of a large network compiles slowly."""
-    rng = np.random.default_rng(0)
-    return jax.tree.map(
-        lambda leaf: jnp.asarray(0.05 * rng.normal(size=leaf.shape), leaf.dtype),
-        variable_shapes(model),
-    )
-
-
-def forward(model, size):
-    """Returns a compiled function without arguments."""
-    variables = prepare(model, random_variables(model))
-    image = dark_images(size, 1)
-    run = jax.jit(lambda v, x: model.apply(v, x).image)
-    return lambda: run(variables, image)
-
-
-def step(model, size, batch):
-    """Returns a compiled function without arguments."""
-    tx = optax.adam(1e-4)
-    variables = random_variables(model)
-    params = variables.pop("params")
-    state = [params, variables, tx.init(params)]
-    image = dark_images(size, batch)
-
-    # As in training, the old state is donated.
-    @functools.partial(jax.jit, donate_argnums=(0, 1, 2))
-    def run(params, collections, opt_state, image):
-        def loss(params):
-            outputs, updated = model.apply(
-                {"params": params, **collections},
-                image,
-                train=True,
-                rngs={"lfpv": jax.random.key(0)},
-                mutable=list(collections),
-            )
-            images = [outputs.image, *outputs.aux.values()]
-            return sum(jnp.mean(jnp.abs(x - 0.5)) for x in images), dict(updated)
-
-        grads, updated = jax.grad(loss, has_aux=True)(params)
-        updates, opt_state = tx.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), updated, opt_state
-
-    def once():
-        state[:] = run(*state, image)
-        return state
-
-    return once
+def l1_of_all_images(outputs):
+    """Returns the sum of the L1 losses of both images, of one without LFPV."""
+    images = [outputs.image, *outputs.aux.values()]
+    return sum(jnp.mean(jnp.abs(image - workloads.TARGET)) for image in images)
 
 
 def main():
@@ -94,9 +44,7 @@ def main():
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch", type=int, default=4, help="of the training step")
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument(
-        "--clock", choices=CLOCKS, default="wall", help="cpu on a shared machine"
-    )
+    timing.add_clock(parser)
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
     args = parser.parse_args()
     models = {"backbone": llie_jax.build("snr_net")} | {
@@ -104,41 +52,41 @@ def main():
         for rule in args.rules
     }
     rows = {}
-    for what, make in (
-        ("forward", functools.partial(forward, size=args.size)),
-        ("step", functools.partial(step, size=args.size, batch=args.batch)),
+    step = functools.partial(workloads.step, loss=l1_of_all_images)
+    for what, make, batch in (
+        ("forward", workloads.forward, 1),
+        ("step", step, args.batch),
     ):
         kept = models if what == "step" else dict(list(models.items())[:2])
-        found = measure(
-            {name: make(model) for name, model in kept.items()},
+        image = workloads.dark_images(batch, args.size, args.size)
+        times = timing.in_turns(
+            {name: make(model, image) for name, model in kept.items()},
             args.repeats,
-            CLOCKS[args.clock],
+            clock=args.clock,
         )
+        found = {name: statistics.median(values) for name, values in times.items()}
         for name in list(found)[1:]:
-            ratio = found[name] / found["backbone"]
+            ratio = timing.Ratio.of(times[name], times["backbone"])
             label = "with LFPV" if what == "forward" else f"rule {name}"
             rows[f"{what}, {label}"] = {
                 "backbone": found["backbone"],
                 "lfpv": found[name],
-                "ratio": ratio,
+                "ratio": ratio.median,
+                "quartiles": (ratio.low, ratio.high),
             }
             print(
                 f"{what:8}{label:16} backbone {found['backbone']:9.1f} ms   with LFPV "
-                f"{found[name]:9.1f} ms   ratio {ratio:.3f}",
+                f"{found[name]:9.1f} ms   ratio {ratio}",
                 flush=True,
             )
     result = {
-        "device": jax.devices()[0].device_kind,
-        "jax": jax.__version__,
-        "cores": os.cpu_count(),
+        **timing.machine(),
         "clock": args.clock,
         "size": args.size,
         "batch": args.batch,
         "milliseconds": rows,
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(args.out) as path:
-        path.write_text(json.dumps(result, indent=2) + "\n")
+    timing.write(args.out, result)
 
 
 if __name__ == "__main__":

@@ -12,19 +12,17 @@ and writes bench/results/pog.json.
 """
 
 import argparse
-import json
-import pathlib
-import time
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from llie_jax.files import atomic
+from bench import timing
 from llie_jax.nn import pog
 
-RESULTS = pathlib.Path(__file__).parent / "results" / "pog.json"
+RESULTS = timing.RESULTS / "pog.json"
 
 WIDTH, EMBEDDING = 4, 64
 CHANNELS = 6 * [576] + 14 * [288]  # of query, key and value: decoder and refinement
@@ -96,15 +94,13 @@ def measure(functions, arguments, repeats):
         name: jax.jit(function).lower(*arguments).compile()
         for name, function in functions.items()
     }
-    times = {name: [] for name in functions}
-    for _ in range(repeats + 1):
-        for name, run in compiled.items():
-            start = time.perf_counter()
-            jax.block_until_ready(run(*arguments))
-            times[name].append(time.perf_counter() - start)
+    times = timing.in_turns(
+        {name: functools.partial(run, *arguments) for name, run in compiled.items()},
+        repeats,
+    )
     return {
         name: {
-            "ms": 1e3 * min(times[name][1:]),
+            "ms": min(times[name]),
             "temporary_mib": run.memory_analysis().temp_size_in_bytes / 2**20,
         }
         for name, run in compiled.items()
@@ -143,15 +139,12 @@ def main():
             "memory"
         )
     result = {
-        "device": jax.devices()[0].device_kind,
-        "jax": jax.__version__,
+        **timing.machine(),
         "batch": args.batch,
         "values": sum(x["embedding"].shape[0] for x in arguments[0]),
         **rows,
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    with atomic(RESULTS) as path:
-        path.write_text(json.dumps(result, indent=2) + "\n")
+    timing.write(RESULTS, result)
 
 
 if __name__ == "__main__":

@@ -89,6 +89,8 @@ class Pretrained:
             SHA-256.
         reference: what the official code scores on the test split of LOL-v1 with the
             protocol `default`, metric to value; empty if nobody measured it.
+        crop_multiple: `reference` is of images cropped at the bottom and right to
+            multiples of this.
         measured: what this project scores with them, as `llie-jax verify` measured;
             `weights.published` fills it in. Empty if it has not been measured.
     """
@@ -103,6 +105,7 @@ class Pretrained:
     sha256: str | None = None
     parts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     reference: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    crop_multiple: int = 1
     measured: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property

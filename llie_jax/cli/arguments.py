@@ -3,6 +3,7 @@
 import argparse
 import math
 import pathlib
+from typing import Any
 
 from llie_jax import files
 
@@ -55,3 +56,44 @@ def name_part(text: str) -> str:
     if "/" in text or "\\" in text or "\0" in text:
         raise argparse.ArgumentTypeError(f"{text!r} has a folder in it")
     return text
+
+
+def size(text: str, option: str) -> tuple[int, int]:
+    """Returns the (height, width) of HEIGHTxWIDTH.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    try:
+        height, width = (int(side) for side in text.lower().split("x"))
+        if not (0 < height <= 2**16 and 0 < width <= 2**16):
+            raise ValueError
+    except ValueError:
+        raise ValueError(
+            f"{option} is {text!r}; give HEIGHTxWIDTH in pixels, for example 256x256."
+        ) from None
+    return height, width
+
+
+def model(text: str) -> dict[str, Any]:
+    """Returns the spec of `darkir`, `darkir-l` or `{"name": "darkir", ...}`.
+
+    Raises:
+        ValueError: if the model or its size is unknown, or it is not JSON.
+    """
+    from llie_jax import messages
+    from llie_jax.cli import output
+    from llie_jax.models import base
+
+    if text.lstrip().startswith("{"):
+        return output.read_json_argument(text, "The model")
+    name, _, size = text.partition("-")
+    if not size:
+        return {"name": name}
+    sizes = base.card(name).sizes
+    if size not in sizes:
+        raise ValueError(
+            f"{name!r} has no size {size!r}.{messages.suggest(size, sizes)} "
+            f"Sizes: {', '.join(sizes) or 'none'}."
+        )
+    return {"name": name, **sizes[size]}

@@ -3,8 +3,7 @@
 import argparse
 import dataclasses
 
-from llie_jax import messages
-from llie_jax.cli.arguments import json_file
+from llie_jax.cli import arguments
 
 HELP = "Parameters and multiply-accumulates of a model."
 EXAMPLES = """
@@ -31,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--json",
-        type=json_file,
+        type=arguments.json_file,
         metavar="FILE",
         help="also write the numbers to this file",
     )
@@ -39,13 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints the costs."""
-    size = _parse_size(args.size)
+    size = arguments.size(args.size, "--size")
 
     import llie_jax
     from llie_jax import costs
     from llie_jax.cli import output
 
-    spec = _parse_model(args.model)
+    spec = arguments.model(args.model)
     found = costs.count(spec, size)
     if args.json:
         output.write_json(
@@ -68,34 +67,3 @@ def run(args: argparse.Namespace) -> None:
             f"  {macs / 2**30:9.2f} x 2^30"
         )
     print(RULES)
-
-
-def _parse_size(text: str) -> tuple[int, int]:
-    try:
-        height, width = (int(side) for side in text.lower().split("x"))
-        if not (0 < height <= 2**16 and 0 < width <= 2**16):
-            raise ValueError
-    except ValueError:
-        raise ValueError(
-            f"--size is {text!r}; give HEIGHTxWIDTH in pixels, for example 256x256."
-        ) from None
-    return height, width
-
-
-def _parse_model(text: str):
-    """Returns the spec of `darkir`, `darkir-l` or `{"name": "darkir", ...}`."""
-    from llie_jax.cli import output
-    from llie_jax.models import base
-
-    if text.lstrip().startswith("{"):
-        return output.read_json_argument(text, "The model")
-    name, _, size = text.partition("-")
-    if not size:
-        return name
-    sizes = base.card(name).sizes
-    if size not in sizes:
-        raise ValueError(
-            f"{name!r} has no size {size!r}.{messages.suggest(size, sizes)} "
-            f"Sizes: {', '.join(sizes) or 'none'}."
-        )
-    return {"name": name, **sizes[size]}

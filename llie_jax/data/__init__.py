@@ -5,6 +5,7 @@ Each module imports only from those before it: `catalogue`, `sources`, `syntheti
 """
 
 from llie_jax.data.opening import open_source as open_source
+from llie_jax.data.pipeline import CroppedSource as CroppedSource
 from llie_jax.data.pipeline import Pipeline as Pipeline
 from llie_jax.data.pipeline import ResizedSource as ResizedSource
 from llie_jax.data.pipeline import make_pipeline as make_pipeline

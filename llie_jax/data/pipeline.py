@@ -266,6 +266,43 @@ class ResizedSource:
         return self._source.dtypes()
 
 
+class CroppedSource:
+    """Crops the images of a source at the bottom and right when they are read.
+
+    Args:
+        source: the source.
+        multiple: height and width become multiples of it.
+
+    Raises:
+        ValueError: if an image is smaller than that.
+    """
+
+    def __init__(self, source: sources.Source, multiple: int):
+        self._source = source
+        self._sizes = source.sizes() // multiple * multiple
+        self.keys = source.keys
+        self.names = source.names
+        for name, size in zip(self.names, self._sizes.tolist(), strict=True):
+            if 0 in size:
+                raise ValueError(
+                    f"{name} is smaller than {multiple} x {multiple}, so nothing is "
+                    f"left of it cropped to a multiple of {multiple}."
+                )
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> types.Record:
+        """Returns a record with its images cropped."""
+        record = self._source[index]
+        height, width = self._sizes[index]
+        return record | {key: record[key][:height, :width] for key in self.keys}
+
+    def sizes(self) -> np.ndarray:
+        """Returns height and width of every record, int32 [N, 2]."""
+        return self._sizes
+
+
 class _Cached:
     """Caches the decoded records of a source in memory, up to a limit."""
 

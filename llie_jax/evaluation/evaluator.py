@@ -34,6 +34,7 @@ def evaluate(
     protocol: str | protocols.Protocol = "default",
     batch_size: int | None = None,
     tile: int | None = None,
+    crop_multiple: int = 1,
     all_protocols: bool = False,
     save_images: str | os.PathLike | None = None,
     max_report_images: int = 12,
@@ -63,6 +64,9 @@ def evaluate(
             default one per device.
         tile: images of more than tile * tile pixels are enhanced in tiles of this side,
             which needs less memory and may change the scores; None never tiles.
+        crop_multiple: images and references are cropped at the bottom and right to
+            multiples of this, as some authors do; above 1, scores are marked, since
+            they are not those of whole images.
         all_protocols: also score the same outputs under every metric, and under every
             protocol that gives the model images of the same size.
         save_images: a folder for the outputs, as PNG files.
@@ -98,7 +102,8 @@ def evaluate(
         )
     if not len(source):
         raise ValueError(f"{source.name} {source.split} holds no images to score.")
-    for name, value in (("batch_size", batch_size), ("tile", tile)):
+    counts = {"batch_size": batch_size, "tile": tile, "crop_multiple": crop_multiple}
+    for name, value in counts.items():
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; give at least 1.")
     if tile and protocol.size:
@@ -113,8 +118,10 @@ def evaluate(
     multiple, pad_mode = protocol.padding(model.multiple, model.pad_mode)
     shown = _spread(len(source), max_report_images)
     pairs = source
+    if crop_multiple > 1:
+        pairs = data.CroppedSource(source, crop_multiple)
     if protocol.pair_size:
-        pairs = data.ResizedSource(source, protocol.pair_size)
+        pairs = data.ResizedSource(pairs, protocol.pair_size)
     enhancer = Enhancer(
         model,
         variables,
@@ -224,6 +231,7 @@ def evaluate(
                 "pad_mode": pad_mode,
                 "batch_size": batch_size,
                 "tile": tile,
+                "crop_multiple": crop_multiple,
                 "tiled": [source.names[index] for index in tiled],
                 "self_ensemble": False,
                 "gt_mean": False,

@@ -90,6 +90,8 @@ class Scores:
             found.append("uses the reference")
         if options.get("overlap"):
             found.append(options["overlap"])
+        if options.get("crop_multiple", 1) > 1:
+            found.append(f"on crops to multiples of {options['crop_multiple']}")
         return found
 
     def to_dict(self) -> dict[str, Any]:

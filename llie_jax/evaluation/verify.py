@@ -25,7 +25,7 @@ class Verification:
         record: what is known about the checkpoint.
         score: measured here, metric to value; empty if the checkpoint was not found.
         marks: what makes the score unlike others: options, an input from the
-            reference, images that it was trained on.
+            reference, images that it was trained on, crops.
     """
 
     name: str
@@ -134,6 +134,7 @@ def verify(
             source,
             protocol=PROTOCOL,
             max_report_images=0,
+            crop_multiple=record.crop_multiple,
             reference_inputs=references(model),
             overlap=str(seen) if seen else "",
             progress=progress,

@@ -94,9 +94,11 @@ def infer_plus_plus(
     return _output_channels(shapes, given, {"width": "e_conv1.point_conv.weight"})
 
 
-def _published(model: str, repository: str, file: str, **facts) -> Pretrained:
+def _published(
+    model: str, repository: str, file: str, *, spec=None, **facts
+) -> Pretrained:
     return Pretrained(
-        spec={"name": model},
+        spec={"name": model, **(spec or {})},
         file=file,
         origin=f"https://github.com/Li-Chongyi/{repository}",
         licence="CC-BY-NC-4.0",
@@ -210,6 +212,18 @@ class ZeroDCE(Backbone, Layer):
         return Outputs(image, aux={"curves": curves, "half": half})
 
 
+def _published_plus_plus(score=None, protocol="", **facts) -> Pretrained:
+    return _published(
+        "zero_dce_pp",
+        "Zero-DCE_extension",
+        "Zero-DCE++/snapshots_Zero_DCE++/Epoch99.pth",
+        score=score or {},
+        protocol=protocol,
+        sha256="ca8855b90df9a80fa4195a831f33d3476b1964f787eb70602797c773067f3b84",
+        **facts,
+    )
+
+
 PLUS_PLUS = ModelCard(
     sizes={"paper": {}},
     tiny={"width": 8, "num_iterations": 2},
@@ -225,15 +239,14 @@ PLUS_PLUS = ModelCard(
         infer_plus_plus,
     ),
     weights={
-        "sice": _published(
-            "zero_dce_pp",
-            "Zero-DCE_extension",
-            "Zero-DCE++/snapshots_Zero_DCE++/Epoch99.pth",
+        "sice": _published_plus_plus(reference={"psnr": 15.142, "ssim": 0.5619}),
+        "sice_scale12": _published_plus_plus(
+            spec={"scale": 12},
             score={"psnr": 15.35},
-            protocol="LOL-v1 at scale 12, as other papers cite it",
-            sha256="ca8855b90df9a80fa4195a831f33d3476b1964f787eb70602797c773067f3b84",
-            reference={"psnr": 15.142, "ssim": 0.5619},
-        )
+            protocol="LOL-v1, as other papers cite it",
+            reference={"psnr": 15.345},
+            crop_multiple=12,
+        ),
     },
     verified="official code, trained and random weights, scales 1, 4, 12: 2e-6",
 )

@@ -325,35 +325,20 @@ def _by_partner(kernel: jax.Array) -> jax.Array:
     return jnp.where(odd, kernel[:, :, ::-1], kernel)
 
 
-_BLOCK_BYTES = 4 * 2**20
-
-
 def _shifted_sum(x, kernels, *, dilations):
-    """Sums the shifted products, one block of rows at a time.
+    """Sums the shifted products in one pass.
 
-    The loop has at least two iterations. Without a loop, XLA would fuse the sum into
-    each consumer of the result and recompute it there: in DarkIR this made the
-    convolutions four times slower.
+    The barriers keep XLA from fusing the sum into each consumer of the result, which
+    would compute it again there, and the padding into each of the views.
     """
-    batch, height, width, channels = x.shape
-    group_inputs = kernels[0].shape[2]
-    padded = _pad(x, kernels, dilations)
+    padded = lax.optimization_barrier(_pad(x, kernels, dilations))
     weights = [_by_partner(kernel.astype(jnp.float32)) for kernel in kernels]
-    num_blocks = max(2, -(-4 * x.size // _BLOCK_BYTES))
-    rows = -(-height // num_blocks)
-    shape = (batch, rows, width, channels)
-
-    def add_block(block, y):
-        first = jnp.minimum(block * rows, height - rows)  # the last block may overlap
-        total = jnp.zeros(shape, jnp.float32)
-        for k, i, j, top, left in _taps(kernels, dilations):
-            views = _read(padded, (0, first + top, left), shape, group_inputs)
-            for n, view in enumerate(views):
-                total += view * weights[k][i, j, n]
-        return lax.dynamic_update_slice(y, total.astype(y.dtype), (0, first, 0, 0))
-
-    # `x` only provides the buffer: every row is overwritten.
-    return lax.fori_loop(0, -(-height // rows), add_block, x)
+    total = jnp.zeros(x.shape, jnp.float32)
+    for k, i, j, top, left in _taps(kernels, dilations):
+        views = _read(padded, (0, top, left), x.shape, kernels[0].shape[2])
+        for n, view in enumerate(views):
+            total += view * weights[k][i, j, n]
+    return lax.optimization_barrier(total.astype(x.dtype))
 
 
 def _shifted_input_gradient(g, x, kernels, *, dilations):
@@ -371,33 +356,45 @@ def _shifted_kernel_gradient(g, x, kernels, *, dilations):
     """Accumulates the products with `g` row by row, and sums along rows at the end.
 
     A row and its sums stay in the cache, and adding rows uses vector registers; XLA's
-    reduction of the full products does neither.
+    reduction of the full products does neither. One product serves a column of taps.
     """
-    batch, height, width, channels = x.shape
+    *_, width, channels = x.shape
     group_inputs = kernels[0].shape[2]
+    rows, columns = _reach(kernels, dilations)
     padded = _pad(x, kernels, dilations)
-    shape = (1, 1, width, channels)
+    # The images one below the other; where two meet, the gradient is zero.
+    g = jnp.pad(g, ((0, 0), (0, 2 * rows), (0, 0), (0, 0)))
+    padded, g = (y.reshape(1, -1, *y.shape[2:]) for y in (padded, g))
 
-    def add_row(n, sums):
-        b, row = n // height, n % height
-        g_row = lax.dynamic_slice(g, (b, row, 0, 0), shape).astype(jnp.float32)
-        views = [
-            view
-            for _, _, _, top, left in _taps(kernels, dilations)
-            for view in _read(padded, (b, row + top, left), shape, group_inputs)
-        ]
-        return [total + g_row * view for total, view in zip(sums, views, strict=True)]
+    def add_row(row, sums):
+        g_row = lax.dynamic_slice(g, (0, row, 0, 0), (1, 1, width, channels))[0]
+        g_row = g_row.astype(jnp.float32)
+        sums = iter(sums)
+        new = []
+        for kernel, dilation in zip(kernels, dilations, strict=True):
+            kh, kw = kernel.shape[:2]
+            top = row + rows - dilation * (kh // 2)
+            shape = (1, dilation * (kh - 1) + 1, width, channels)
+            for j in range(kw):
+                left = columns + dilation * (j - kw // 2)
+                for view in _read(padded, (0, top, left), shape, group_inputs):
+                    new.append(next(sums) + view[0, ::dilation] * g_row)
+        return new
 
-    sizes = [math.prod(kernel.shape[:3]) for kernel in kernels]
-    zeros = [jnp.zeros_like(g, jnp.float32, shape=shape)] * sum(sizes)
-    sums = lax.fori_loop(0, batch * height, add_row, zeros, unroll=2)
-    sums = jnp.concatenate(sums).sum((1, 2))
-    return tuple(
-        _by_partner(part.reshape(kernel.shape)).astype(kernel.dtype)
-        for part, kernel in zip(
-            jnp.split(sums, np.cumsum(sizes)[:-1]), kernels, strict=True
-        )
-    )
+    zeros = [
+        jnp.zeros((kernel.shape[0], width, channels), jnp.float32)
+        for kernel in kernels
+        for _ in range(kernel.shape[1] * group_inputs)
+    ]
+    # Without unrolling, XLA copies the sums in every iteration.
+    sums = lax.fori_loop(0, g.shape[1] - 2 * rows, add_row, zeros, unroll=2)
+    sums = iter([total.sum(1) for total in sums])
+    gradients = []
+    for kernel in kernels:
+        taps = [next(sums) for _ in range(kernel.shape[1] * group_inputs)]
+        gradient = jnp.stack(taps, axis=1).reshape(kernel.shape)
+        gradients.append(_by_partner(gradient).astype(kernel.dtype))
+    return tuple(gradients)
 
 
 def dense_conv(
@@ -430,25 +427,32 @@ def _dense_conv(x, kernel, strides, padding, implementation):
         y = x.reshape(-1, channels) @ kernel[0, 0]
         return y.reshape(*x.shape[:-1], features)
 
-    def conv(x, kernels):
-        return plain_conv(x, kernels[0], strides=strides, padding=padding)
-
+    conv = functools.partial(_conv, strides=strides, padding=padding)
     if implementation == "lax":
         return conv(x, (kernel,))
-    plain = cpu = transposed(conv)
     even = height % 2 == width % 2 == 0
     if (kh, kw, strides, padded, even) == (2, 2, 2, False, True):
         cpu = transposed(_halving_product)
-    elif (
-        strides == 1
-        and features <= 4 < channels  # measured: patches of more features cost more
-        and padding == ((kh // 2,) * 2, (kw // 2,) * 2)
-        and kh % 2 == kw % 2 == 1
-    ):
-        cpu = plain._replace(kernel_gradient=_few_features_kernel_gradient)
-    if cpu is plain:
-        return conv(x, (kernel,))
-    return by_backend(x, (kernel,), cpu, plain)
+    else:
+        forward = functools.partial(_same_conv, padding=padding)
+        cpu = transposed(forward if _within_same(kernel, strides, padding) else conv)
+        cpu = cpu._replace(
+            kernel_gradient=functools.partial(
+                _dense_kernel_gradient, strides=strides, padding=padding
+            )
+        )
+        same = strides == 1 and padding == ((kh // 2,) * 2, (kw // 2,) * 2)
+        # Measured: planes of more channels or taps cost more.
+        few = max(channels, features) <= 6 and kh * kw <= 9
+        if same and few and kh % 2 == kw % 2 == 1:
+            cpu = cpu._replace(
+                forward=_sum_of_planes, input_gradient=_sum_of_planes_input_gradient
+            )
+    return by_backend(x, (kernel,), cpu, transposed(conv))
+
+
+def _conv(x, kernels, *, strides, padding):
+    return plain_conv(x, kernels[0], strides=strides, padding=padding)
 
 
 def _halving_product(x, kernels):
@@ -459,19 +463,130 @@ def _halving_product(x, kernels):
     return jnp.einsum("bhiwc,ico->bhwo", rows, kernel)
 
 
-def _few_features_kernel_gradient(g, x, kernels):
-    """One matrix product of the input with patches of the output's gradient."""
+def _within_same(kernel, strides, padding) -> bool:
+    """Whether the output is the inner part of that of a convolution of equal size."""
+    same = [k // 2 for k in kernel.shape[:2]]
+    return (
+        strides == 1
+        and all(k % 2 for k in kernel.shape[:2])
+        and all(max(sides) <= half for sides, half in zip(padding, same, strict=True))
+        and any(min(sides) < half for sides, half in zip(padding, same, strict=True))
+    )
+
+
+def _same_conv(x, kernels, *, padding):
+    """Convolution that keeps the size, then cropped.
+
+    XLA computes it on all cores; without padding it takes five times as long.
+    """
+    halves = [k // 2 for k in kernels[0].shape[:2]]
+    y = plain_conv(x, kernels[0], padding=[(half, half) for half in halves])
+    crop = [
+        (half - before, half - after)
+        for half, (before, after) in zip(halves, padding, strict=True)
+    ]
+    (top, bottom), (left, right) = crop
+    return y[:, top : y.shape[1] - bottom, left : y.shape[2] - right]
+
+
+def _sum_of_planes(x, kernels):
+    """Sums shifted planes, one for each channel and tap, times a number.
+
+    XLA's convolution of three channels uses a fraction of a vector register. At 3 to 3
+    channels this is six times faster, at 6 to 6 channels 1.7 times.
+    """
     kh, kw, channels, features = kernels[0].shape
     _, height, width, _ = x.shape
-    rows, columns = kh // 2, kw // 2
-    g = jnp.pad(g, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
-    patches = jnp.concatenate(
-        [
-            g[:, kh - 1 - i : kh - 1 - i + height, kw - 1 - j : kw - 1 - j + width]
+    kernel = kernels[0].astype(jnp.float32)
+    planes = x.transpose(0, 3, 1, 2).astype(jnp.float32)
+    planes = jnp.pad(planes, ((0, 0), (0, 0), (kh // 2,) * 2, (kw // 2,) * 2))
+    sums = [
+        sum(
+            planes[:, c, i : i + height, j : j + width] * kernel[i, j, c, f]
             for i in range(kh)
             for j in range(kw)
-        ],
-        axis=-1,
+            for c in range(channels)
+        )
+        for f in range(features)
+    ]
+    # Without the barrier, XLA recomputes the sums in each consumer.
+    return lax.optimization_barrier(jnp.stack(sums, -1).astype(x.dtype))
+
+
+def _sum_of_planes_input_gradient(g, x, kernels):
+    del x  # it has the size of `g`
+    return _sum_of_planes(g, (kernels[0][::-1, ::-1].swapaxes(2, 3),))
+
+
+def _dense_kernel_gradient(g, x, kernels, *, strides, padding):
+    """Matrix products of shifted views of the input and of the output's gradient.
+
+    XLA's own kernel gradient takes up to five times as long. A tap pairs each output
+    pixel with an input pixel some rows and columns away: either the input or the
+    gradient is shifted by that. Every view is a copy, so both axes are shifted in the
+    array with much fewer channels, or else rows in one and columns in the other.
+    """
+    kernel = kernels[0]
+    kh, kw, channels, features = kernel.shape
+    (top, _), (left, _) = padding
+    _, height, width, _ = x.shape
+    copies = {
+        (True, True): kh * kw * channels,
+        (False, False): kh * kw * features,
+        (False, True): kh * features + kw * channels,
+    }
+    # The gradient of a strided convolution would have to be spread out.
+    shift_x = (True, True) if strides > 1 else min(copies, key=copies.get)
+    rows, columns = [i - top for i in range(kh)], [j - left for j in range(kw)]
+    size = [
+        g.shape[1] if shift_x[0] else height,
+        g.shape[2] if shift_x[1] else width,
+    ]
+    x_views = _views(
+        x,
+        rows if shift_x[0] else [0],
+        columns if shift_x[1] else [0],
+        size,
+        strides,
     )
-    product = x.reshape(-1, channels).T @ patches.reshape(-1, kh * kw * features)
-    return (product.reshape(channels, kh, kw, features).transpose(1, 2, 0, 3),)
+    g_views = _views(
+        g,
+        [0] if shift_x[0] else [-row for row in rows],
+        [0] if shift_x[1] else [-column for column in columns],
+        size,
+    )
+    pixels = math.prod((len(x), *size))
+    gradients = jnp.concatenate(g_views, axis=-1).reshape(pixels, -1)
+    products = [
+        lax.dot_general(
+            view.reshape(pixels, channels),
+            gradients,
+            (((0,), (0,)), ((), ())),
+            preferred_element_type=jnp.float32,
+        )
+        for view in x_views
+    ]
+    # One of the first axes of each pair has length 1.
+    x_rows, x_columns = kh if shift_x[0] else 1, kw if shift_x[1] else 1
+    product = jnp.stack(products).reshape(
+        x_rows, x_columns, channels, kh // x_rows, kw // x_columns, features
+    )
+    product = product.transpose(0, 3, 1, 4, 2, 5).reshape(kernel.shape)
+    return (product.astype(kernel.dtype),)
+
+
+def _views(x, rows, columns, size, strides=1) -> list[jax.Array]:
+    """Returns views [B, *size, C] that start at each row and column, 0 outside `x`."""
+    spans = [strides * (length - 1) + 1 for length in size]
+    starts = (rows, columns)
+    before = [max(0, -min(start)) for start in starts]
+    after = [
+        max(0, max(start) + span - length)
+        for start, span, length in zip(starts, spans, x.shape[1:3], strict=True)
+    ]
+    padded = jnp.pad(x, ((0, 0), *zip(before, after, strict=True), (0, 0)))
+    return [
+        padded[:, top : top + spans[0] : strides, left : left + spans[1] : strides]
+        for top in (row + before[0] for row in rows)
+        for left in (column + before[1] for column in columns)
+    ]

@@ -91,6 +91,16 @@ def test_a_difference(folder, capsys, metric, far):
     assert found.verdict == "verified"
 
 
+def test_a_score_on_crops(folder, capsys):
+    folder, records = folder
+    record = records["darkir.small"]
+    records["darkir.small"] = dataclasses.replace(record, crop_multiple=5)
+    page = folder / "verified.md"
+    assert run(folder, "darkir", "--out", page) == 1  # 15 x 20 of 16 x 24
+    assert "on crops to multiples of 5: differs" in capsys.readouterr().out
+    assert "on crops to multiples of 5 |" in page.read_text()
+
+
 def test_mistakes(folder, capsys):
     folder, _ = folder
     assert run(folder, "darkr") == 2

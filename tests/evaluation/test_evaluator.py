@@ -212,6 +212,25 @@ def test_a_protocol_that_resizes_the_pairs():
     assert scores.to_dict()["options"]["protocol"]["pair_size"] == [14, 18]
 
 
+def test_scores_on_crops_are_marked():
+    source = toys.MemorySource([(13, 17), (12, 16)])
+    whole, cropped = (evaluate(source=source, crop_multiple=n) for n in (1, 4))
+    record = source[0]
+    output = GAIN * (record["image"][:12, :16] / np.float32(255))
+    assert cropped.images["0"]["psnr"] == pytest.approx(
+        metrics.compute("rgb_uint8", output, record["target"][:12, :16]), abs=1e-4
+    )
+    assert cropped.images["0"] != whole.images["0"]
+    assert cropped.images["1"] == whole.images["1"]
+    assert cropped.inputs["1"] == whole.inputs["1"]
+    assert cropped.marks == ["on crops to multiples of 4"]
+    assert whole.marks == []
+    with pytest.raises(ValueError, match="1 is smaller than 13 x 13"):
+        evaluate(source=source, crop_multiple=13)
+    with pytest.raises(ValueError, match="crop_multiple is 0"):
+        evaluate(source=source, crop_multiple=0)
+
+
 def test_result_file(tmp_path):
     scores = evaluate(variables={"params": {"gain": jnp.float32(2)}})
     assert set(scores.mean.values()) == {np.inf, 1.0}

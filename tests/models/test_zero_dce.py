@@ -163,3 +163,10 @@ def test_published_files_are_described(name):
     assert record.licence == "CC-BY-NC-4.0"
     assert len(record.sha256) == 64
     assert record.reference["psnr"] > 14
+
+
+def test_the_score_at_scale_12_is_of_crops():
+    weights = card("zero_dce_pp").weights
+    record = weights["sice_scale12"]
+    assert record.sha256 == weights["sice"].sha256
+    assert record.crop_multiple == llie_jax.build(record.spec).multiple == 12

@@ -122,17 +122,6 @@ def test_a_convolution_in_pairs_is_a_grouped_one():
     np.testing.assert_array_equal(pairs.apply(variables, x), groups.apply(variables, x))
 
 
-def test_blocks_of_rows_join_without_seams(monkeypatch):
-    monkeypatch.setattr(conv_kernels, "_BLOCK_BYTES", 4 * 3 * 5 * 2)  # three rows
-    x, kernel = normal(0, 1, 13, 5, 2), normal(1, 3, 3, 1, 2)
-    assert_close(
-        *(
-            conv_kernels.grouped_conv(x, kernel, groups=2, implementation=name)
-            for name in ("shifts", "lax")
-        )
-    )
-
-
 def test_kernels_that_are_not_square():
     x, kernel = normal(0, 1, 6, 8, 2), normal(1, 1, 5, 1, 2)
 
@@ -272,8 +261,8 @@ def test_shifts_need_little_memory():
     analysis = jax.jit(gradients).lower(x, kernel, x).compile().memory_analysis()
     if analysis is None:
         pytest.skip("this backend does not report the memory of a program")
-    # The padded copies of the input and of the cotangent, and some rows.
-    assert analysis.temp_size_in_bytes < 3 * x.nbytes
+    # A padded copy of the input, one of the cotangent for each gradient, and some rows.
+    assert analysis.temp_size_in_bytes < 3.5 * x.nbytes
 
 
 @pytest.mark.parametrize(
@@ -308,7 +297,13 @@ def test_summed_depthwise_wants_one_kernel_for_each_dilation():
 
 
 DENSE = {
-    "same": ((2, 7, 5, 3), dict(features=6), ((1, 1), (1, 1))),
+    "same": ((2, 7, 5, 3), dict(features=8), ((1, 1), (1, 1))),
+    "few_channels": ((2, 7, 5, 3), dict(features=6), ((1, 1), (1, 1))),
+    "few_channels_wide": (
+        (1, 4, 6, 6),
+        dict(features=2, kernel_size=(1, 5)),
+        ((0, 0), (2, 2)),
+    ),
     "few_features": ((2, 7, 5, 8), dict(features=3), ((1, 1), (1, 1))),
     "few_features_wide": (
         (1, 4, 6, 8),
@@ -327,7 +322,34 @@ DENSE = {
         ((0, 0), (0, 0)),
     ),
     "strided": ((1, 7, 6, 3), dict(features=4, strides=2), ((1, 1), (1, 1))),
+    "unpadded_wide": (
+        (2, 5, 8, 8),
+        dict(features=7, kernel_size=(1, 5), padding=0),
+        ((0, 0), (0, 0)),
+    ),
     "unpadded": ((1, 7, 6, 8), dict(features=3, padding=0), ((0, 0), (0, 0))),
+    "few_inputs": ((2, 7, 5, 2), dict(features=8), ((1, 1), (1, 1))),
+    "few_features_unpadded": (
+        (1, 7, 6, 9),
+        dict(features=1, padding=0),
+        ((0, 0), (0, 0)),
+    ),
+    "padded_beyond_same": ((1, 4, 5, 3), dict(features=4, padding=2), ((2, 2), (2, 2))),
+    "padded_less": (
+        (1, 8, 9, 3),
+        dict(features=4, kernel_size=(5, 5), padding=1),
+        ((1, 1), (1, 1)),
+    ),
+    "even": (
+        (2, 6, 5, 3),
+        dict(features=4, kernel_size=(4, 2), padding=1),
+        ((1, 1), (1, 1)),
+    ),
+    "strided_by_3": (
+        (1, 11, 10, 3),
+        dict(features=4, kernel_size=(5, 5), strides=3),
+        ((2, 2), (2, 2)),
+    ),
 }
 
 
@@ -352,6 +374,17 @@ def test_conv_equals_plain_convolution(case):
         value_and_gradients(lambda p, x: module.apply({"params": p}, x), params, x),
         value_and_gradients(plain, params, x),
     )
+
+
+def test_few_channels_are_summed_in_float32():
+    module = layers.Conv(3, dtype=jnp.bfloat16)
+    x = normal(0, 1, 6, 4, 3)
+    params = module.init(jax.random.key(0), x)
+    y = module.apply(params, x)
+    assert y.dtype == jnp.bfloat16
+    exact = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
+    exact = layers.Conv(3).apply(exact, x.astype(jnp.bfloat16).astype(jnp.float32))
+    np.testing.assert_allclose(y.astype(jnp.float32), exact, rtol=0.02, atol=0.01)
 
 
 def test_halving_is_a_convolution_off_the_cpu():
