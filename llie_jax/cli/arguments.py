@@ -66,7 +66,7 @@ def size(text: str, option: str) -> tuple[int, int]:
     """
     try:
         height, width = (int(side) for side in text.lower().split("x"))
-        if not (0 < height <= 2**16 and 0 < width <= 2**16):
+        if max(height, width) > 2**16:
             raise ValueError
     except ValueError:
         raise ValueError(
