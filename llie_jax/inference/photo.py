@@ -18,6 +18,12 @@ from llie_jax.image.metadata import NO_METADATA, Metadata
 SUFFIXES = formats.READ
 """Suffixes of photos that can be read, in lower case."""
 
+_DEEPER = {
+    np.dtype(np.uint16): "8 of its 16 bits",
+    np.dtype(np.float32): "the precision of its floats",
+}
+"""Dtype of a file's pixels -> what is lost of them, as results have 8 bits."""
+
 _WITH_ALPHA = ("PNG", "WEBP", "TIFF", "AVIF")
 
 
@@ -68,8 +74,10 @@ def read(path: str | os.PathLike) -> Photo:
         image = levels.to_float(image)
     if alpha is not None:
         alpha = levels.to_uint8(alpha)
-    lost = () if found.frames == 1 else (f"{found.frames - 1} of its pictures",)
-    return Photo(image, found.grey, alpha, found.metadata, lost)
+    lost = [_DEEPER[found.pixels.dtype]] if found.pixels.dtype in _DEEPER else []
+    if found.frames > 1:
+        lost.append(f"{found.frames - 1} of its pictures")
+    return Photo(image, found.grey, alpha, found.metadata, tuple(lost))
 
 
 def write(path: str | os.PathLike, image: np.ndarray, like: Photo) -> tuple[str, ...]:
@@ -93,8 +101,6 @@ def write(path: str | os.PathLike, image: np.ndarray, like: Photo) -> tuple[str,
     path = pathlib.Path(path)
     kind = formats.written_as(path)
     lost = list(like.lost)
-    if like.image.dtype != np.uint8:
-        lost.append("8 of its 16 bits")
     picture = Image.fromarray(levels.to_uint8(image))
     if like.grey:
         picture = picture.convert("L")
