@@ -14,7 +14,7 @@ import re
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 
@@ -92,6 +92,48 @@ def atomic(target: str | os.PathLike) -> Iterator[pathlib.Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_output(
+    target: str | os.PathLike, inputs: Iterable[str | os.PathLike] = ()
+) -> None:
+    """Checks that writing a file replaces no input.
+
+    Args:
+        target: the file to write.
+        inputs: files that are read.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    target = path(target)
+    for each in map(path, inputs):
+        if target.exists() and each.exists() and target.samefile(each):
+            raise ValueError(
+                f"{target} is an input and would be replaced; name another file."
+            )
+
+
+def check_json(target: str | os.PathLike) -> None:
+    """Checks that a file to write is absent, or holds JSON that may be replaced.
+
+    A slip of the pen, `--json results/1.png`, would replace a picture.
+
+    Raises:
+        ValueError: if it holds something else.
+        OSError: if it is a folder, or cannot be read.
+    """
+    target = path(target)
+    if not target.exists():
+        return
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder; name a file.")
+    with target.open("rb") as file:
+        start = file.read(64).lstrip()
+    if start and start[:1] not in b"{[":
+        raise ValueError(
+            f"{target} exists and is not JSON; it is not replaced. Name another file."
+        )
 
 
 def _temporary(target: pathlib.Path) -> pathlib.Path:

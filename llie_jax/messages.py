@@ -1,8 +1,31 @@
-"""Building blocks of error messages: the nearest known name, and short lists."""
+"""Building blocks of messages: notes, the nearest known name, and short lists."""
 
 import difflib
+import warnings
 from collections.abc import Iterable
 from typing import Any
+
+
+class Note(UserWarning):
+    """What a user should know about a result; commands print it as one line."""
+
+
+def note(text: str) -> None:
+    """Warns with a `Note`, unless the text is empty."""
+    if text:
+        warnings.warn(text, Note, stacklevel=3)
+
+
+def printable(text: str) -> str:
+    """Returns a text with control characters and lone surrogates escaped.
+
+    Names of files and records come from data: they may hold what moves a terminal's
+    cursor, or bytes that are no UTF-8.
+    """
+    return "".join(
+        c if c.isprintable() or c == " " else c.encode("unicode_escape").decode()
+        for c in text
+    )
 
 
 def suggest(name: str, options: Iterable[str]) -> str:

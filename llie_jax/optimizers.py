@@ -6,6 +6,7 @@
 import abc
 import dataclasses
 import fnmatch
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,21 +43,24 @@ class Optimizer(abc.ABC):
     scaled: Mapping[str, Any] = dataclasses.field(default_factory=_none_scaled)
 
     def __post_init__(self):
-        if not 0 <= self.learning_rate < float("inf"):
-            raise ValueError(
-                f"optimizer.learning_rate is {self.learning_rate}; give 0 or more."
-            )
-        if not 0 <= self.l2 < float("inf"):
-            raise ValueError(f"optimizer.l2 is {self.l2}; give 0 or more.")
+        self._check_ranges(("learning_rate", "clip_norm", "l2"), math.inf)
         if set(self.scaled) != set(_none_scaled()):
             raise ValueError(
                 f"optimizer.scaled has the keys {sorted(self.scaled)}; it takes "
                 f"{sorted(_none_scaled())}."
             )
-        if self.scaled["factor"] <= 0:
+        if not 0 < self.scaled["factor"] < math.inf:
             raise ValueError(
                 f"optimizer.scaled.factor is {self.scaled['factor']}; give more than 0."
             )
+
+    def _check_ranges(self, fields: Sequence[str], below: float) -> None:
+        """Raises ValueError if a field is negative, or not below a limit."""
+        for name in fields:
+            value = getattr(self, name)
+            if not 0 <= value < below:
+                limit = "" if below == math.inf else f", below {below}"
+                raise ValueError(f"optimizer.{name} is {value}; give 0 or more{limit}.")
 
     @abc.abstractmethod
     def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
@@ -109,6 +113,11 @@ class Adam(Optimizer):
     b2: float = 0.999
     eps: float = 1e-8
 
+    def __post_init__(self):
+        super().__post_init__()
+        self._check_ranges(("b1", "b2"), 1)
+        self._check_ranges(("eps",), math.inf)
+
     def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
         """Returns the bare optimizer."""
         return optax.adam(schedule, b1=self.b1, b2=self.b2, eps=self.eps)
@@ -131,6 +140,10 @@ class AdamW(Adam):
 
     weight_decay: float = 1e-4
     no_decay: tuple[str, ...] = ("*/embedding",)
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._check_ranges(("weight_decay",), math.inf)
 
     def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
         """Returns the bare optimizer."""
@@ -159,10 +172,7 @@ class SGD(Optimizer):
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= self.momentum < 1:
-            raise ValueError(
-                f"optimizer.momentum is {self.momentum}; give 0 or more, below 1."
-            )
+        self._check_ranges(("momentum",), 1)
 
     def rule(self, schedule: optax.Schedule) -> optax.GradientTransformation:
         """Returns the bare optimizer."""

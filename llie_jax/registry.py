@@ -13,6 +13,7 @@ A lookup imports the modules that register the parts of its kind.
 import dataclasses
 import importlib
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
@@ -41,6 +42,7 @@ _HOMES = {
 _MODULE_INTERNALS = ("parent", "name")
 _DTYPE_FIELDS = ("dtype", "param_dtype")
 _LIST = list | tuple
+_LARGEST = 2**31  # no size and no count comes near it
 
 # The type of a field's default, the accepted types, and their name in messages. In
 # Python a bool is also an int.
@@ -259,6 +261,7 @@ def split_spec(spec: Spec, *, kind: str = "model") -> tuple[Part, dict[str, Any]
             value = given[key] = {"name": value}
         if value is None and part.takes_none(key):
             continue
+        _check_numbers(part.name, key, value)
         if expected := _expected(value, fields[key]):
             raise ValueError(
                 f"The field {key!r} of {part.name!r} is {expected}; got {value!r}."
@@ -333,6 +336,23 @@ def slot_kind(default: Any) -> str:
     if part is not None:
         return part.kind
     return "" if inspect.isclass(default) else "model"
+
+
+def _check_numbers(part: str, key: str, value: Any) -> None:
+    """Raises ValueError for numbers that no field accepts, such as NaN.
+
+    Whole numbers are counts and sizes in every part; floats may be negative.
+    """
+    for number in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ValueError(
+                f"The field {key!r} of {part!r} is {number}; give a finite number."
+            )
+        if isinstance(number, int) and not 0 <= number < _LARGEST:
+            raise ValueError(
+                f"The field {key!r} of {part!r} is {str(number)[:20]}; give 0 or more, "
+                f"below {_LARGEST:,}."
+            )
 
 
 def _expected(value: Any, default: Any) -> str:

@@ -20,7 +20,9 @@ A factory rather than an instance, so that each block owns its parameters.
 
 
 class Record(TypedDict):
-    """One record of a data set: images of one size, uint8 [H, W, 3], RGB.
+    """One record of a data set: images of one size, [H, W, 3], RGB.
+
+    They are as deep as their files: uint8, uint16, or float32 in [0, 1].
 
     The source declares which images its records have: `image` always, `target` where
     the set has references, and others under keys of their own.

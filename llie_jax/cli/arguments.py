@@ -1,7 +1,13 @@
 """Option types that subcommands share; imports nothing slow."""
 
 import argparse
+import math
+import pathlib
 from typing import Any
+
+from llie_jax import files
+
+_LARGEST = 10**9
 
 PROTOCOLS = (
     "default",
@@ -15,12 +21,41 @@ PROTOCOLS = (
 """The names in `llie_jax.metrics.protocol`, which is slow to import, for help texts."""
 
 
+def json_file(text: str) -> str:
+    """Parses the name of a JSON file to write; argparse reports the error."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name of a file is empty")
+    try:
+        files.check_json(text)
+        files.writable_folder(pathlib.Path(text).parent, create=False)
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
 def positive(text: str) -> int:
     """Parses a whole number of at least 1; argparse reports the error."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    if number > _LARGEST:
+        raise argparse.ArgumentTypeError(f"{text[:20]} is above {_LARGEST:,}")
     return number
+
+
+def above_zero(text: str) -> float:
+    """Parses a finite number above 0; argparse reports the error."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
+    return number
+
+
+def name_part(text: str) -> str:
+    """Parses what is appended to a file's name, which stays in its folder."""
+    if "/" in text or "\\" in text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} has a folder in it")
+    return text
 
 
 def size(text: str, option: str) -> tuple[int, int]:
@@ -31,6 +66,8 @@ def size(text: str, option: str) -> tuple[int, int]:
     """
     try:
         height, width = (int(side) for side in text.lower().split("x"))
+        if max(height, width) > 2**16:
+            raise ValueError
     except ValueError:
         raise ValueError(
             f"{option} is {text!r}; give HEIGHTxWIDTH in pixels, for example 256x256."

@@ -48,7 +48,6 @@ def run(args: argparse.Namespace) -> None:
     from llie_jax.studies import bank
 
     photos = [
-        (pathlib.Path(photo).name, io.read_rgb(photo, upright=True))
-        for photo in args.photo or ()
+        (pathlib.Path(photo).name, io.read_rgb(photo)) for photo in args.photo or ()
     ]
     study.run(args, bank.BankStudy(photos, args.fitted))

@@ -3,6 +3,8 @@
 import argparse
 import pathlib
 
+from llie_jax import files
+
 HELP = "Convert an official PyTorch checkpoint, a run, or a release to a release file."
 EXAMPLES = """
   llie-jax convert DarkIR_384.pt darkir.safetensors --trained-on LOL-Blur
@@ -31,6 +33,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the model, or fields that cannot be inferred from the tensors",
     )
     parser.add_argument(
+        "--use",
+        choices=("ema", "raw"),
+        help="which weights to take if there are both: averaged ones, or those of the "
+        "last step; default: the averaged ones, with a note",
+    )
+    parser.add_argument(
+        "--key-prefix",
+        metavar="PREFIX",
+        help="what stands before the model's keys, such as net_g.; by default found",
+    )
+    parser.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="leave out keys, such as 'teacher.*'; may be repeated",
+    )
+    parser.add_argument(
         "--fold",
         action="store_true",
         help="merge the branches that only training needs into single layers",
@@ -55,6 +75,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(
             f"The release file must end in .safetensors, not {out.name!r}."
         )
+    files.check_output(out, sources)
     facts = {
         "trained_on": args.trained_on,
         "licence": args.licence,
@@ -73,9 +94,11 @@ def run(args: argparse.Namespace) -> None:
             f"{messages.listed(map(str, sources))}."
         )
     if ours:
-        if args.spec:
+        options = ("spec", "use", "key_prefix", "ignore")
+        if given := [name for name in options if getattr(args, name)]:
             raise ValueError(
-                f"--spec is not for runs and releases; {source} records its model."
+                f"--{given[0].replace('_', '-')} is not for runs and releases; "
+                f"{source} records its model."
             )
         known = weights.describe(source)
         model, variables = weights.load(source, step=known["step"] or "best")
@@ -83,7 +106,8 @@ def run(args: argparse.Namespace) -> None:
         _save(out, model, variables, {**_recorded(known), **stated}, fold=args.fold)
         return
 
-    tensors = convert.join_parts([convert.read_checkpoint(file) for file in sources])
+    parts = [convert.read_checkpoint(file, use=args.use) for file in sources]
+    tensors = convert.join_parts(parts)
     facts["source"] = ", ".join(file.name for file in sources)
     facts["source_sha256"] = ", ".join(map(weights.file_sha256, sources))
     if published := weights.recognise(facts["source_sha256"]):
@@ -94,7 +118,13 @@ def run(args: argparse.Namespace) -> None:
             raise ValueError(f"{source} is VGG, which has nothing to fold.")
         _save_vgg(out, tensors, facts)
         return
-    model, variables = convert.from_torch(tensors, given)
+    model, variables = convert.from_torch(
+        tensors,
+        given,
+        use=args.use,
+        key_prefix=args.key_prefix,
+        ignore=args.ignore,
+    )
     _save(out, model, variables, facts, fold=args.fold)
 
 

@@ -29,7 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="HEIGHTxWIDTH of the image, in pixels",
     )
     parser.add_argument(
-        "--json", metavar="FILE", help="also write the numbers to this file"
+        "--json",
+        type=arguments.json_file,
+        metavar="FILE",
+        help="also write the numbers to this file",
     )
 
 

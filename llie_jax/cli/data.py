@@ -6,6 +6,9 @@ import pathlib
 import sys
 from collections.abc import Mapping
 
+from llie_jax import messages
+from llie_jax.cli.arguments import json_file
+
 HELP = "List, check and prepare data sets; make pairs from your own photos."
 
 EXAMPLES = """
@@ -44,7 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument(
         "--complete", action="store_true", help="fail if a published pair is missing"
     )
-    check.add_argument("--json", metavar="FILE", help="also write the result to FILE")
+    check.add_argument(
+        "--json", type=json_file, metavar="FILE", help="also write the result to FILE"
+    )
 
     prepare = add("prepare", "write a data set in the TFDS format (array_record)")
     prepare.add_argument("name", metavar="NAME", help="a data set")
@@ -135,9 +140,9 @@ def _check(args: argparse.Namespace) -> int:
             print(f"  sizes    {sizes}, height x width")
             print(f"  names    {each.fingerprint}")
         for note in each.notes:
-            print(f"  note     {note}")
+            print(f"  note     {messages.printable(note)}")
         for problem in each.problems:
-            print(f"  problem  {problem}")
+            print(f"  problem  {messages.printable(problem)}")
     if args.json:
         report = [{**dataclasses.asdict(each), "state": each.state} for each in checks]
         output.write_json(args.json, report)

@@ -1,6 +1,7 @@
 """`llie-jax enhance`: photos in, brightened photos out."""
 
 import argparse
+import collections
 import dataclasses
 import glob
 import os
@@ -8,8 +9,8 @@ import pathlib
 import sys
 import time
 
-from llie_jax import files
-from llie_jax.cli.arguments import positive
+from llie_jax import files, messages
+from llie_jax.cli.arguments import above_zero, name_part, positive
 
 HELP = "Brightens photos: files, folders or patterns."
 
@@ -97,7 +98,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format", choices=FORMATS, help="format of the results; default: the photo's"
     )
     parser.add_argument(
-        "--suffix", default="", help="appended to each name, such as _bright"
+        "--suffix",
+        type=name_part,
+        default="",
+        help="appended to each name, such as _bright",
     )
     parser.add_argument("--recursive", action="store_true", help="include subfolders")
     parser.add_argument(
@@ -123,7 +127,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--limit",
-        type=float,
+        type=above_zero,
         metavar="MEGAPIXELS",
         help="enhance larger photos in tiles; default: the size of one tile",
     )
@@ -148,6 +152,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from llie_jax.cli import output
+    from llie_jax.image import formats
     from llie_jax.inference import photo
     from llie_jax.inference.adjustments import Adjustments
 
@@ -158,8 +163,10 @@ def run(args: argparse.Namespace) -> int:
     sizes = {}
     for job in jobs:
         try:
-            sizes[job] = photo.peek_size(job.source)
-            photo.check_suffix(job.target)
+            height, width = sizes[job] = photo.peek_size(job.source)
+            formats.check_holds(job.target, height, width)
+            if job.compare:
+                formats.check_holds(job.compare, height, 2 * width)
         except (ValueError, OSError) as error:
             sizes.pop(job, None)
             _say(console, f"error: {error}")
@@ -215,6 +222,8 @@ def _enhance_all(args, console, enhancer, sizes) -> list[dict]:
     import jax
     from rich import progress
 
+    from llie_jax.cli import output
+
     tiles = {}
     for job, size in sizes.items():
         try:
@@ -242,7 +251,8 @@ def _enhance_all(args, console, enhancer, sizes) -> list[dict]:
     with bar:
         task = bar.add_task("", total=sum(tiles.values()))
         for number, job in enumerate(tiles, 1):
-            bar.update(task, description=f"{number}/{len(tiles)} {job.source.name}")
+            name = messages.printable(job.source.name)
+            bar.update(task, description=f"{number}/{len(tiles)} {name}")
             try:
                 facts = _enhance_one(job, enhancer, lambda: bar.advance(task))
             except (ValueError, OSError) as error:
@@ -252,7 +262,7 @@ def _enhance_all(args, console, enhancer, sizes) -> list[dict]:
                 _say(console, f"error: {job.source}: {reason} (try a smaller --tile)")
             else:
                 done.append(facts | {"tiles": tiles[job]})
-                print(*job.targets, sep="\n", flush=True)
+                print(*map(output.shown, job.targets), sep="\n", flush=True)
                 if "share" in facts:
                     _say(console, f"{job.source}: {_exposure(facts)}.")
                 if facts["lost"]:
@@ -300,15 +310,19 @@ def _exposure(facts: dict) -> str:
 
 def _jobs(args: argparse.Namespace) -> list[Job]:
     """Returns the jobs, with each photo once."""
-    from llie_jax.inference import photo
+    from llie_jax.image import formats
 
     out = pathlib.Path(args.out).expanduser()
-    sources = {}
+    sources, skipped = {}, collections.Counter()
     for text in args.input:
-        for path, relative in _find(text, args.recursive, out):
-            sources.setdefault(path.resolve(), (path, relative))
+        for path, relative in _find(text, args.recursive, out, skipped):
+            # Not resolved: a link is a photo of its own.
+            sources.setdefault(os.path.abspath(path), (path, relative))
+    messages.note(formats.describe_skipped(skipped))
     named = not out.is_dir() and not args.out.endswith(("/", os.sep))
-    named = named and out.suffix.lower() in photo.SUFFIXES
+    named = named and formats.is_media(out)
+    if named:
+        formats.written_as(out)
     if named and len(sources) > 1:
         raise ValueError(
             f"--out {out} names one file, but there are {len(sources)} photos; "
@@ -318,9 +332,12 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
         raise ValueError(
             f"--out {out} names the file; --format and --suffix are for folders."
         )
-    jobs = []
+    jobs, only_read = [], []
     for path, relative in sources.values():
         ending = f".{args.format}" if args.format else path.suffix
+        if not named and ending.lower() not in formats.WRITTEN:
+            only_read.append(ending.lower())
+            ending = ".png"
         target = (
             out if named else out / relative.parent / (path.stem + args.suffix + ending)
         )
@@ -328,55 +345,67 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
         if args.compare:
             compare = target.with_name(f"{target.stem}_compare{target.suffix}")
         jobs.append(Job(path, target, compare))
+    if only_read:
+        many = (
+            f"{len(only_read)} photos become"
+            if len(only_read) > 1
+            else "1 photo becomes"
+        )
+        kinds = messages.listed(sorted(set(only_read)))
+        messages.note(f"{many} a .png: {kinds} files are read, not written")
     return jobs
 
 
 def _find(
-    text: str, recursive: bool, out: pathlib.Path
+    text: str, recursive: bool, out: pathlib.Path, skipped: collections.Counter
 ) -> list[tuple[pathlib.Path, pathlib.Path]]:
     """Returns the photos that an argument names, and their relative paths.
 
     An output folder inside the input folder holds earlier results and is left out.
+    What else is not read is counted in `skipped`.
 
     Raises:
         FileNotFoundError: if there are none.
     """
-    from llie_jax.inference import photo
-
-    def chosen(path):
-        known = path.suffix.lower() in photo.SUFFIXES
-        return known and not path.name.startswith(".") and path.is_file()
+    from llie_jax.image import formats
 
     path = pathlib.Path(text).expanduser()
     if path.is_dir():
         folder, inner = path.resolve(), out.resolve()
-        found = [
-            (file, file.relative_to(path))
-            for file in sorted(path.rglob("*") if recursive else path.iterdir())
-            if chosen(file)
-            and not (inner != folder and file.resolve().is_relative_to(inner))
-        ]
-        if not found:
+        listing = formats.list_files(
+            file
+            for file in (path.rglob("*") if recursive else path.iterdir())
+            if not (inner != folder and file.resolve().is_relative_to(inner))
+            and not (recursive and file.is_dir())
+        )
+        skipped.update(listing.skipped)
+        if not listing.images:
+            others = formats.describe_skipped(listing.skipped)
             deeper = "" if recursive else " (--recursive includes subfolders)"
             raise FileNotFoundError(
-                f"The folder {path} holds no photo{deeper}; supported suffixes: "
-                f"{', '.join(photo.SUFFIXES)}."
+                f"The folder {path} holds no photo{deeper}; "
+                f"{others and f'{others}; '}supported suffixes: {formats.listed()}."
             )
-        return found
+        return [(file, file.relative_to(path)) for file in listing.images]
     if path.exists():
         return [(path, pathlib.Path(path.name))]
     if glob.has_magic(text):
         matches = map(pathlib.Path, sorted(glob.glob(str(path), recursive=True)))
-        found = [(file, pathlib.Path(file.name)) for file in matches if chosen(file)]
-        if not found:
-            raise FileNotFoundError(f"No photo matches {text!r}.")
-        return found
+        listing = formats.list_files(matches)
+        skipped.update(listing.skipped)
+        if not listing.images:
+            others = formats.describe_skipped(listing.skipped)
+            raise FileNotFoundError(
+                f"No photo matches {text!r}{others and f' ({others})'}."
+            )
+        return [(file, pathlib.Path(file.name)) for file in listing.images]
     raise FileNotFoundError(f"There is no file or folder {text}.")
 
 
 def _check_targets(jobs: list[Job], *, overwrite: bool) -> None:
     """Raises if a result would replace a photo, another result, or an existing file."""
-    sources = {_identity(job.source): job.source for job in jobs}
+    # A broken link is reported when it is read.
+    sources = {_identity(job.source) for job in jobs if job.source.exists()}
     origins, existing = {}, []
     for job in jobs:
         for target in job.targets:
@@ -414,4 +443,5 @@ def _named(error: Exception, source: pathlib.Path) -> str:
 
 def _say(console, text: str) -> None:
     """Prints a note as one line, without wrapping or markup."""
+    text = messages.printable(text)
     console.print(text, markup=False, highlight=False, soft_wrap=True)

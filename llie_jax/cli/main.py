@@ -1,10 +1,16 @@
 """The `llie-jax` command: its subcommands, and mistakes as one clear line."""
 
 import argparse
+import contextlib
 import gc
 import importlib
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+
+from llie_jax import messages
+from llie_jax.cli import streams
 
 # Each is a module of this package with HELP, EXAMPLES, `add_arguments` and `run`. Slow
 # imports go into `run`: `--help` and mistakes in arguments need none of them.
@@ -21,6 +27,14 @@ SUBCOMMANDS = (
     "plan",
     "redundancy",
     "bank",
+)
+
+
+# What a user's files and arguments can cause; recursion is a RuntimeError, overflow an
+# ArithmeticError.
+_MISTAKES = (
+    *(ValueError, TypeError, KeyError, OSError, ImportError),
+    *(ArithmeticError, MemoryError, RuntimeError),
 )
 
 
@@ -45,17 +59,36 @@ def guarded(function, *args, **kwargs) -> int:
     # trigger a garbage collection.
     gc.set_threshold(50_000, *gc.get_threshold()[1:])
     try:
-        return function(*args, **kwargs) or 0
+        with _notes_as_lines():
+            return function(*args, **kwargs) or 0
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
-    except (ValueError, TypeError, KeyError, OSError, ImportError) as error:
+    except _MISTAKES as error:
         if os.environ.get("LLIE_JAX_TRACEBACK"):
             raise
         message = error.args[0] if isinstance(error, KeyError) else str(error)
         message = " ".join(str(message).split()) or type(error).__name__
+        message = messages.printable(message)
         print(f"error: {message}", file=sys.stderr)
         return 2
+
+
+@contextlib.contextmanager
+def _notes_as_lines() -> Iterator[None]:
+    """Prints each `Note` as one line, without the place in the code."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message, category, *place, **options):
+            if issubclass(category, messages.Note):
+                print(f"note: {messages.printable(str(message))}", file=sys.stderr)
+            else:
+                others(message, category, *place, **options)
+
+        warnings.showwarning = show
+        warnings.simplefilter("always", messages.Note)
+        yield
 
 
 def _keep_compilations() -> None:
@@ -95,19 +128,32 @@ def parser() -> argparse.ArgumentParser:
             allow_abbrev=False,  # --config.KEY is no abbreviation of --config
         )
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, parser=command)
     return top
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one subcommand; returns the exit status."""
+    streams.make_robust()
     top = parser()
     args, unknown = top.parse_known_args(argv)
     if hasattr(args, "overrides"):
         args.overrides = unknown  # --config.KEY=VALUE; the subcommand checks them
     elif unknown:
         top.error(f"unrecognized arguments: {' '.join(unknown)}")
+    _check_names(args)
     return guarded(args.run, args)
+
+
+def _check_names(args: argparse.Namespace) -> None:
+    """Ends with an error if a name is empty, as that of an unset variable is.
+
+    An empty path would mean the working directory.
+    """
+    for name, value in vars(args).items():
+        values = value if isinstance(value, list) else [value]
+        if "" in values and args.parser.get_default(name) != "":
+            args.parser.error(f"the argument {name.replace('_', '-')} is empty")
 
 
 if __name__ == "__main__":

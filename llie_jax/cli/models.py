@@ -5,6 +5,7 @@ import dataclasses
 import json
 
 from llie_jax import messages
+from llie_jax.cli.arguments import json_file
 
 HELP = "Models, their sizes, weights that ship, published weights, and their status."
 EXAMPLES = """
@@ -23,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="part of a name, or a pattern with * and ?",
     )
     parser.add_argument(
-        "--json", metavar="FILE", help="also write the tables to this file"
+        "--json",
+        type=json_file,
+        metavar="FILE",
+        help="also write the tables to this file",
     )
 
 

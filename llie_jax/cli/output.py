@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from llie_jax import files
+from llie_jax import files, messages
 
 _PIPE_WIDTH = 160
 
@@ -16,6 +16,12 @@ _PIPE_WIDTH = 160
 def console() -> Console:
     """Returns a console for results; wide if the output is not a terminal."""
     return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
+
+
+def shown(path: str | os.PathLike) -> str:
+    """Returns a path for standard output: as it is, or safe for a terminal."""
+    text = os.fspath(path)
+    return messages.printable(text) if sys.stdout.isatty() else text
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

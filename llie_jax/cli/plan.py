@@ -6,6 +6,7 @@ import functools
 import pathlib
 
 from llie_jax import files
+from llie_jax.cli.arguments import json_file, positive
 
 HELP = "Compile a recipe's training step for a TPU slice and report whether it fits."
 EXAMPLES = """
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--per-device-batch",
-        type=int,
+        type=positive,
         metavar="N",
         help="images per device and step, instead of the config's batch_size",
     )
@@ -57,17 +58,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="size of a training set that lives on the devices; without it, the host "
         "cuts the crops",
     )
-    parser.add_argument("--json", metavar="FILE", help="also write the plan to FILE")
+    parser.add_argument(
+        "--json", type=json_file, metavar="FILE", help="also write the plan to FILE"
+    )
     parser.set_defaults(overrides=[])  # takes --config.KEY=VALUE, see `cli.main`
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the plan; returns the exit status."""
     resident = _parse_resident(args.resident)
-    if args.per_device_batch is not None and args.per_device_batch < 1:
-        raise ValueError(
-            f"--per-device-batch is {args.per_device_batch}; give 1 or more."
-        )
 
     from llie_jax.cli import experiment, output
     from llie_jax.data import Stage

@@ -9,6 +9,7 @@ fails in the file. A recipe does not check its config: the caller changes values
 import dataclasses
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -19,6 +20,29 @@ from llie_jax import messages, optimizers, registry, schedules
 from llie_jax.data import catalogue, pipeline
 from llie_jax.losses import weighted
 from llie_jax.models.base import card
+
+RANGES = {
+    "seed": (0, 2**32),
+    "data.validation.fraction": (0.0, 1.0),
+    "data.validation.seed": (0, 2**63),
+    "data.device_limit_mb": (0, 10**9),
+    "data.workers": (1, 1024),
+    "ema.decay": (0.0, 1.0),
+    "max_skipped": (0, 10**9),
+    "log.every_steps": (1, 10**9),
+    "evaluate.every_steps": (1, 10**9),
+    "evaluate.strip_images": (0, 1000),
+    "checkpoint.every_steps": (1, 10**9),
+}
+"""Key -> its lowest value, and what it must be below. Parts check their own fields."""
+
+STAGE_RANGES = {
+    "steps": (1, 10**9),
+    "patch_size": (1, 2**16),
+    "patch_width": (0, 2**16),
+    "batch_size": (1, 10**6),
+}
+"""The same for the keys of each stage."""
 
 MAPPINGS = ("shard_map", "pmap")
 NONFINITE = ("stop", "skip")
@@ -388,16 +412,17 @@ def _checked(config: ConfigDict) -> ConfigDict:
     _complete_stages(config)
     for name, stage in config.stages.items():
         _check_keys(stage, get_config().stages.s0, f"config.stages.{name}")
-        for key, value in stage.items():
-            least = 0 if key == "patch_width" else 1
-            if not isinstance(value, int) or value < least:
+        for key, (low, high) in STAGE_RANGES.items():
+            value = stage[key]
+            if type(value) is not int or not low <= value < high:
                 raise ValueError(
                     f"config.stages.{name}.{key} is {value!r}; give a whole number "
-                    f"of at least {least}."
+                    f"of at least {low}, below {high:,}."
                 )
     size = tuple(config.data.train.size)
     if size != (0, 0) and not (
-        len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)
+        len(size) == 2
+        and all(isinstance(side, int) and 0 < side <= 2**16 for side in size)
     ):
         raise ValueError(
             f"config.data.train.size is {size}; give (height, width) in pixels, or "
@@ -414,20 +439,16 @@ def _checked(config: ConfigDict) -> ConfigDict:
                 f"config.{key} is {value!r}.{messages.suggest(value, options)} "
                 f"Accepted: {', '.join(options)}."
             )
-    for key, low, high in (
-        ("ema.decay", 0.0, 1.0),
-        ("data.validation.fraction", 0.0, 1.0),
-    ):
-        if not low <= _at(config, key) < high:
+    for key, (low, high) in RANGES.items():
+        value = _at(config, key)
+        if isinstance(value, bool) or not low <= value < high:  # NaN fails too
             raise ValueError(
-                f"config.{key} is {_at(config, key)}; give {low} or more, below {high}."
+                f"config.{key} is {value}; give {low} or more, below {high:,}."
             )
-    for key in ("log", "evaluate", "checkpoint"):
-        if config[key].every_steps < 1:
-            raise ValueError(
-                f"config.{key}.every_steps is {config[key].every_steps}; give at "
-                "least 1."
-            )
+    for key, value in flatten(config).items():
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ValueError(f"config.{key} is {number}; give a finite number.")
     return config
 
 

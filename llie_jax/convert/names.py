@@ -59,14 +59,17 @@ def variable_paths(key: str, patterns: Mapping[str, str]) -> set[str]:
 
 def count_known(keys: Iterable[str], patterns: Mapping[str, str]) -> int:
     """Returns how many of the state-dict keys match a pattern."""
+    known = _any(tuple(patterns))
     return sum(
-        any(
-            _regex(pattern).fullmatch(name)
-            for pattern in patterns
-            for name in (key, key.rpartition(".")[0])
-        )
+        bool(known.fullmatch(key) or known.fullmatch(key.rpartition(".")[0]))
         for key in keys
     )
+
+
+@functools.cache
+def _any(patterns: tuple[str, ...]) -> re.Pattern:
+    """Compiles patterns to one that matches what any of them does."""
+    return re.compile("|".join(_expression(each, named=False) for each in patterns))
 
 
 @functools.cache
@@ -77,10 +80,12 @@ def _fields(pattern: str) -> frozenset[str]:
 @functools.cache
 def _regex(pattern: str) -> re.Pattern:
     """Compiles a pattern: `{i}` matches a number, everything else itself."""
+    return re.compile(_expression(pattern, named=True))
+
+
+def _expression(pattern: str, *, named: bool) -> str:
+    """Returns a regular expression, with a group for each field or none."""
     pieces = re.split(r"\{(\w+)\}", pattern)
-    return re.compile(
-        "".join(
-            rf"(?P<{piece}>\d+)" if i % 2 else re.escape(piece)
-            for i, piece in enumerate(pieces)
-        )
-    )
+    pieces[::2] = map(re.escape, pieces[::2])
+    pieces[1::2] = (rf"(?P<{name}>\d+)" if named else r"\d+" for name in pieces[1::2])
+    return "".join(pieces)

@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 from llie_jax import messages
-from llie_jax.image import io
+from llie_jax.image import formats, io
 
 INPUT_FOLDERS = ("low", "input")
 """Accepted names of the folder of low-light images, compared in lower case."""
@@ -341,10 +341,13 @@ def recognise(folder: pathlib.Path) -> Dataset | None:
 def missing(dataset: Dataset | None, root: pathlib.Path) -> str:
     """Returns a message: why nothing was found in `root`, and what to do."""
     if dataset is None:
+        skipped = formats.list_files(root.iterdir()).skipped if root.is_dir() else {}
+        others = formats.describe_skipped(skipped)
         return (
-            f"{root} has no known layout. Expected low/ and high/ with equal file "
-            "names, train/ and test/ with these inside, our485/ and eval15/ of LOL-v1, "
-            "a folder written by `llie-jax data prepare`, or images directly in it."
+            f"{root} has no known layout{others and f' ({others})'}. Expected low/ and "
+            "high/ with equal file names, train/ and test/ with these inside, our485/ "
+            "and eval15/ of LOL-v1, a folder written by `llie-jax data prepare`, or "
+            "images directly in it."
         )
     state = "does not have the expected layout" if root.is_dir() else "does not exist"
     page = f" Official page: {dataset.page}." if dataset.page else ""

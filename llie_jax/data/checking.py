@@ -79,7 +79,9 @@ def check(
         for split, folders in found.items():
             scan = sources.scan(folders, dataset)
             source = sources.folder_source(scan, dataset, split)
-            checks.append(_check_records(source, scan.problems()))
+            check = _check_records(source, scan.problems())
+            notes = (*check.notes, *scan.notes())
+            checks.append(dataclasses.replace(check, notes=notes))
     else:
         from llie_jax.data import prepared  # imported late, as in `open_source`
 

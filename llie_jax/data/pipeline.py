@@ -1,8 +1,8 @@
 """Batches for training, from one of two loaders that yield the same batches.
 
-On device, for sets up to a size limit: all images stay in device memory as uint8, a
-batch is a few numbers per record, and the compiled step cuts the crops. On the host:
-grain's threads decode and crop images ahead of the step that needs them.
+On device, for sets up to a size limit: all images stay in device memory as deep as
+their files, a batch is a few numbers per record, and the compiled step cuts the crops.
+On the host: grain's threads decode and crop images ahead of the step that needs them.
 
     pipeline = make_pipeline(source, stages, seed=0)
     for batch in pipeline.batches(first_step=100):
@@ -21,6 +21,7 @@ import numpy as np
 
 from llie_jax import messages, types
 from llie_jax.data import sources, transforms
+from llie_jax.image import levels
 
 RESIDENCES = ("auto", "device", "host")
 
@@ -37,8 +38,8 @@ class Pipeline:
         plan: which crops make up each batch.
         resident: arrays that `expand` needs on every device; {} for the host loader.
         expand: `(resident, batch) -> Batch` with the images of the source's keys
-            [b, P, Q, 3], uint8, or float32 if they are mixed, and `index` [b]. Pure,
-            for use inside `jit`.
+            [b, P, Q, 3], in the dtype of the deepest file, or float32 if they are
+            mixed, and `index` [b]. Pure, for use inside `jit`.
     """
 
     residence: str
@@ -105,12 +106,15 @@ class Pipeline:
     def _crop(self, crops: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the pixels of crops, source key -> [B, P, Q, 3]."""
         shape = (*crops["rows"].shape, crops["columns"].shape[1], 3)
-        images = {key: np.empty(shape, np.uint8) for key in self._source.keys}
+        images = {
+            key: np.empty(shape, dtype) for key, dtype in self._source.dtypes.items()
+        }
         for place, index in enumerate(crops["index"]):
             record = self._source[int(index)]
             where = [crops[key][place] for key in ("rows", "columns", "transpose")]
             for key in images:
-                images[key][place] = transforms.crop(record[key], *where)
+                cut = transforms.crop(record[key], *where)
+                images[key][place] = levels.widen(cut, images[key].dtype)
         return images
 
 
@@ -173,17 +177,19 @@ def make_pipeline(
         source = ResizedSource(source, size)
     sizes = source.sizes()
     transforms.check_patches(sizes, source.names, stages)
+    dtypes = source.dtypes()
     shape = (len(source), *sizes.max(axis=0).tolist(), 3)
     if residence == "auto":
-        needed = len(source.keys) * np.prod(shape, dtype=np.int64)
+        depth = sum(dtype.itemsize for dtype in dtypes.values())
+        needed = depth * np.prod(shape, dtype=np.int64)
         residence = "device" if needed <= device_limit_bytes else "host"
     on_device = residence == "device"
     return Pipeline(
         residence=residence,
         plan=transforms.Plan(sizes, stages, augment, seed),
-        resident=_load_resident(source, shape) if on_device else {},
+        resident=_load_resident(source, shape, dtypes) if on_device else {},
         expand=expand_crops if on_device else expand_images,
-        _source=_Cached(source, host_cache_bytes),
+        _source=_Cached(source, dtypes, host_cache_bytes),
         _process=(process_index, process_count),
         _workers=workers,
     )
@@ -208,16 +214,18 @@ def expand_images(resident: dict, batch: dict) -> types.Batch:
 
 
 def _load_resident(
-    source: "sources.Source | ResizedSource", shape: tuple[int, ...]
+    source: "sources.Source | ResizedSource",
+    shape: tuple[int, ...],
+    dtypes: Mapping[str, np.dtype],
 ) -> dict[str, np.ndarray]:
     """Decodes all images, key -> [N, H, W, 3]; smaller ones are zero-padded."""
-    resident = {key: np.zeros(shape, np.uint8) for key in source.keys}
+    resident = {key: np.zeros(shape, dtype) for key, dtype in dtypes.items()}
 
     def load(index: int) -> None:
         record = source[index]
         height, width = record["image"].shape[:2]
         for key, images in resident.items():
-            images[index, :height, :width] = record[key]
+            images[index, :height, :width] = levels.widen(record[key], images.dtype)
 
     sources.parallel_map(load, range(len(source)))
     return resident
@@ -227,7 +235,7 @@ class ResizedSource:
     """Resizes the images of a source when they are read, see `transforms.resize`.
 
     Differs: SNR-Net's authors keep the resized pixels as floats; here they are rounded
-    to 8 bits, like all loaded pixels.
+    to the depth of the file, like all loaded pixels.
 
     Args:
         source: the source.
@@ -252,6 +260,10 @@ class ResizedSource:
     def sizes(self) -> np.ndarray:
         """Returns height and width of every record, int32 [N, 2]."""
         return np.tile(np.array(self._size, np.int32), (len(self), 1))
+
+    def dtypes(self) -> dict[str, np.dtype]:
+        """Returns the dtype that holds the images of all records, by key."""
+        return self._source.dtypes()
 
 
 class CroppedSource:
@@ -294,8 +306,13 @@ class CroppedSource:
 class _Cached:
     """Caches the decoded records of a source in memory, up to a limit."""
 
-    def __init__(self, source: sources.Source | ResizedSource, limit_bytes: int):
-        self.keys = source.keys
+    def __init__(
+        self,
+        source: sources.Source | ResizedSource,
+        dtypes: Mapping[str, np.dtype],
+        limit_bytes: int,
+    ):
+        self.dtypes = dtypes
         self._source = source
         self._room = limit_bytes
         self._kept: dict[int, types.Record] = {}
@@ -304,7 +321,7 @@ class _Cached:
         record = self._kept.get(index)
         if record is None:
             record = self._source[index]
-            size = sum(record[key].nbytes for key in self.keys)
+            size = sum(record[key].nbytes for key in self.dtypes)
             if size <= self._room:
                 self._room -= size
                 self._kept[index] = record

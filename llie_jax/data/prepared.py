@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import itertools
 import os
 import pathlib
 import tempfile
@@ -18,6 +19,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from llie_jax import files
 from llie_jax.data import catalogue, sources, synthetic
 
 
@@ -69,10 +71,10 @@ class FolderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(self, source: sources.FolderSource):
         self.info.metadata["names"][source.split] = list(source.names)
         self.info.metadata["scenes"][source.split] = list(source.scenes)
-        for index, files in enumerate(source.files):
+        for index, paths in enumerate(source.files):
             # As paths: TFDS stores the bytes of a file as they are, but needs
             # TensorFlow to encode an array.
-            images = dict(zip(source.keys, map(str, files), strict=True))
+            images = dict(zip(source.keys, map(str, paths), strict=True))
             yield (
                 index,
                 {"name": source.names[index], "scene": source.scenes[index], **images},
@@ -184,6 +186,8 @@ def splits(directory: str | os.PathLike) -> dict[str, list[str]]:
     """
     info = tfds.builder_from_directory(directory).info
     names = dict(info.metadata or {}).get("names")
+    for name in itertools.chain(*(names or {}).values()):
+        files.inside(directory, name)  # raises: names become those of written files
     if not names or "image" not in info.features:
         raise ValueError(
             f"{directory} is a TFDS data set, but was not written by "

@@ -4,19 +4,22 @@
 """
 
 import abc
+import collections
 import concurrent.futures
 import dataclasses
 import hashlib
 import itertools
 import os
 import pathlib
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from llie_jax import messages
 from llie_jax.data import catalogue
-from llie_jax.image import io
+from llie_jax.image import formats, io, levels, reading
+from llie_jax.image.reading import Header
 from llie_jax.types import Record
 
 _THREADS = 4  # decoding releases the GIL; more threads only use more memory
@@ -51,7 +54,9 @@ class Source(abc.ABC):
         return len(self.names)
 
     def __getitem__(self, index: int) -> Record:
-        """Returns the record with its images decoded, uint8 [H, W, 3].
+        """Returns the record with its images decoded, [H, W, 3], upright.
+
+        They are as deep as their files: uint8, uint16, or float32 in [0, 1].
 
         Raises:
             IndexError: if the index is out of range.
@@ -73,27 +78,43 @@ class Source(abc.ABC):
         return {"name": self.names[index], "scene": self.scenes[index], **images}
 
     def image(self, index: int, key: str) -> np.ndarray:
-        """Returns a single image of a record, uint8 [H, W, 3]."""
+        """Returns a single image of a record, as `source[index]` has it."""
         data, file = self._read(index, key)
         return io.decode_rgb(data, name=file)
 
-    def size(self, index: int) -> tuple[int, int]:
-        """Returns (H, W) of a record's images from a file header, without decoding.
+    def header(self, index: int, key: str) -> Header:
+        """Returns the header of an image of a record, without decoding pixels.
 
         Raises:
             ValueError: if the file is not an image; names the file.
         """
-        data, file = self._read(index, "image")
-        return io.decode_size(data, name=file)
+        data, file = self._read(index, key)
+        return io.decode_header(data, name=file)
 
     def sizes(self) -> np.ndarray:
         """Returns the sizes of all records, int32 [N, 2] of (H, W)."""
-        sizes = parallel_map(self.size, range(len(self)))
+        headers = parallel_map(
+            lambda index: self.header(index, "image"), range(len(self))
+        )
+        sizes = [(header.height, header.width) for header in headers]
         return np.array(sizes, np.int32).reshape(-1, 2)
+
+    def dtypes(self) -> dict[str, np.dtype]:
+        """Returns the dtype that holds the images of all records, by key."""
+        return {
+            key: levels.deepest(
+                parallel_map(
+                    lambda index, key=key: self.header(index, key).dtype,
+                    range(len(self)),
+                )
+            )
+            for key in self.keys
+        }
 
     def fingerprint(self) -> str:
         """Returns a hash of the record names, 16 hex digits."""
-        return hashlib.sha256("\n".join(self.names).encode()).hexdigest()[:16]
+        names = "\n".join(self.names).encode(errors="surrogateescape")
+        return hashlib.sha256(names).hexdigest()[:16]
 
     def note(self) -> str:
         """Returns e.g. "20 of 485: a subset", or "" for the published count."""
@@ -124,9 +145,9 @@ class FolderSource(Source):
         path = self.files[index][self.keys.index(key)]
         return path.read_bytes(), str(path)
 
-    def size(self, index: int) -> tuple[int, int]:
-        """Returns (H, W) of a record's images; reads only a file header."""
-        return io.read_size(self.files[index][0])
+    def header(self, index: int, key: str) -> Header:
+        """Returns the header of an image; reads no more of the file."""
+        return reading.read_header(self.files[index][self.keys.index(key)])
 
 
 class SubsetSource(Source):
@@ -148,9 +169,9 @@ class SubsetSource(Source):
     def _read(self, index: int, key: str) -> tuple[bytes, str]:
         return self.source._read(self.indices[index], key)
 
-    def size(self, index: int) -> tuple[int, int]:
-        """Returns (H, W) of a record's images, as its source reads it."""
-        return self.source.size(self.indices[index])
+    def header(self, index: int, key: str) -> Header:
+        """Returns the header of an image, as its source reads it."""
+        return self.source.header(self.indices[index], key)
 
 
 def check_keys(source: Source, keys: Iterable[str], user: str) -> None:
@@ -183,6 +204,8 @@ class Scan:
         targets_alone: target files without an input.
         doubles: files whose name another file of the folder already has.
         scenes_alone: folders of scenes with a single exposure.
+        skipped: how many other files the folders hold, by ending.
+        respelt: how many names pair only in Unicode's composed form (NFC).
     """
 
     files: dict[str, tuple[pathlib.Path, ...]]
@@ -190,6 +213,22 @@ class Scan:
     targets_alone: list[pathlib.Path]
     doubles: list[str]
     scenes_alone: list[pathlib.Path] = dataclasses.field(default_factory=list)
+    skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    respelt: int = 0
+
+    def notes(self) -> list[str]:
+        """Returns a phrase for each thing that a user should know."""
+        found = [self.not_read()] if self.skipped else []
+        if self.respelt:
+            found.append(
+                f"{self.respelt} names pair although their accents are encoded "
+                "differently (Unicode NFC and NFD)"
+            )
+        return found
+
+    def not_read(self) -> str:
+        """Returns how many files of which kinds are not read, "" if all are."""
+        return formats.describe_skipped(self.skipped)
 
     def problems(self) -> list[str]:
         """Returns a phrase for each kind of problem, naming the first files."""
@@ -221,9 +260,12 @@ def scan_scenes(folder: str | os.PathLike) -> Scan:
         folder: has a folder for each scene, with its exposures.
     """
     files, alone, doubles = {}, [], []
+    skipped = collections.Counter()
     for scene in catalogue.scene_folders(pathlib.Path(folder)):
         exposures = {}
-        for path in io.list_images(scene):
+        found = io.list_folder(scene)
+        skipped.update(found.skipped)
+        for path in found.images:
             if path.stem in exposures:
                 doubles.append(str(path))
             exposures.setdefault(path.stem, path)
@@ -232,7 +274,7 @@ def scan_scenes(folder: str | os.PathLike) -> Scan:
         for first, second in itertools.permutations(sorted(exposures), 2):
             name = f"{scene.name}/{first}-{second}"
             files[name] = (exposures[first], exposures[second])
-    return Scan(dict(sorted(files.items())), [], [], doubles, scenes_alone=alone)
+    return Scan(dict(sorted(files.items())), [], [], doubles, alone, skipped)
 
 
 def scan_folders(
@@ -249,28 +291,33 @@ def scan_folders(
         target_name: input name -> target name, both without suffix.
     """
     doubles: list[str] = []
+    skipped = collections.Counter()
 
     def by_name(folder) -> dict[str, pathlib.Path]:
         files: dict[str, pathlib.Path] = {}
-        for path in io.list_images(folder):
-            if path.stem in files:
+        found = io.list_folder(folder)
+        skipped.update(found.skipped)
+        for path in found.images:
+            name = unicodedata.normalize("NFC", path.stem)
+            if name in files:
                 doubles.append(str(path))
-            files.setdefault(path.stem, path)
+            files.setdefault(name, path)
         return files
 
     input_files = by_name(inputs)
     if targets is None:
         files = {name: (input_files[name],) for name in sorted(input_files)}
-        return Scan(files, [], [], doubles)
+        return Scan(files, [], [], doubles, skipped=skipped)
     target_files = by_name(targets)
     wanted = {name: target_name(name) for name in sorted(input_files)}
     used = set(wanted.values())
+    files = {
+        name: (input_files[name], target_files[target])
+        for name, target in wanted.items()
+        if target in target_files
+    }
     return Scan(
-        files={
-            name: (input_files[name], target_files[target])
-            for name, target in wanted.items()
-            if target in target_files
-        },
+        files=files,
         inputs_alone=[
             input_files[name]
             for name, target in wanted.items()
@@ -278,6 +325,13 @@ def scan_folders(
         ],
         targets_alone=[file for name, file in target_files.items() if name not in used],
         doubles=doubles,
+        skipped=skipped,
+        respelt=sum(
+            target_name(image.stem) != target.stem
+            and unicodedata.is_normalized("NFC", image.stem)
+            != unicodedata.is_normalized("NFC", target.stem)
+            for image, target in files.values()
+        ),
     )
 
 
@@ -309,11 +363,18 @@ def open_folders(
             "files."
         )
     if not found.files:
-        raise ValueError(
-            f"There are no images in {where}; supported suffixes: "
-            f"{', '.join(io.IMAGE_SUFFIXES)}."
-        )
+        raise ValueError(no_images(where, found))
+    messages.note("; ".join(found.notes()) and f"{where}: {'; '.join(found.notes())}.")
     return folder_source(found, dataset, split)
+
+
+def no_images(where: str, found: Scan) -> str:
+    """Returns the message for folders without images."""
+    others = f" ({found.not_read()})" if found.skipped else ""
+    return (
+        f"There are no images in {where}{others}; supported suffixes: "
+        f"{formats.listed()}."
+    )
 
 
 def folder_source(scan: Scan, dataset: catalogue.Dataset, split: str) -> FolderSource:

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from llie_jax.image import color, io
+from llie_jax import messages
+from llie_jax.image import color, formats, io, levels
 
 DEMO_PHOTOS = {
     "astronaut": ("astronaut.png",),
@@ -61,7 +62,7 @@ def darken(
     sRGB as in IEC 61966-2-1.
 
     Args:
-        image: a well-lit photo, uint8 [H, W, 3], sRGB.
+        image: a well-lit photo [H, W, 3], sRGB; uint8, uint16, or float in [0, 1].
         exposure: factor on linear light, above 0 and at most 1; 0.05 is 4.3 stops less.
         full_well: electrons at white. Fewer electrons give more shot noise.
         read_noise: standard deviation of the read noise, in electrons.
@@ -72,12 +73,14 @@ def darken(
         uint8 [H, W, 3].
 
     Raises:
-        TypeError: if `image` is not uint8.
+        TypeError: if `image` has another dtype.
         ValueError: if its shape or an option is out of range.
     """
     image = np.asarray(image)
-    if image.dtype != np.uint8:
-        raise TypeError(f"`image` must be a uint8 photo, 0 to 255; got {image.dtype}.")
+    if image.dtype not in levels.DTYPES:
+        raise TypeError(
+            f"`image` must be uint8, uint16 or float32 in [0, 1]; got {image.dtype}."
+        )
     if image.ndim != 3 or image.shape[-1] != 3:
         raise ValueError(f"`image` must be [H, W, 3]; got {list(image.shape)}.")
     if not 0 < exposure <= 1:
@@ -88,17 +91,20 @@ def darken(
         raise ValueError(f"read_noise={read_noise}; give 0 or more electrons.")
     if not 1 <= bits <= 16:
         raise ValueError(f"bits={bits}; give 1 to 16.")
+    if min(seed if isinstance(seed, Sequence) else [seed]) < 0:
+        raise ValueError(f"seed={seed}; give 0 or more.")
 
     rng = np.random.default_rng(seed)
-    linear = _SRGB_TO_LINEAR[image]
+    if image.dtype == np.float32:
+        linear = color.srgb_to_linear(image.astype(np.float64))
+    else:  # from a table
+        top = np.iinfo(image.dtype).max
+        linear = color.srgb_to_linear(np.arange(top + 1) / top)[image]
     electrons = rng.poisson(exposure * full_well * linear).astype(np.float64)
     electrons += rng.normal(0.0, read_noise, image.shape)
-    levels = 2**bits - 1
-    signal = np.round(np.clip(electrons / full_well, 0, 1) * levels) / levels
+    steps = 2**bits - 1
+    signal = np.round(np.clip(electrons / full_well, 0, 1) * steps) / steps
     return np.round(255 * color.linear_to_srgb(signal)).astype(np.uint8)
-
-
-_SRGB_TO_LINEAR = color.srgb_to_linear(np.arange(256) / 255)
 
 
 def darken_folder(
@@ -113,6 +119,8 @@ def darken_folder(
     progress: Callable[[str], None] = lambda name: None,
 ) -> int:
     """Writes `out/low` and `out/high` from a folder of photos: a `paired_folder`.
+
+    Both have 8 bits; deeper photos are darkened in full depth, then rounded.
 
     The noise of a photo depends on `seed` and its name, not on the other photos. Each
     exposure makes a pair; with several, the names end in the exposure.
@@ -135,12 +143,14 @@ def darken_folder(
             already contains files.
         OSError: if a folder cannot be read or written.
     """
-    files = io.list_images(photos)
+    listing = io.list_folder(photos)
+    files, others = listing.images, formats.describe_skipped(listing.skipped)
     if not files:
         raise ValueError(
-            f"There are no photos in {photos}; supported suffixes: "
-            f"{', '.join(io.IMAGE_SUFFIXES)}."
+            f"There are no photos in {photos}{others and f' ({others})'}; supported "
+            f"suffixes: {formats.listed()}."
         )
+    messages.note(others and f"{photos}: {others}.")
     by_stem: dict[str, pathlib.Path] = {}
     for file in files:
         if (other := by_stem.setdefault(file.stem, file)) is not file:
@@ -149,7 +159,7 @@ def darken_folder(
     with _new_pairs(pathlib.Path(out)) as (low, high):
         for file in files:
             progress(file.name)
-            photo = io.read_rgb(file, upright=True)
+            photo = io.read_rgb(file)
             for exposure in exposures:
                 ending = f"-e{exposure:g}" if len(exposures) > 1 else ""
                 name = f"{file.stem}{ending}.png"
@@ -162,7 +172,7 @@ def darken_folder(
                     seed=(seed, zlib.crc32(name.encode())),
                 )
                 io.write_image(low / name, dark)
-                io.write_image(high / name, photo)
+                io.write_image(high / name, levels.to_uint8(photo))
                 count += 1
     return count
 

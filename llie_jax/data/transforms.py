@@ -7,6 +7,7 @@ step; the number of devices or processes has no effect.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import special
+
+from llie_jax.image import levels
 
 _ORDER, _CROP, _BATCH = 0, 1, 2  # independent streams of random numbers
 
@@ -74,9 +77,9 @@ class Augment:
     gamma: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self):
-        if self.mixup < 0:
+        if not 0 <= self.mixup < math.inf:
             raise ValueError(f"mixup is {self.mixup}; give 0 or more.")
-        if len(self.gamma) != 2 or not 0 < self.gamma[0] <= self.gamma[1]:
+        if len(self.gamma) != 2 or not 0 < self.gamma[0] <= self.gamma[1] < math.inf:
             raise ValueError(
                 f"gamma is {tuple(self.gamma)}; give the lowest and the highest "
                 "exponent, both above 0."
@@ -202,10 +205,10 @@ class Plan:
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Returns an 8-bit image [H, W, C] resized to (height, width), uint8.
+    """Returns an image [H, W, C] resized to (height, width), in its own dtype.
 
     Bilinear between pixel centres, borders replicated, no antialiasing: OpenCV's
-    INTER_LINEAR.
+    INTER_LINEAR. Integers are rounded.
     """
     values = image
     for axis, (old, new) in enumerate(zip(image.shape, size, strict=False)):
@@ -215,7 +218,7 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         below = np.take(values, low, axis).astype(np.float32)
         above = np.take(values, np.minimum(low + 1, old - 1), axis)
         values = below + share * (above - below)
-    return np.rint(values).astype(np.uint8)
+    return values if image.dtype == np.float32 else np.rint(values).astype(image.dtype)
 
 
 def crop(
@@ -272,18 +275,12 @@ def mix(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
     if "share" in batch:
         share = batch["share"][:, None, None, None]
         for key, image in images.items():
-            rest = _as_float(batch[f"partner_{key}"])
-            images[key] = share * _as_float(image) + (1 - share) * rest
+            rest = levels.to_float(batch[f"partner_{key}"])
+            images[key] = share * levels.to_float(image) + (1 - share) * rest
     if "gamma" in batch:
         gamma = batch["gamma"][:, None, None, None]
-        images["image"] = _as_float(images["image"]) ** gamma
+        images["image"] = levels.to_float(images["image"]) ** gamma
     return images | {"index": batch["index"]}
-
-
-def _as_float(image: jax.Array) -> jax.Array:
-    if image.dtype == jnp.uint8:
-        return image.astype(jnp.float32) / 255
-    return image
 
 
 def check_patches(

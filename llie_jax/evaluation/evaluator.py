@@ -16,7 +16,7 @@ from llie_jax import data, files, metrics, parallel, registry, types
 from llie_jax.evaluation import scores as results
 from llie_jax.evaluation import sharing
 from llie_jax.evaluation.scores import Picture, Scores
-from llie_jax.image import io
+from llie_jax.image import io, levels
 from llie_jax.inference.enhancer import Enhancer
 from llie_jax.metrics import protocol as protocols
 from llie_jax.models.base import Model
@@ -73,8 +73,8 @@ def evaluate(
         max_report_images: number of pictures to keep for the report, evenly spread.
         weights: facts about the weights, from `llie_jax.weights.describe`.
         overlap: which of the images the weights were trained on, as text; "" for none.
-        inputs: further inputs of the model: name -> function of the image, uint8
-            [H, W, 3], that returns a value without the batch axis.
+        inputs: further inputs of the model: name -> function of the image
+            [H, W, 3], as deep as its file, that returns a value without the batch axis.
         reference_inputs: likewise, functions of the image and the target. The scores
             then record these names as `uses_reference`: they are not comparable with
             those of models that see only the image.
@@ -311,7 +311,7 @@ def _spread(total: int, count: int) -> set[int]:
 
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:
-    picture = Image.fromarray(image)
+    picture = Image.fromarray(levels.to_uint8(image))
     picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
     return np.asarray(picture)
 

@@ -181,10 +181,8 @@ def compare_folders(
         wrong = "cannot be scored" if targets is None else "do not pair"
         raise ValueError(f"{where} {wrong}; {'; '.join(problems)}.")
     if not scan.files:
-        raise ValueError(
-            f"There are no images in {where}; supported suffixes: "
-            f"{', '.join(io.IMAGE_SUFFIXES)}."
-        )
+        raise ValueError(sources.no_images(where, scan))
+    messages.note("; ".join(scan.notes()) and f"{where}: {'; '.join(scan.notes())}.")
     json = json and _writable_file(json)
 
     scorer = chosen.scorer()
@@ -209,7 +207,7 @@ def compare_folders(
         facts={
             "data": dict(zip(("pred", "gt"), map(str, folders), strict=False)),
             "device": "host",
-            "options": {"image": "8-bit files"},
+            "options": {"image": "files"},
         },
     )
     if json:

@@ -14,9 +14,11 @@ import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from llie_jax import files, metrics, registry
 from llie_jax.files import plain as plain
+from llie_jax.messages import printable
 from llie_jax.metrics.protocol import Protocol
 
 _ROWS_ON_SCREEN = 40
@@ -163,9 +165,17 @@ def write_csv(path: str | os.PathLike, scores: Scores) -> None:
     writer.writerow(["name", *columns, *beside])
     for name, row in scores.images.items():
         floor = scores.inputs.get(name, {})
-        writer.writerow([name, *(row[c] for c in columns), *(floor[c] for c in floor)])
+        writer.writerow(
+            [_cell(name), *(row[c] for c in columns), *(floor[c] for c in floor)]
+        )
     with files.atomic(path) as temporary:
         temporary.write_bytes(text.getvalue().encode())
+
+
+def _cell(name: str) -> str:
+    """Returns a name for a table program, which would compute "=1+1"."""
+    name = printable(name)
+    return f"'{name}" if name[:1] in "=+-@" else name
 
 
 def show(scores: Scores, console: Console) -> None:
@@ -183,7 +193,8 @@ def show(scores: Scores, console: Console) -> None:
 
     def add(name, row, **options):
         cells = (text(row[column], metric) for column, metric in columns.items())
-        table.add_row(name, *cells, **options)
+        # As text: in a string, rich reads [names in brackets] as styles.
+        table.add_row(Text(printable(name)), *cells, **options)
 
     if scores.count <= _ROWS_ON_SCREEN:
         for name, row in scores.images.items():

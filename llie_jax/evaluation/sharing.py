@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from llie_jax import parallel
+from llie_jax.image import levels
 from llie_jax.inference.enhancer import Enhancer, check_finite
 
 _AHEAD = 2  # batches of host work that may be pending while the model runs
@@ -125,8 +126,12 @@ def _batch(enhancer, indices, records, inputs, size, share) -> list[np.ndarray]:
     A short share is filled up: one program serves all, and all processes must run it.
     """
     images, numbers = [record["image"] for record in records], list(indices)
+    # One program has one dtype, on all processes.
+    everywhere = parallel.gather_objects([x.dtype.name for x in images], enhancer.mesh)
+    dtype = levels.deepest(name for part in everywhere for name in part)
+    images = [levels.widen(image, dtype) for image in images]
     missing = share - len(images)
-    images += (images[:1] or [np.zeros((*size, 3), np.uint8)]) * missing
+    images += (images[:1] or [np.zeros((*size, 3), dtype)]) * missing
     numbers += [0] * missing
     inputs = inputs + (inputs[:1] or [{}]) * missing
     given = {name: [row[name] for row in inputs] for name in inputs[0]}

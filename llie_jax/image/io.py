@@ -1,33 +1,21 @@
-"""Reading and writing image files as 8-bit RGB arrays."""
+"""Image files as RGB arrays: every file upright and with its own depth.
 
-import contextlib
+`llie_jax.image.reading` has the transparency and the metadata too.
+"""
+
 import io
 import os
 import pathlib
-from collections.abc import Iterator
-from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from llie_jax import files
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-"""Suffixes of image files, compared in lower case."""
-
-_FORMATS = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".bmp": "BMP",
-    ".webp": "WEBP",
-}
+from llie_jax.image import formats, reading
 
 
-def list_images(folder: str | os.PathLike) -> list[pathlib.Path]:
-    """Returns the image files directly inside `folder`, sorted by name.
-
-    Hidden files are skipped (some systems put `._photo.png` beside `photo.png`).
+def list_folder(folder: str | os.PathLike) -> formats.Listing:
+    """Lists the files directly inside `folder`: images, and what is not read.
 
     Raises:
         FileNotFoundError: if the folder does not exist.
@@ -38,92 +26,49 @@ def list_images(folder: str | os.PathLike) -> list[pathlib.Path]:
         raise FileNotFoundError(f"There is no folder {folder}.")
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; give the folder that holds it.")
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
+    return formats.list_files(folder.iterdir())
 
 
-def decode_rgb(
-    data: bytes, *, name: str = "the image", upright: bool = False
-) -> np.ndarray:
-    """Decodes the bytes of an image file to uint8 [H, W, 3].
+def list_images(folder: str | os.PathLike) -> list[pathlib.Path]:
+    """Returns the image files directly inside `folder`, sorted; see `list_folder`."""
+    return list_folder(folder).images
 
-    Grey becomes three equal channels, alpha is dropped, 16-bit values keep their high
-    byte.
+
+def decode_rgb(data: bytes, *, name: str = "the image") -> np.ndarray:
+    """Decodes the bytes of an image file.
 
     Args:
-        data: the content of a PNG, JPEG, BMP or WebP file.
-        name: name of the file in error messages.
-        upright: whether to apply the EXIF orientation: right for photos, wrong for
-            benchmark files, which are compared as stored.
+        data: the content of the file.
+        name: name of the file in error messages; its ending tells a camera RAW.
+
+    Returns:
+        [H, W, 3], upright; uint8, uint16, or float32 in [0, 1], as deep as the file.
+        Grey becomes three equal channels; transparency is dropped, the colours under it
+        stay.
 
     Raises:
         ValueError: if the bytes cannot be decoded.
     """
-    with _opened(io.BytesIO(data), name) as image:
-        return to_rgb(ImageOps.exif_transpose(image) if upright else image)
+    return reading.decode(io.BytesIO(data), name).pixels
 
 
-def decode_size(data: bytes, *, name: str = "the image") -> tuple[int, int]:
-    """Returns (H, W) from the header of an image file, without decoding the pixels.
-
-    Args:
-        data: the content of the file.
-        name: name of the file in error messages.
+def decode_header(data: bytes, *, name: str = "the image") -> reading.Header:
+    """Returns the header of an image file, without decoding pixels.
 
     Raises:
         ValueError: if the bytes are not an image.
     """
-    with _opened(io.BytesIO(data), name) as image:
-        return image.height, image.width
+    return reading.decode_header(io.BytesIO(data), name)
 
 
-def read_size(path: str | os.PathLike) -> tuple[int, int]:
-    """Returns (H, W) of an image file; reads only its header.
-
-    Raises:
-        OSError: if the file is missing or cannot be opened.
-        ValueError: if it is not an image; the message names the file.
-    """
-    with open(path, "rb") as file, _opened(file, str(path)) as image:
-        return image.height, image.width
-
-
-@contextlib.contextmanager
-def _opened(file: BinaryIO, name: str) -> Iterator[Image.Image]:
-    """Opens a file as a PIL image; any exception of PIL becomes a ValueError."""
-    try:
-        with Image.open(file) as image:
-            yield image
-    # PIL raises many types for a damaged file, SyntaxError and struct.error among them.
-    except Exception as error:
-        reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
-        raise ValueError(
-            f"Cannot read {name} as an image{reason}; the file is damaged or has an "
-            "unknown format."
-        ) from error
-
-
-def to_rgb(image: Image.Image) -> np.ndarray:
-    """Returns a PIL image as uint8 [H, W, 3]; see `decode_rgb` for the conversions."""
-    if image.mode.startswith("I"):  # 16-bit grey; PIL's own conversion would clip it
-        grey = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=-1)
-    # From RGBA, `convert` keeps the colours and drops alpha, without a background.
-    return np.array(image.convert("RGB"))
-
-
-def read_rgb(path: str | os.PathLike, *, upright: bool = False) -> np.ndarray:
-    """Reads an image file as uint8 [H, W, 3]; see `decode_rgb`.
+def read_rgb(path: str | os.PathLike) -> np.ndarray:
+    """Reads an image file; see `decode_rgb` for the result.
 
     Raises:
         OSError: if the file is missing or cannot be opened.
         ValueError: if it is damaged or not an image; the message names the file.
     """
-    data = files.path(path).read_bytes()
-    return decode_rgb(data, name=str(path), upright=upright)
+    return reading.read(path).pixels
 
 
 def write_image(
@@ -134,7 +79,7 @@ def write_image(
     Args:
         path: the file; an existing file is replaced.
         image: RGB, uint8.
-        quality: quality of JPEG and WebP, 1 to 100. JPEG keeps full colour resolution.
+        quality: of lossy formats, 1 to 100. JPEG keeps full colour resolution.
 
     Raises:
         TypeError: if `image` is not uint8.
@@ -147,15 +92,19 @@ def write_image(
         raise TypeError(f"An image to write is uint8, 0 to 255; got {image.dtype}.")
     if image.ndim != 3 or image.shape[-1] != 3:
         raise ValueError(f"An image to write is [H, W, 3]; got {list(image.shape)}.")
-    suffix = path.suffix.lower()
-    if suffix not in _FORMATS:
-        raise ValueError(
-            f"Cannot write {path.name}: unknown suffix {path.suffix!r}; use one of "
-            f"{', '.join(IMAGE_SUFFIXES)}."
-        )
-    options = {
+    kind = formats.written_as(path)
+    options = save_options(kind, quality)
+    with files.atomic(path) as temporary, temporary.open("wb") as file:
+        Image.fromarray(image).save(file, format=kind, **options)
+
+
+def save_options(kind: str, quality: int = 95) -> dict[str, int]:
+    """Returns Pillow's options for writing a format in high quality.
+
+    TIFF stays uncompressed: Pillow's compressing encoder cannot write EXIF data.
+    """
+    return {
         "JPEG": {"quality": quality, "subsampling": 0},
         "WEBP": {"quality": quality},
-    }.get(_FORMATS[suffix], {})
-    with files.atomic(path) as temporary, temporary.open("wb") as file:
-        Image.fromarray(image).save(file, format=_FORMATS[suffix], **options)
+        "AVIF": {"quality": quality, "subsampling": "4:4:4"},
+    }.get(kind, {})

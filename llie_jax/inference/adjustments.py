@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from llie_jax.image import color
+from llie_jax.image import color, levels
 
 RANGES = {"strength": (0.0, 1.0), "saturation": (0.0, 2.0), "warmth": (-1.0, 1.0)}
 """The lowest and the highest value of each adjustment."""
@@ -48,7 +48,7 @@ class Adjustments:
         """Returns the result mixed with the photo, and toned.
 
         Args:
-            image: the photo, RGB [H, W, 3], uint8, or float32 in [0, 1].
+            image: the photo, RGB [H, W, 3], uint8, uint16, or float32 in [0, 1].
             result: the model's output, float32 [H, W, 3]; need not lie in [0, 1].
             share: factor on the strength, 0 to 1.
 
@@ -58,7 +58,7 @@ class Adjustments:
         weight = np.float32(self.strength * share)
         mixed = result
         if weight != 1:
-            photo = image / np.float32(255) if image.dtype == np.uint8 else image
+            photo = levels.to_float(image)
             mixed = photo + weight * (np.clip(result, 0, 1) - photo)
         if (self.saturation, self.warmth) == (1, 0):
             return mixed

@@ -43,7 +43,7 @@ def enhance(
     Args:
         model: a model from `llie_jax.build` or `llie_jax.load`.
         variables: its variables.
-        image: RGB [H, W, 3], uint8, or float in [0, 1].
+        image: RGB [H, W, 3], uint8, uint16, or float in [0, 1].
         strength: share of the model's result in the mixture with the image, 0 to 1; see
             `Enhancer` for this and the next seven.
         saturation: factor on the saturation of the result, 0 to 2.
@@ -57,10 +57,11 @@ def enhance(
         progress: called after each tile.
 
     Returns:
-        [H, W, 3]; uint8, rounded to nearest, if the image is; otherwise float32.
+        [H, W, 3]; uint8 or uint16, rounded to nearest, if the image is; otherwise
+            float32.
 
     Raises:
-        TypeError: if the image is neither uint8 nor float.
+        TypeError: if the image is neither uint8, uint16 nor float.
         ValueError: if the image's shape or range or an option is invalid, or the
             model's output is not finite.
     """
@@ -75,7 +76,7 @@ def enhance(
         "shared_kernels": shared_kernels,
     }
     enhancer = _enhancer(model, variables, options)
-    if clip or np.asarray(image).dtype == np.uint8:
+    if clip or np.issubdtype(np.asarray(image).dtype, np.integer):
         return enhancer(image, progress=progress)
     result = enhancer(image, raw=True, progress=progress)
     check_finite(result)

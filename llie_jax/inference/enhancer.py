@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from llie_jax import parallel
+from llie_jax.image import levels
 from llie_jax.image.resize import resize_bilinear
 from llie_jax.inference import gate as exposure_gate
 from llie_jax.inference import padding, prepare, programs, tiling
@@ -195,7 +196,7 @@ class Enhancer:
         """Enhances an image of any size, from 1 x 1 pixel up, on one device.
 
         Args:
-            image: RGB [H, W, 3], uint8, or float in [0, 1].
+            image: RGB [H, W, 3], uint8, uint16, or float in [0, 1].
             raw: returns float32, neither clipped to [0, 1] nor checked.
             number: the image's number, for the random key of a model that samples.
             progress: called after each tile.
@@ -204,10 +205,11 @@ class Enhancer:
                 [H, W, C] are padded and tiled with the image.
 
         Returns:
-            [H, W, 3]; uint8, rounded to nearest, if the image is; otherwise float32.
+            [H, W, 3]; uint8 or uint16, rounded to nearest, if the image is; otherwise
+                float32.
 
         Raises:
-            TypeError: if the image is neither uint8 nor float.
+            TypeError: if the image is neither uint8, uint16 nor float.
             ValueError: if the image's shape or range is invalid, it cannot be padded or
                 tiled (see `plan`), or the model's output is not finite.
         """
@@ -216,7 +218,7 @@ class Enhancer:
         if self._adjustments.strength:
             result = self._in_tiles(image, grid, number, progress, inputs)
         else:
-            result = _unit(image)
+            result = levels.to_float(image)
             for _ in range(len(grid) if progress is not None else 0):
                 progress()
         result = self._adjusted(image, result, measured)
@@ -244,7 +246,7 @@ class Enhancer:
             variables = variables | prepare.shared_kernels(
                 self.model,
                 variables,
-                _unit(padded),
+                levels.to_float(padded),
                 pixels=self._tile**2,
                 inputs=inputs | maps,
             )
@@ -273,7 +275,8 @@ class Enhancer:
         its own images and gets their results.
 
         Args:
-            images: [B, H, W, 3], or a sequence of [H, W, 3]; uint8, or float in [0, 1].
+            images: [B, H, W, 3], or a sequence of [H, W, 3]; uint8, uint16, or float in
+                [0, 1].
             raw: as for a single image.
             numbers: the images' numbers, for the random keys; by default 0, 1, ...
             **inputs: further inputs of the model: one value per image, as for a single
@@ -414,13 +417,6 @@ def check_finite(image: np.ndarray, name: str = "") -> None:
         )
 
 
-def to_uint8(image: np.ndarray) -> np.ndarray:
-    """Returns a float image in [0, 1] as uint8, clipped and rounded to nearest."""
-    scaled = np.multiply(image, 255, dtype=np.float32)
-    np.clip(scaled, 0, 255, out=scaled)
-    return np.rint(scaled, out=scaled).astype(np.uint8)
-
-
 def _learned(variables: Mapping[str, Any]) -> programs.Structure:
     """Returns the structure of variables without the cache computed from them."""
     return programs.structure({k: v for k, v in variables.items() if k != "cache"})
@@ -439,7 +435,7 @@ def _forward(
             image's number, and the first row and column of its tile.
     """
     variables, rng = constants
-    image, given = _unit(batch["image"]), jax.tree.map(_unit, batch["inputs"])
+    image, given = jax.tree.map(levels.to_float, (batch["image"], batch["inputs"]))
     own_size = image.shape[1:3]
     if size is not None:
         given = model.native_inputs(image) | given
@@ -468,32 +464,26 @@ def _forward(
     return output if size is None else resize_bilinear(output, own_size)
 
 
-def _unit(values):
-    """Returns uint8 values as float32 in [0, 1], others unchanged."""
-    if values.dtype == np.uint8:
-        return values.astype(np.float32) / 255
-    return values
-
-
 def _finished(result: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Returns a model's output checked, clipped to [0, 1], and uint8 if `dtype` is."""
+    """Returns a model's output checked, clipped, and as integers if `dtype` is."""
     check_finite(result)
-    return to_uint8(result) if dtype == np.uint8 else np.clip(result, 0, 1)
+    if dtype in (np.uint8, np.uint16):
+        return levels.quantize(result, 8 * dtype.itemsize)
+    return np.clip(result, 0, 1)
 
 
 def _as_image(image: np.ndarray) -> np.ndarray:
-    """Returns an RGB image as uint8 or float32; raises if it is not one."""
+    """Returns an RGB image as uint8, uint16 or float32; raises if it is not one."""
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
         raise ValueError(
             f"`image` has shape {image.shape}; expected one RGB image [H, W, 3]."
         )
-    if image.dtype == np.uint8:
+    if image.dtype in (np.uint8, np.uint16):
         return image
     if not jnp.issubdtype(image.dtype, jnp.floating):
         raise TypeError(
-            f"`image` is {image.dtype}; expected uint8, or float in [0, 1] "
-            "(divide 16-bit values by 65535)."
+            f"`image` is {image.dtype}; expected uint8, uint16, or float in [0, 1]."
         )
     highest = image.max()
     # Resampling may overshoot a little; 8-bit values in a float array never stay below.

@@ -14,6 +14,8 @@ import math
 
 import numpy as np
 
+from llie_jax.image import levels
+
 CLOSED = 1.1
 """Photos that would become less than so many times brighter stay as they are."""
 
@@ -56,10 +58,10 @@ def measure(image: np.ndarray, result: np.ndarray) -> Exposure:
     """Measures a whole photo.
 
     Args:
-        image: RGB [H, W, 3], uint8, or float in [0, 1].
+        image: RGB [H, W, 3], uint8, uint16, or float in [0, 1].
         result: the model's output for it, float [H, W, 3]; need not lie in [0, 1].
     """
-    before = image.mean(dtype=np.float64) / (255 if image.dtype == np.uint8 else 1)
-    # Row by row, without a clipped copy of a large photo.
+    # Row by row, without copies of a large photo.
+    before = np.mean([levels.to_float(row).mean(dtype=np.float64) for row in image])
     after = np.mean([np.clip(row, 0, 1).mean(dtype=np.float64) for row in result])
     return Exposure(float(before), float(after))

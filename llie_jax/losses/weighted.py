@@ -14,6 +14,7 @@ A term is the spec of a loss plus what it compares and its weight:
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -361,6 +362,8 @@ def _pick(outputs: Outputs, path: str, term: str) -> jax.Array:
 def _complete_weight(weight: Any) -> Any:
     """Returns a term's weight as a float or a complete schedule spec."""
     if isinstance(weight, int | float) and not isinstance(weight, bool):
+        if not math.isfinite(weight):
+            raise ValueError(f"A loss term's weight is {weight}; give a finite number.")
         return float(weight)
     try:
         spec = dict(weight)

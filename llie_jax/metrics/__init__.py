@@ -37,11 +37,11 @@ def compute(
     Args:
         name: a registered metric, or its spec with fields, for example
             `{"name": "rgb_float", "clip": False}`.
-        image: RGB [H, W, 3], uint8 or floating point in [0, 1].
+        image: RGB [H, W, 3], uint8, uint16 or floats in [0, 1].
         target: the reference, likewise; for metrics that need one.
 
     Raises:
-        TypeError: if an image is neither uint8 nor floating point.
+        TypeError: if an image is neither uint8, uint16 nor floating point.
         ValueError: if the name is unknown, a target is missing or superfluous, shapes
             differ, an image is too small, or values are not finite or out of range.
         FileNotFoundError, ImportError: if the metric's constants cannot be loaded.

@@ -167,12 +167,12 @@ class Scorer:
         """Returns the value of each column, for each image.
 
         Args:
-            images: RGB images [H, W, 3] of one size, uint8 or floating point in [0, 1].
+            images: RGB images [H, W, 3] of one size, uint8, uint16 or floats in [0, 1].
             targets: the reference of each, likewise; for metrics that compare.
             names: names of the images for error messages.
 
         Raises:
-            TypeError: if an image is neither uint8 nor floating point.
+            TypeError: if an image is neither uint8, uint16 nor floating point.
             ValueError: if targets are missing, shapes differ, an image is too small, or
                 values are not finite or out of range.
         """

@@ -84,12 +84,12 @@ class Protocol:
         """Converts a model's output [H, W, 3] for the metrics, as `output` says.
 
         Args:
-            image: floating point with 1 as white, or uint8, returned unchanged.
+            image: floating point with 1 as white, uint16, or uint8, returned unchanged.
         """
         if image.dtype == np.uint8 or self.output == "raw":
             return image
         if self.output == "clip":
-            return np.clip(image, 0, 1)
+            return image if image.dtype == np.uint16 else np.clip(image, 0, 1)
         rounding = "truncate" if self.output == "truncate" else "nearest"
         return values.to_levels(image, rounding=rounding)
 

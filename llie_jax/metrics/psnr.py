@@ -1,7 +1,7 @@
 """Peak signal-to-noise ratio, one function for each definition in use.
 
-All take RGB images [H, W, 3], uint8 or floating point in [0, 1], and return decibels
-in float64: `10 log10(peak^2 / MSE)` with the mean over all pixels and channels, and
+All take RGB images [H, W, 3], uint8, uint16 or floats in [0, 1], and return decibels in
+float64: `10 log10(peak^2 / MSE)` with the mean over all pixels and channels, and
 infinity for equal images.
 """
 
@@ -47,15 +47,14 @@ def rgb_uint8_trunc(image: np.ndarray, target: np.ndarray) -> float:
     ),
 )
 def rgb_float(image: np.ndarray, target: np.ndarray, *, clip: bool = True) -> float:
-    """Returns the PSNR of the image before rounding, against the 8-bit target.
+    """Returns the PSNR of the image before rounding, against the target as stored.
 
     Args:
         image: the image.
         target: the reference.
         clip: clip the image to [0, 1] first.
     """
-    target = values.to_levels(target) / 255
-    return _psnr(values.to_unit(image, clip=clip), target, peak=1)
+    return _psnr(values.to_unit(image, clip=clip), values.to_unit(target), peak=1)
 
 
 @register(
@@ -64,7 +63,7 @@ def rgb_float(image: np.ndarray, target: np.ndarray, *, clip: bool = True) -> fl
 )
 def y_float(image: np.ndarray, target: np.ndarray) -> float:
     """Returns the PSNR of the unrounded BT.601 luma; 1 to 2.5 dB above RGB values."""
-    image, target = values.to_unit(image), values.to_levels(target) / 255
+    image, target = values.to_unit(image), values.to_unit(target)
     return _psnr(color.luma_bt601(image), color.luma_bt601(target), peak=255)
 
 

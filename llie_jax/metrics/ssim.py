@@ -1,6 +1,6 @@
 """Structural similarity, one function for each window and colour space in use.
 
-All take RGB images [H, W, 3], uint8 or floating point in [0, 1], and return a float64
+All take RGB images [H, W, 3], uint8, uint16 or floats in [0, 1], and return a float64
 between -1 and 1. Values are rounded to 8 bits first, unless `quantize` is False.
 
 Source: Wang et al., Image quality assessment: from error visibility to structural

@@ -6,6 +6,7 @@ known about a model without running it: sizes, published weights, layers.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -479,6 +480,8 @@ def parse_options(pairs: list[str]) -> dict[str, float]:
         name, _, value = pair.partition("=")
         try:
             options[name] = float(value)
+            if not math.isfinite(options[name]):
+                raise ValueError
         except ValueError:
             raise ValueError(
                 f"The test option {pair!r} is not NAME=NUMBER, such as saturation=1.3."

@@ -29,7 +29,7 @@ def write_page(path: str | os.PathLike, title: str, sections: Sequence[str]) -> 
         title=html.escape(title), body="\n".join(filter(None, sections))
     )
     with files.atomic(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_bytes(page.encode(errors="backslashreplace"))
 
 
 def data_uri(image: np.ndarray, *, kind: str = "jpeg") -> str:

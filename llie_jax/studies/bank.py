@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from llie_jax import metrics
+from llie_jax.image import levels
 from llie_jax.inference import padding
 from llie_jax.models import lfpv
 from llie_jax.models.base import Model
@@ -29,7 +30,8 @@ class BankStudy(frame.Study):
     """Studies a bank on pairs, and draws the assignment of photos.
 
     Attributes:
-        photos: names and images, uint8 [H, W, 3]; without any, the first pair's input.
+        photos: names and images [H, W, 3], of any depth; without any, the first pair's
+            input.
         fitted: PSNR of the backbone, in dB, from which an image counts as fully fitted;
             by default the median.
 
@@ -145,7 +147,7 @@ def _without_bank(variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _assignments(model, variables, image) -> dict[str, dict[str, Any]]:
-    """Returns the assignment of uint8 [H, W, 3] to vectors and patches."""
+    """Returns the assignment of an image [H, W, 3] to vectors and patches."""
     padded, size = padding.pad_to_multiple(image, model.multiple, model.pad_mode)
     result = {}
     seen = _assigned(model, variables, padded[None], np.array(size))
@@ -167,12 +169,12 @@ def _sides(model: lfpv.LFPV) -> dict[str, int]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _assigned(model, variables, image, size):
-    """Returns the assignment of uint8 [1, H, W, 3] to vectors and patches.
+    """Returns the assignment of an image [1, H, W, 3] to vectors and patches.
 
     `size` is (height, width) without the padding; places inside the padding do not
     count.
     """
-    image = image.astype(jnp.float32) / 255
+    image = levels.to_float(image)
     shares = model.apply(variables, image, method="assign")
     return {
         kind: _assignment(share[0], side, size)
@@ -214,7 +216,7 @@ def _compare(backbone, output, target) -> dict[str, float]:
 
 
 def _shrunk(photo: np.ndarray) -> np.ndarray:
-    """Returns a photo of at most `PHOTO_SIDE` pixels a side, since it is not tiled."""
-    picture = Image.fromarray(photo)
+    """Returns a photo with 8 bits and at most `PHOTO_SIDE` pixels a side."""
+    picture = Image.fromarray(levels.to_uint8(photo))
     picture.thumbnail((PHOTO_SIDE, PHOTO_SIDE), Image.Resampling.LANCZOS)
     return np.asarray(picture)

@@ -20,6 +20,7 @@ from flax import traverse_util
 
 from llie_jax import messages
 from llie_jax.data import sources
+from llie_jax.image import levels
 from llie_jax.models.base import Model
 from llie_jax.nn import layers
 from llie_jax.studies import frame
@@ -309,9 +310,9 @@ def check_amount(amount: float) -> None:
 
 
 def check_bits(bits: int) -> None:
-    """Raises ValueError if there are too few bits for symmetric values."""
-    if bits < 2:
-        raise ValueError(f"bits={bits}; symmetric values need at least 2.")
+    """Raises ValueError if symmetric float32 values cannot have so many bits."""
+    if not 2 <= bits <= 24:
+        raise ValueError(f"bits={bits}; symmetric values need at least 2, at most 24.")
 
 
 def gradients(
@@ -352,8 +353,8 @@ def gradients(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _gradient(model, variables, image, target):
-    """Returns the gradient of the L1 loss of a pair, uint8 [1, H, W, 3] both."""
-    image, target = (x.astype(jnp.float32) / 255 for x in (image, target))
+    """Returns the gradient of the L1 loss of a pair, [1, H, W, 3] both."""
+    image, target = levels.to_float(image), levels.to_float(target)
 
     def loss(params):
         output = model.apply({**variables, "params": params}, image).image

@@ -241,7 +241,7 @@ def enhanced(run: Enhancer, image: np.ndarray, name: str) -> np.ndarray:
 
     Args:
         run: from `enhancer`.
-        image: uint8 [H, W, 3].
+        image: [H, W, 3], as deep as its file.
         name: of the image, for the error.
 
     Raises:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from llie_jax.image import levels
 from llie_jax.inference import padding
 from llie_jax.models.base import Model, variable_shapes
 from llie_jax.report import page
@@ -118,8 +118,8 @@ class KernelStudy(RedundancyStudy):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _generated(model, variables, image):
-    """Returns the kernels that a model generates for uint8 [1, H, W, 3]."""
-    image = image.astype(jnp.float32) / 255
+    """Returns the kernels that a model generates for an image [1, H, W, 3]."""
+    image = levels.to_float(image)
     return model.apply(variables, image, mutable=["kernels"])[1].get("kernels", {})
 
 

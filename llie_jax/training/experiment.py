@@ -4,7 +4,7 @@ The training loop and `llie-jax plan` build the same step here.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -58,8 +58,7 @@ class Experiment:
                         f"{base.title(config.model)} needs multiples of "
                         f"{model.multiple}."
                     )
-        if config.optimizer.freeze:
-            _check_freeze(model, config.optimizer.freeze)
+        _check_patterns(model, config.optimizer)
         schedule = schedules.make_schedule(
             config.schedule.to_dict(),
             peak=config.optimizer.learning_rate,
@@ -97,13 +96,18 @@ class Experiment:
         )
 
 
-def _check_freeze(model: nn.Module, patterns: Sequence[str]) -> None:
-    """Raises ValueError if a pattern matches no parameter of the model."""
+def _check_patterns(model: nn.Module, optimizer) -> None:
+    """Raises ValueError if a pattern of the optimizer matches no parameter."""
+    scaled = optimizer.scaled.parameters
+    patterns = [("freeze", pattern) for pattern in optimizer.freeze]
+    patterns += [("scaled.parameters", scaled)] if scaled else []
+    if not patterns:
+        return
     params = variable_shapes(model)["params"]
-    for pattern in patterns:
+    for key, pattern in patterns:
         if not any(jax.tree.leaves(optimizers.matching(params, (pattern,)))):
             raise ValueError(
-                f"config.optimizer.freeze has {pattern!r}, which matches no "
+                f"config.optimizer.{key} has {pattern!r}, which matches no "
                 f"parameter of {type(model).__name__}. Paths start with "
                 f"{messages.listed(sorted(f'{name}/' for name in params), limit=8)}; "
                 "* matches any text."

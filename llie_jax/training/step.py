@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from llie_jax.image import levels
 from llie_jax.metrics import in_training
 from llie_jax.optimizers import matching
 from llie_jax.training.state import TrainState
@@ -56,11 +57,8 @@ def streams(
 
 
 def as_images(batch: Batch) -> Batch:
-    """Returns the batch with 8-bit images converted to float32 in [0, 1]."""
-    return {
-        key: value.astype(jnp.float32) / 255.0 if value.dtype == jnp.uint8 else value
-        for key, value in batch.items()
-    }
+    """Returns the batch with 8-bit and 16-bit images as float32 in [0, 1]."""
+    return {key: levels.to_float(value) for key, value in batch.items()}
 
 
 def make_train_step(

@@ -3,6 +3,7 @@
 import numpy as np
 
 from llie_jax import parallel
+from llie_jax.image import levels
 from llie_jax.inference.enhancer import Enhancer
 from llie_jax.metrics import in_training
 from llie_jax.models.base import Model
@@ -41,7 +42,7 @@ class Validation:
         self.size, self.count = size, len(records)
         self._model, self._mesh, self._mapping = model, mesh, mapping
         self._images = {
-            key: np.stack([_centre(record[key], size) for record in records])
+            key: _stack([_centre(record[key], size) for record in records])
             for key in keys
         }
         self._step = parallel.map_eval_step(
@@ -82,8 +83,15 @@ class Validation:
             for i in range(real):
                 if len(rows) < pictures:
                     image, *target = (x[start + i] for x in self._images.values())
-                    rows.append([image, result["image"][i], *target])
+                    row = image, result["image"][i], *target
+                    rows.append([levels.to_uint8(picture) for picture in row])
         return {key: float(np.mean(found)) for key, found in values.items()}, rows
+
+
+def _stack(images: list[np.ndarray]) -> np.ndarray:
+    """Returns images of one size in one array, as deep as the deepest."""
+    dtype = levels.deepest(image.dtype for image in images)
+    return np.stack([levels.widen(image, dtype) for image in images])
 
 
 def _centre(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -22,6 +22,7 @@ import safetensors.numpy
 from llie_jax import files, messages, registry
 from llie_jax.models.base import card, variable_shapes
 from llie_jax.types import Pretrained
+from llie_jax.weights import plausible
 from llie_jax.weights.fit import check_fit, check_names, flat, shapes
 
 FOLDER_VARIABLE = "LLIE_JAX_WEIGHTS"
@@ -156,9 +157,12 @@ def locate(name: str) -> pathlib.Path | None:
 def is_release(path: str | os.PathLike) -> bool:
     """Returns whether a file is a release of a model, and not official tensors."""
     path = files.path(path)
-    if path.suffix != ".safetensors" or not path.is_file():
+    if not path.is_file():
         return False
-    return "spec" in ReleaseFile(path).metadata
+    try:
+        return "spec" in ReleaseFile(path).metadata
+    except ValueError:  # not a safetensors file, or a damaged one
+        return False
 
 
 def file_sha256(path: str | os.PathLike) -> str:
@@ -182,6 +186,13 @@ class ReleaseFile:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[Any]:
+        with open(self.path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+        if length > plausible.MAX_HEADER:
+            raise ValueError(
+                f"{self.path} is damaged or not a safetensors file (its header would "
+                f"have {length:,} bytes)."
+            )
         try:
             with safetensors.safe_open(self.path, framework="numpy") as file:
                 yield file
@@ -198,9 +209,10 @@ class ReleaseFile:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """The complete spec of the model."""
+        """The complete spec of the model, which asks for no more than the tensors."""
         try:
-            return registry.complete_spec(json.loads(self.metadata["spec"]))
+            text, shapes = self.metadata["spec"], list(self._shapes().values())
+            return registry.complete_spec(plausible.parse(text, shapes))
         except (KeyError, json.JSONDecodeError):
             raise ValueError(
                 f"{self.path} does not name its model (metadata `spec`). "
@@ -211,14 +223,19 @@ class ReleaseFile:
                 f"{self.path} holds a model that this version cannot build: {error}"
             ) from None
 
-    def tensors(self, expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Returns the arrays of a model, given its names and shapes."""
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Returns the shape of each array, from the header."""
         with self._open() as file:
-            found = {
+            return {
                 name: tuple(file.get_slice(name).get_shape())
                 for name in file.keys()  # noqa: SIM118 - not a dict, not iterable
             }
-            check_names(found, shapes(expected), f"The arrays of {self.path}")
+
+    def tensors(self, expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Returns the arrays of a model, given its names and shapes."""
+        where = f"The arrays of {self.path}"
+        check_names(self._shapes(), shapes(expected), where)
+        with self._open() as file:
             return {name: file.get_tensor(name) for name in expected}
 
     def describe(self) -> dict[str, Any]:

@@ -17,6 +17,9 @@ TENSORS = {"intro.weight": np.ones((2, 3)), "intro.bias": np.zeros(2)}
         {"state_dict": {"params": TENSORS}},
         {"model_state_dict": {f"module.{k}": v for k, v in TENSORS.items()}, "loss": 1},
         {"params": {"other": np.ones(1)}, "params_ema": TENSORS},
+        {"net": TENSORS, "optimizer": {"state": {0: {"exp_avg": np.ones(9)}}}},
+        {f"_orig_mod.module.{k}": v for k, v in TENSORS.items()},
+        {"lr": np.ones(()), "net": TENSORS},
     ],
 )
 def test_state_dict_finds_the_tensors(checkpoint):
@@ -38,7 +41,7 @@ def test_one_key_with_the_prefix_keeps_it():
     ]
 
 
-@pytest.mark.parametrize("checkpoint", [{}, {"epoch": 3}, [1, 2], {"weights": TENSORS}])
+@pytest.mark.parametrize("checkpoint", [{}, {"epoch": 3}, [1, 2], {"a": {"b": {}}}])
 def test_no_tensors(checkpoint):
     with pytest.raises(ValueError, match=r"tensors"):
         convert.state_dict(checkpoint)

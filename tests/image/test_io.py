@@ -29,7 +29,6 @@ def test_conversions_to_rgb(tmp_path):
     grey = np.arange(6, dtype=np.uint8).reshape(2, 3) * 50
     cases = {
         "grey": (Image.fromarray(grey), grey),
-        "grey16": (Image.fromarray((grey.astype(np.uint16) << 8) + 7), grey),
         "grey_alpha": (Image.fromarray(np.stack([grey, grey * 0], -1)), grey),
     }
     for name, (image, expected) in cases.items():
@@ -39,16 +38,6 @@ def test_conversions_to_rgb(tmp_path):
     transparent = np.dstack([COLOURS, np.zeros((4, 5), np.uint8)])
     Image.fromarray(transparent).save(tmp_path / "alpha.png")
     np.testing.assert_array_equal(io.read_rgb(tmp_path / "alpha.png"), COLOURS)
-
-
-def test_exif_orientation_is_applied_on_request_only(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # "rotate by 90 degrees to show"
-    Image.fromarray(COLOURS).save(tmp_path / "a.jpg", exif=exif)
-    stored = io.read_rgb(tmp_path / "a.jpg")
-    assert stored.shape == (4, 5, 3)
-    upright = io.read_rgb(tmp_path / "a.jpg", upright=True)
-    np.testing.assert_array_equal(upright, np.rot90(stored, -1))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "empty"])
@@ -61,7 +50,7 @@ def test_damaged_file_is_named(tmp_path, damage):
             damage
         ]
     )
-    with pytest.raises(ValueError, match=r"Cannot read .*broken one.png as an image"):
+    with pytest.raises(ValueError, match=r"Cannot read .*broken one.png: "):
         io.read_rgb(path)
 
 
@@ -86,6 +75,6 @@ def test_bad_arguments_for_writing(tmp_path):
         io.write_image(tmp_path / "a.png", np.zeros((2, 2, 3), np.float32))
     with pytest.raises(ValueError, match=r"\[2, 2\]"):
         io.write_image(tmp_path / "a.png", np.zeros((2, 2), np.uint8))
-    with pytest.raises(ValueError, match=r"'.pngg'; use one of .png"):
+    with pytest.raises(ValueError, match=r"'.pngg'; files are written as .png"):
         io.write_image(tmp_path / "a.pngg", COLOURS)
     assert not list(tmp_path.iterdir())

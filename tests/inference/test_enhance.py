@@ -120,13 +120,20 @@ def test_variables_are_used():
     np.testing.assert_allclose(result[1, 1], [0.1, 0.2, 0.3], rtol=1e-6)
 
 
+def test_16_bits_in_16_bits_out():
+    image = np.random.default_rng(0).integers(0, 30_000, (5, 6, 3)).astype(np.uint16)
+    result = enhance.enhance(toys.Gain(), {}, image)
+    assert result.dtype == np.uint16
+    np.testing.assert_array_equal(result, 2 * image)
+
+
 @pytest.mark.parametrize(
     ("image", "error", "words"),
     [
         (np.zeros((4, 4), np.uint8), ValueError, r"\(4, 4\).*\[H, W, 3\]"),
         (np.zeros((4, 4, 4), np.uint8), ValueError, "RGB"),
         (np.zeros((0, 4, 3), np.uint8), ValueError, r"\(0, 4, 3\)"),
-        (np.zeros((4, 4, 3), np.uint16), TypeError, "65535"),
+        (np.zeros((4, 4, 3), np.int32), TypeError, "int32.*uint16"),
         (np.full((4, 4, 3), 40.0), ValueError, "divide 8-bit values by 255"),
         (np.full((4, 4, 3), np.nan), ValueError, "nan"),
     ],

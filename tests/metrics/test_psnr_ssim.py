@@ -268,3 +268,19 @@ def test_mistakes(arguments, error, message):
     name, *rest = arguments
     with pytest.raises(error, match=message):
         metrics.compute(name, *(images[key] for key in rest))
+
+
+def test_16_bit_images_are_scored_in_full_or_rounded():
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 65536, (16, 16, 3)).astype(np.uint16)
+    image = np.rint(target / 257).astype(np.uint8)
+    error = np.mean((image / 255 - target / 65535) ** 2)
+    assert metrics.compute("rgb_float", image, target) == pytest.approx(
+        10 * np.log10(1 / error)
+    )
+    # What is saved with 8 bits are the nearest levels, not the high bytes.
+    assert metrics.compute("rgb_uint8", image, target) == np.inf
+    truncated = (target >> 8).astype(np.uint8)
+    assert metrics.compute("rgb_uint8", truncated, target) < 60
+    for metric in ("gauss11", "gauss11_y", "uniform7", "gauss_volume"):
+        assert metrics.compute(metric, target, image) == pytest.approx(1)
