@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 
 from llie_jax import messages
-from llie_jax.cli.arguments import json_file
 
 HELP = "Models, their sizes, published weights, and the status of each."
 EXAMPLES = """
@@ -23,10 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="part of a name, or a pattern with * and ?",
     )
     parser.add_argument(
-        "--json",
-        type=json_file,
-        metavar="FILE",
-        help="also write the tables to this file",
+        "--json", metavar="FILE", help="also write the tables to this file"
     )
 
 
