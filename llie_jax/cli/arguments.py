@@ -2,10 +2,7 @@
 
 import argparse
 import math
-import pathlib
 from typing import Any
-
-from llie_jax import files
 
 _LARGEST = 10**9
 
@@ -19,18 +16,6 @@ PROTOCOLS = (
     "snr_video",
 )
 """The names in `llie_jax.metrics.protocol`, which is slow to import, for help texts."""
-
-
-def json_file(text: str) -> str:
-    """Parses the name of a JSON file to write; argparse reports the error."""
-    if not text:
-        raise argparse.ArgumentTypeError("the name of a file is empty")
-    try:
-        files.check_json(text)
-        files.writable_folder(pathlib.Path(text).parent, create=False)
-    except (OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
 
 
 def positive(text: str) -> int:

@@ -29,10 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="HEIGHTxWIDTH of the image, in pixels",
     )
     parser.add_argument(
-        "--json",
-        type=arguments.json_file,
-        metavar="FILE",
-        help="also write the numbers to this file",
+        "--json", metavar="FILE", help="also write the numbers to this file"
     )
 
 

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping
 
 from llie_jax import messages
-from llie_jax.cli.arguments import json_file
 
 HELP = "List, check and prepare data sets; make pairs from your own photos."
 
@@ -47,9 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument(
         "--complete", action="store_true", help="fail if a published pair is missing"
     )
-    check.add_argument(
-        "--json", type=json_file, metavar="FILE", help="also write the result to FILE"
-    )
+    check.add_argument("--json", metavar="FILE", help="also write the result to FILE")
 
     prepare = add("prepare", "write a data set in the TFDS format (array_record)")
     prepare.add_argument("name", metavar="NAME", help="a data set")

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from llie_jax.cli.arguments import PROTOCOLS, json_file, positive
+from llie_jax.cli.arguments import PROTOCOLS, positive
 
 HELP = "Score a model on a data set."
 EXAMPLES = """
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write scores.json, scores.csv and report.html there",
     )
     add("--save-images", action="store_true", help="also write outputs to DIR/images")
-    add("--json", type=json_file, metavar="FILE", help="write the scores to this file")
+    add("--json", metavar="FILE", help="write the scores to this file")
     add(
         "--report-all",
         action="store_true",

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 
-from llie_jax import messages
+from llie_jax import files, messages
 from llie_jax.cli import streams
 
 # Each is a module of this package with HELP, EXAMPLES, `add_arguments` and `run`. Slow
@@ -30,11 +30,10 @@ SUBCOMMANDS = (
 )
 
 
-# What a user's files and arguments can cause; recursion is a RuntimeError, overflow an
-# ArithmeticError.
+# What a user's files and arguments can cause; overflow is an ArithmeticError.
 _MISTAKES = (
     *(ValueError, TypeError, KeyError, OSError, ImportError),
-    *(ArithmeticError, MemoryError, RuntimeError),
+    *(ArithmeticError, MemoryError, RecursionError),
 )
 
 
@@ -141,19 +140,24 @@ def main(argv: list[str] | None = None) -> int:
         args.overrides = unknown  # --config.KEY=VALUE; the subcommand checks them
     elif unknown:
         top.error(f"unrecognized arguments: {' '.join(unknown)}")
-    _check_names(args)
-    return guarded(args.run, args)
+    return guarded(_run, args)
 
 
-def _check_names(args: argparse.Namespace) -> None:
-    """Ends with an error if a name is empty, as that of an unset variable is.
+def _run(args: argparse.Namespace) -> int | None:
+    """Runs a subcommand, after the checks that all of them need.
 
-    An empty path would mean the working directory.
+    Raises:
+        ValueError: if a name is empty, as that of an unset variable is (an empty path
+            would mean the working directory), or the JSON file would replace another.
     """
     for name, value in vars(args).items():
         values = value if isinstance(value, list) else [value]
         if "" in values and args.parser.get_default(name) != "":
-            args.parser.error(f"the argument {name.replace('_', '-')} is empty")
+            raise ValueError(f"The argument {name.replace('_', '-')} is empty.")
+    if getattr(args, "json", None):
+        files.check_json(args.json)
+        files.writable_folder(files.path(args.json).parent, create=False)
+    return args.run(args)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ import dataclasses
 import json
 
 from llie_jax import messages
-from llie_jax.cli.arguments import json_file
 
 HELP = "Models, their sizes, weights that ship, published weights, and their status."
 EXAMPLES = """
@@ -24,10 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="part of a name, or a pattern with * and ?",
     )
     parser.add_argument(
-        "--json",
-        type=json_file,
-        metavar="FILE",
-        help="also write the tables to this file",
+        "--json", metavar="FILE", help="also write the tables to this file"
     )
 
 

@@ -6,7 +6,7 @@ import functools
 import pathlib
 
 from llie_jax import files
-from llie_jax.cli.arguments import json_file, positive
+from llie_jax.cli.arguments import positive
 
 HELP = "Compile a recipe's training step for a TPU slice and report whether it fits."
 EXAMPLES = """
@@ -58,9 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="size of a training set that lives on the devices; without it, the host "
         "cuts the crops",
     )
-    parser.add_argument(
-        "--json", type=json_file, metavar="FILE", help="also write the plan to FILE"
-    )
+    parser.add_argument("--json", metavar="FILE", help="also write the plan to FILE")
     parser.set_defaults(overrides=[])  # takes --config.KEY=VALUE, see `cli.main`
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from llie_jax.cli.arguments import PROTOCOLS, json_file
+from llie_jax.cli.arguments import PROTOCOLS
 
 HELP = "Score saved images, against references of the same names if there are any."
 EXAMPLES = """
@@ -28,9 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help=f"rounding and metrics: {', '.join(PROTOCOLS)}",
     )
-    parser.add_argument(
-        "--json", type=json_file, metavar="FILE", help="also write the scores to FILE"
-    )
+    parser.add_argument("--json", metavar="FILE", help="also write the scores to FILE")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from llie_jax import files
-from llie_jax.cli.arguments import json_file, positive
+from llie_jax.cli.arguments import positive
 
 if TYPE_CHECKING:
     from llie_jax.studies.frame import Study
@@ -45,9 +45,7 @@ def add_input(
 
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Adds the options that say where the results go."""
-    parser.add_argument(
-        "--json", type=json_file, metavar="FILE", help="also write all numbers there"
-    )
+    parser.add_argument("--json", metavar="FILE", help="also write all numbers there")
     name = parser.prog.split()[-1]
     parser.add_argument(
         "--out", metavar="DIR", help=f"writes {name}.json and report.html there"

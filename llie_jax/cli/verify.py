@@ -2,8 +2,6 @@
 
 import argparse
 
-from llie_jax.cli.arguments import json_file
-
 HELP = "Score published checkpoints, and compare with what the official code scores."
 EXAMPLES = """
   llie-jax verify --weights-dir downloads --root data/lol_v1
@@ -29,12 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--root", metavar="DIR", help="the folder of LOL-v1")
     add("--out", metavar="FILE", help="also write the table to this Markdown file")
-    add(
-        "--json",
-        type=json_file,
-        metavar="FILE",
-        help="also write the results to this file",
-    )
+    add("--json", metavar="FILE", help="also write the results to this file")
 
 
 def run(args: argparse.Namespace) -> int:
