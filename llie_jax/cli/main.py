@@ -156,7 +156,8 @@ def _run(args: argparse.Namespace) -> int | None:
             raise ValueError(f"The argument {name.replace('_', '-')} is empty.")
     if getattr(args, "json", None):
         files.check_json(args.json)
-        files.writable_folder(files.path(args.json).parent, create=False)
+        folder = files.path(args.json).parent
+        files.writable_folder(folder, hint="choose another --json", create=False)
     return args.run(args)
 
 

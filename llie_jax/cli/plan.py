@@ -6,7 +6,6 @@ import functools
 import pathlib
 
 from llie_jax import files
-from llie_jax.cli.arguments import positive
 
 HELP = "Compile a recipe's training step for a TPU slice and report whether it fits."
 EXAMPLES = """
@@ -37,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--per-device-batch",
-        type=positive,
+        type=int,
         metavar="N",
         help="images per device and step, instead of the config's batch_size",
     )
@@ -65,6 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the plan; returns the exit status."""
     resident = _parse_resident(args.resident)
+    if args.per_device_batch is not None and args.per_device_batch < 1:
+        raise ValueError(
+            f"--per-device-batch is {args.per_device_batch}; give 1 or more."
+        )
 
     from llie_jax.cli import experiment, output
     from llie_jax.data import Stage

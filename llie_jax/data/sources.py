@@ -356,6 +356,7 @@ def open_folders(
     found = scan(folders, dataset)
     where = " and ".join(map(str, folders))
     if problems := found.problems():
+        problems += [found.not_read()] if found.skipped else []
         wrong = "do not pair" if len(folders) > 1 else "cannot be used"
         advice = "Input and target need the same name; " if len(folders) > 1 else ""
         raise ValueError(

@@ -178,6 +178,7 @@ def compare_folders(
         if files
     ]
     if problems:
+        problems += [scan.not_read()] if scan.skipped else []
         wrong = "cannot be scored" if targets is None else "do not pair"
         raise ValueError(f"{where} {wrong}; {'; '.join(problems)}.")
     if not scan.files:

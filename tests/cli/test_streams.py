@@ -190,7 +190,12 @@ def test_a_folder_says_what_is_not_read(tmp_path, bright, capsys):
     assert "2 files not read: 2 .mov" in capsys.readouterr().err
     with pytest.warns(messages.Note, match=r"2 files not read: 2 \.mov"):
         opening.open_source(pairs)
-    (pairs / "low" / "a.png").unlink()
+    (pairs / "low" / "a.png").rename(pairs / "low" / "a.heif2")
+    with pytest.raises(ValueError, match=r"without an input.*3 files not read: 2 "):
+        opening.open_source(pairs)
+    assert main.main(["score", *folders]) == 2
+    assert "3 files not read: 2 .mov, 1 .heif2" in capsys.readouterr().err
+    (pairs / "low" / "a.heif2").unlink()
     (pairs / "high" / "a.png").unlink()
     assert main.main(["data", "check", str(pairs)]) == 2
     darken = ["data", "darken", str(tmp_path / "in"), str(tmp_path / "dark")]

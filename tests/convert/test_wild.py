@@ -11,14 +11,34 @@ import safetensors.numpy
 
 import llie_jax
 from llie_jax import convert, messages
-from tests.convert.test_convert import SMALL, official
+from llie_jax.convert import names
+from llie_jax.models import base
+from llie_jax.weights import fit
 
-TENSORS = official(SMALL, np.random.default_rng(0))
+SMALL = {"name": "zero_dce_pp", "width": 4}  # quick to trace
+BIAS = "e_conv1.point_conv.bias"
+
+
+def official(rng):
+    """Random tensors with the official names."""
+    patterns = base.card(SMALL["name"]).torch.patterns
+    shapes = fit.flat(base.variable_shapes(llie_jax.build(SMALL)))
+    tensors = {}
+    for path, leaf in shapes.items():
+        shape = leaf.shape
+        if path.endswith("kernel"):
+            shape = (shape[3], shape[2], *shape[:2])
+        key = names.torch_key(path.partition("/")[2], patterns)
+        tensors[key] = rng.standard_normal(shape, np.float32)
+    return tensors
+
+
+TENSORS = official(np.random.default_rng(0))
 OTHER = {key: value + 1 for key, value in TENSORS.items()}
 
 
 def kernel(variables):
-    return np.asarray(variables["params"]["intro"]["kernel"])
+    return np.asarray(variables["params"]["conv_0"]["pointwise"]["kernel"])
 
 
 EXPECTED = kernel(convert.from_torch(TENSORS)[1])
@@ -106,29 +126,35 @@ def test_floats_of_any_size(dtype):
 
 
 def test_rounding_to_float32_is_said():
-    tensors = {**TENSORS, "intro.bias": np.full(4, 1 / 3)}
-    with pytest.warns(messages.Note, match=r"1 tensors are rounded.*intro\.bias"):
+    tensors = {**TENSORS, BIAS: np.full(4, 1 / 3)}
+    with pytest.warns(messages.Note, match=r"1 tensors are rounded.*point_conv\.bias"):
         convert.from_torch(tensors)
 
 
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (np.full(4, np.nan, np.float32), r"not finite: intro\.bias \(4 of 4 values\)"),
-        (np.float32([1, np.inf, 0, 0]), r"not finite: intro\.bias \(1 of 4 values\)"),
-        (np.ones(4, np.int8), r"intro\.bias has int8 values, not floats"),
-        (np.ones(4, np.complex64), r"intro\.bias has complex64 values"),
+        (
+            np.full(4, np.nan, np.float32),
+            r"not finite: .*point_conv\.bias \(4 of 4 values\)",
+        ),
+        (
+            np.float32([1, np.inf, 0, 0]),
+            r"not finite: .*point_conv\.bias \(1 of 4 values\)",
+        ),
+        (np.ones(4, np.int8), r"conv1\.point_conv\.bias has int8 values, not floats"),
+        (np.ones(4, np.complex64), r"conv1\.point_conv\.bias has complex64 values"),
     ],
 )
 def test_values_that_are_no_weights_are_named(value, words):
     with pytest.raises(ValueError, match=words):
-        convert.from_torch({**TENSORS, "intro.bias": value})
+        convert.from_torch({**TENSORS, BIAS: value})
 
 
-def archive(*names):
+def archive(*inside):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
-        for name in names:
+        for name in inside:
             file.writestr(name, b"x")
     return buffer.getvalue()
 
@@ -208,11 +234,11 @@ class TestWithTorch:
             convert.state_dict({"conv.weight": tensor, "b": torch.ones(2)})
 
     def test_archives(self, torch, tmp_path):
-        for names, words in (
+        for inside, words in (
             (("a/weights.pth", "a/README.md"), r"archive with weights\.pth, README"),
             (("m/constants.pkl", "m/data.pkl"), "TorchScript program"),
         ):
-            (tmp_path / "a.pt").write_bytes(archive(*names))
+            (tmp_path / "a.pt").write_bytes(archive(*inside))
             with pytest.raises(ValueError, match=words):
                 convert.read_checkpoint(tmp_path / "a.pt")
 
