@@ -21,10 +21,11 @@ import numpy as np
 
 from llie_jax import messages, types
 from llie_jax.data import sources, transforms
+from llie_jax.image import overview as windows
 
 RESIDENCES = ("auto", "device", "host")
 
-NUMBERS = ("index", "share", "gamma")
+NUMBERS = ("index", "share", "gamma", "relit", "light", "sensor", "noise", "window")
 """What a batch from the host loader contains besides pixels."""
 
 
@@ -46,6 +47,7 @@ class Pipeline:
     resident: dict[str, np.ndarray]
     expand: Callable[[Any, Any], types.Batch]
     _source: "_Cached"
+    _overviews: dict[str, np.ndarray]
     _process: tuple[int, int]
     _workers: int
 
@@ -90,7 +92,11 @@ class Pipeline:
         """Returns this process's part of the plan."""
         index, count = self._process
         size = self.plan.locate(step)[0].batch_size // count
-        return self.plan.batch(step, slice(index * size, (index + 1) * size))
+        part = self.plan.batch(step, slice(index * size, (index + 1) * size))
+        if self._overviews:
+            sizes = self.plan.sizes[part["index"]]
+            part["window"] = windows.window(part["rows"], part["columns"], sizes)
+        return part
 
     def _load(self, step: int) -> dict[str, np.ndarray]:
         """Returns this process's part of a batch with its pixels."""
@@ -100,6 +106,8 @@ class Pipeline:
             partners = {key: part[f"partner_{key}"] for key in transforms.CROP_KEYS}
             for key, images in self._crop(partners).items():
                 batch[f"partner_{key}"] = images
+        index = part["index"]
+        batch |= {key: views[index] for key, views in self._overviews.items()}
         return batch | {key: part[key] for key in NUMBERS if key in part}
 
     def _crop(self, crops: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -127,6 +135,7 @@ def make_pipeline(
     process_index: int = 0,
     process_count: int = 1,
     workers: int = 4,
+    overview: int = 0,
 ) -> Pipeline:
     """Makes the pipeline of one training run.
 
@@ -144,10 +153,12 @@ def make_pipeline(
         process_index: which part of each batch this process loads.
         process_count: number of processes.
         workers: threads of the host loader.
+        overview: side of the overviews, see `llie_jax.models.base.Model`; 0 for none.
 
     Raises:
-        ValueError: if an option is out of range, a crop is larger than an image, or a
-            batch size is not divisible by the number of processes.
+        ValueError: if an option is out of range, a crop is larger than an image, a
+            batch size is not divisible by the number of processes, relit records have
+            no target, or overviews are asked for with mixtures or rotations.
     """
     stages = tuple(_fields(transforms.Stage, stage) for stage in stages)
     augment = _fields(transforms.Augment, augment or {})
@@ -169,6 +180,17 @@ def make_pipeline(
     if workers < 1:
         raise ValueError(f"workers={workers}; the host loader needs at least 1.")
 
+    if augment.relight and "target" not in source.keys:
+        raise ValueError(
+            f"augment.relight={augment.relight} makes images of targets, which "
+            f"{source.name} does not have; set it to 0.0."
+        )
+    if overview and (augment.mixup or augment.rotate):
+        raise ValueError(
+            "The model takes the overview of a photo, which cannot be mixed or "
+            "rotated; "
+            "set augment.mixup to 0.0 and augment.rotate to False."
+        )
     if any(size):
         source = ResizedSource(source, size)
     sizes = source.sizes()
@@ -178,12 +200,14 @@ def make_pipeline(
         needed = len(source.keys) * np.prod(shape, dtype=np.int64)
         residence = "device" if needed <= device_limit_bytes else "host"
     on_device = residence == "device"
+    overviews = _load_overviews(source, overview) if overview else {}
     return Pipeline(
         residence=residence,
         plan=transforms.Plan(sizes, stages, augment, seed),
-        resident=_load_resident(source, shape) if on_device else {},
+        resident=_load_resident(source, shape) | overviews if on_device else {},
         expand=expand_crops if on_device else expand_images,
         _source=_Cached(source, host_cache_bytes),
+        _overviews=overviews,
         _process=(process_index, process_count),
         _workers=workers,
     )
@@ -191,12 +215,14 @@ def make_pipeline(
 
 def expand_crops(resident: dict[str, jax.Array], batch: dict) -> types.Batch:
     """Cuts the crops out of the resident images, and mixes them."""
-    images = {
-        key: transforms.crop_batch(whole, batch) for key, whole in resident.items()
-    }
+    views = {key for key in resident if key.startswith("overview")}
+    photos = {key: whole for key, whole in resident.items() if key not in views}
+    images = {key: resident[key][batch["index"]] for key in views}
+    for key, whole in photos.items():
+        images[key] = transforms.crop_batch(whole, batch)
     if "partner_index" in batch:
         partners = {key: batch[f"partner_{key}"] for key in transforms.CROP_KEYS}
-        for key, whole in resident.items():
+        for key, whole in photos.items():
             images[f"partner_{key}"] = transforms.crop_batch(whole, partners)
     return transforms.mix(batch | images)
 
@@ -221,6 +247,30 @@ def _load_resident(
 
     sources.parallel_map(load, range(len(source)))
     return resident
+
+
+def _load_overviews(
+    source: "sources.Source | ResizedSource", side: int
+) -> dict[str, np.ndarray]:
+    """Returns the overviews of all records, float32 [N, side, side, 3].
+
+    `overview` is that of the image; `overview_target` that of the target, for relit
+    records, if there is one.
+    """
+    names = {"image": "overview", "target": "overview_target"}
+    names = {key: name for key, name in names.items() if key in source.keys}
+    found = {
+        name: np.zeros((len(source), side, side, 3), np.float32)
+        for name in names.values()
+    }
+
+    def load(index: int) -> None:
+        record = source[index]
+        for key, name in names.items():
+            found[name][index] = windows.overview(record[key], side)
+
+    sources.parallel_map(load, range(len(source)))
+    return found
 
 
 class ResizedSource:

@@ -1,0 +1,124 @@
+"""Training inputs made of the references in the compiled step: darker photos.
+
+The sensor model of `synthetic.darken` with a normal distribution in place of Poisson's,
+so that it runs on the device. Each record has an exposure of its own; in some, one side
+of the photo is darker than the other, as in backlit photos; some are left as they are.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from llie_jax.image.overview import coordinates
+
+DRAWS = 9
+"""Random numbers per record."""
+
+_READ_NOISE = 3.0
+_FULL_WELL = (1000.0, 10000.0)
+
+
+def plan(draws: np.ndarray, share: float, exposures: tuple[float, float]):
+    """Returns what happens to each record, as entries of a batch.
+
+    A quarter of the relit records stay as bright as their references, and three tenths
+    have two exposures.
+
+    Args:
+        draws: uniform in [0, 1), [DRAWS, B].
+        share: how many of the records are relit.
+        exposures: the lowest and the highest factor on linear light, above 0 and at
+            most 1.
+
+    Returns:
+        `relit` bool [B]; `light` float32 [B, 6], logarithms of both exposures, then
+        direction (2), place and width of the passage from one to the other; `sensor`
+        float32 [B], electrons at white, 0 for no noise; `noise` uint32 [B], a seed.
+    """
+    chosen, kind, first, second, angle, place, width, well, noise = draws
+    low, high = np.log(exposures)
+    first, second = (low + (high - low) * x for x in (first, second))
+    first = np.where(kind < 0.25, 0.0, first)
+    second = np.where(kind < 0.7, first, second)
+    angle = 2 * np.pi * angle
+    light = [
+        first,
+        second,
+        np.cos(angle),
+        np.sin(angle),
+        0.6 * (place - 0.5),
+        0.02 + 0.3 * width**2,
+    ]
+    few, many = np.log(_FULL_WELL)
+    return {
+        "relit": chosen < share,
+        "light": np.stack(light, -1).astype(np.float32),
+        "sensor": np.where(kind < 0.25, 0.0, np.exp(few + (many - few) * well)).astype(
+            np.float32
+        ),
+        "noise": (noise * 2**32).astype(np.uint32),
+    }
+
+
+def relight(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Replaces the images of relit records by their references, taken in other light.
+
+    Args:
+        batch: `image` and `target` [B, P, Q, 3], the entries of `plan`, and `window`,
+            `overview` and `overview_target` if the model takes an overview.
+
+    Returns:
+        The images and, if it was given, the `overview`, float32 in [0, 1].
+    """
+    relit = batch["relit"][:, None, None, None]
+    target = _as_float(batch["target"])
+    size = target.shape[1:3]
+    window = batch.get("window")
+    if window is None:
+        window = jnp.broadcast_to(jnp.array([0.0, 0.0, 1.0, 1.0]), (len(target), 4))
+    exposure = _exposure(batch["light"], window, size)
+    dark = jax.vmap(_photograph)(target, exposure, batch["sensor"], batch["noise"])
+    found = {"image": jnp.where(relit, dark, _as_float(batch["image"]))}
+    if "overview" in batch:
+        whole = batch["overview_target"]
+        everything = jnp.broadcast_to(jnp.array([0.0, 0.0, 1.0, 1.0]), window.shape)
+        exposure = _exposure(batch["light"], everything, whole.shape[1:3])
+        dark = to_srgb(exposure[..., None] * to_linear(whole))
+        found["overview"] = jnp.where(relit, dark, batch["overview"])
+    return found
+
+
+def _exposure(light, window, size):
+    """Returns the exposure of each pixel, [B, P, Q]."""
+    rows, columns = coordinates(window, size)
+    first, second, cosine, sine, place, width = light.T[..., None, None]
+    along = cosine * (columns[:, None, :] - 0.5) + sine * (rows[:, :, None] - 0.5)
+    share = jax.nn.sigmoid((along - place) / width)
+    return jnp.exp(first + share * (second - first))
+
+
+def _photograph(image, exposure, full_well, seed):
+    """Returns an image [P, Q, 3] as the sensor sees it, in 256 levels."""
+    signal = exposure[..., None] * to_linear(image)
+    electrons = full_well * signal
+    spread = jnp.sqrt(electrons + _READ_NOISE**2) / jnp.maximum(full_well, 1.0)
+    noise = jax.random.normal(jax.random.key(seed), image.shape)
+    noisy = signal + jnp.where(full_well > 0, spread, 0.0) * noise
+    seen = to_srgb(jnp.clip(noisy, 0, 1))
+    return jnp.where(full_well > 0, jnp.round(255 * seen) / 255, image)
+
+
+def to_linear(encoded: jax.Array) -> jax.Array:
+    """Decodes sRGB values to linear light, both in [0, 1] (IEC 61966-2-1)."""
+    power = ((encoded + 0.055) / 1.055) ** 2.4
+    return jnp.where(encoded <= 0.04045, encoded / 12.92, power)
+
+
+def to_srgb(linear: jax.Array) -> jax.Array:
+    """Encodes linear light as sRGB values, both in [0, 1] (IEC 61966-2-1)."""
+    power = 1.055 * jnp.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055
+    return jnp.where(linear <= 0.0031308, linear * 12.92, power)
+
+
+def _as_float(image):
+    return image.astype(jnp.float32) / 255 if image.dtype == jnp.uint8 else image

@@ -1,0 +1,122 @@
+"""Dawn: what is particular to it; the contract suite tests the rest."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import llie_jax
+from llie_jax import costs
+from llie_jax.inference.enhancer import Enhancer
+from llie_jax.models import base, dawn
+
+TINY = {"name": "dawn", **base.card("dawn").tiny}
+
+
+def build(scale=0.5, **fields):
+    """A model, and random variables of the given scale."""
+    model = llie_jax.build({**TINY, **fields})
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda leaf: jnp.asarray(scale * rng.standard_normal(leaf.shape), leaf.dtype),
+        base.variable_shapes(model),
+    )
+    return model, variables
+
+
+def photo(height, width, seed=0):
+    rng = np.random.default_rng(seed)
+    low = rng.random((5, 5, 3))
+    rows = np.linspace(0, 4.99, height).astype(int)
+    columns = np.linspace(0, 4.99, width).astype(int)
+    noise = 0.05 * rng.random((height, width, 3))
+    return (0.9 * low[rows][:, columns] + noise).astype(np.float32)
+
+
+def test_the_base_is_small():
+    found = costs.count({"name": "dawn", **dawn.CARD.sizes["base"]}, (256, 256))
+    assert found.params <= 150_000
+    assert found.macs <= 1.5e9
+
+
+def test_curves_rise_and_keep_black_and_white():
+    x = jnp.linspace(0, 1, 2001)
+    for basis in dawn.curve_bases(x):
+        np.testing.assert_allclose(basis[jnp.array([0, -1])], [0, 1], atol=1e-4)
+        assert np.all(np.diff(basis) >= -1e-7)
+
+
+@pytest.mark.parametrize("scale", [0.1, 3.0])
+def test_tones_of_any_parameters_are_bounded_and_keep_black_white_and_order(scale):
+    model, variables = build(scale)
+    ramp = np.linspace(0, 1, 64, dtype=np.float32)
+    image = np.broadcast_to(ramp[None, None, :, None], (1, 64, 64, 3))
+    whole = {"overview": jnp.asarray(image[:, :, :, :])[:, :, :, :]}
+    del whole
+    toned = model.apply(variables, jnp.asarray(image)).aux["toned"]
+    np.testing.assert_allclose(toned[:, :, 0], 0, atol=2e-3)
+    np.testing.assert_allclose(toned[:, :, -1], 1, atol=2e-3)
+    assert toned.min() > -0.7 and toned.max() < 1.7
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_one_curve_for_all_is_monotonic(number):
+    model, variables = build(1.0, num_curves=number)
+    grey = jnp.linspace(0, 1, 64)[None, None, :, None] * jnp.ones((1, 8, 1, 3))
+    tones = {
+        "curves": jax.nn.softmax(jnp.ones((1, 1, 3, 9))),
+        "colour": dawn._colour_matrix(jnp.full((1, 3, 2), 0.7)),
+    }
+    toned = dawn.apply_tones(grey, tones, jnp.array([dawn.WHOLE]))
+    assert np.all(np.diff(toned, axis=2) > 0)
+    # Equal curves and rows that sum to 1 keep grey.
+    np.testing.assert_allclose(toned[..., 0], toned[..., 2], atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 40), (17, 8)])
+@pytest.mark.parametrize("value", [0, 90, 255])
+def test_flat_photos_of_any_size_stay_bounded(size, value):
+    model, variables = build(1.0)
+    image = np.full((*size, 3), value, np.uint8)
+    result = Enhancer(model, variables)(image, raw=True)
+    assert result.shape == image.shape and np.isfinite(result).all()
+    bound = model.largest_residual + 0.7
+    assert -bound < result.min() and result.max() < 1 + bound
+
+
+def test_a_part_is_toned_as_in_its_photo():
+    """A flipped crop with overview and window equals the crop of the toned photo."""
+    model, variables = build(0.5)
+    whole = jnp.asarray(photo(48, 64))[None]
+    toned = model.apply(variables, whole).aux["toned"]
+    rows, columns = slice(39, 15, -1), slice(8, 40)
+    part = model.apply(
+        variables,
+        whole[:, rows, columns],
+        overview=jnp.asarray(
+            llie_jax.models.dawn.adaptive_mean(whole, (dawn.OVERVIEW,) * 2)
+        ),
+        window=jnp.array([[40 / 48, 8 / 64, 16 / 48, 40 / 64]]),
+    ).aux["toned"]
+    np.testing.assert_allclose(part, toned[:, rows, columns], atol=1e-4)
+
+
+def test_tiles_equal_the_whole():
+    model, variables = build(0.3)
+    image = photo(96, 128)
+    whole = Enhancer(model, variables)(image, raw=True)
+    tiled = Enhancer(model, variables, tile=64, overlap=48, limit=64 * 64)
+    assert tiled.plan(image.shape[:2]).tiles > 1
+    difference = np.abs(tiled(image, raw=True) - whole)
+    # The U-Net sees zeros beyond a tile's border, the blending hides most of that.
+    assert np.median(difference) < 1e-3
+    assert difference.mean() < 5e-3
+
+
+def test_each_part_can_be_left_out():
+    sizes = {
+        name: costs.count({"name": "dawn", **fields}, (64, 64)).params
+        for name, fields in dawn.CARD.sizes.items()
+    }
+    assert min(sizes, key=sizes.get) == "static"
+    assert all(sizes[name] < sizes["base"] for name in sizes if name != "base")
