@@ -17,19 +17,16 @@ def get_config(data: base.LOL = "lol_v1", size: str = "base", lfpv: bool = False
     config.data.train.name = data
     config.data.validation.fraction = 0.06
     config.data.augment.relight = 0.4
-    config.stages = dict(
-        s0=dict(steps=6000, patch_size=96, batch_size=12),
-        s1=dict(steps=4000, patch_size=192, batch_size=4),
-    )
+    config.stages.s0 = dict(steps=4000, patch_size=112, batch_size=8)
     config.loss.terms = dict(
         pixel=base.spec("l1"),
         ssim=base.spec("ssim", weight=0.2),
         toned=base.spec("l1", on="aux.toned", weight=0.25),
     )
-    config.optimizer = base.spec("adam", learning_rate=1e-3, clip_norm=1.0)
+    config.optimizer = base.spec("adam", learning_rate=2e-3, clip_norm=1.0)
     config.schedule = base.spec("cosine", kind="schedule", warmup_steps=100)
     config.ema.decay = 0.998
     config.log.every_steps = 100
-    config.evaluate.every_steps = 500
-    config.checkpoint.every_steps = 500
+    config.evaluate.every_steps = 1000
+    config.checkpoint.every_steps = 1000
     return base.add_lfpv(config) if lfpv else config

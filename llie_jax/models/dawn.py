@@ -157,7 +157,7 @@ def apply_tones(
         window: [B, 4], where the image lies in the photo, see `Dawn`.
 
     Returns:
-        [B, H, W, 3], within 0.3 * 4 of [0, 1].
+        [B, H, W, 3], within 0.6 of [0, 1].
     """
     # One plane per channel, because fused loops over three channels do not vectorise.
     planes = [image[..., i] for i in range(3)]

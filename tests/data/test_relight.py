@@ -86,6 +86,7 @@ def test_the_plan_has_all_kinds_in_the_stated_shares():
     assert plan["relit"].mean() == pytest.approx(0.4, abs=0.03)
     assert bright.mean() == pytest.approx(0.25, abs=0.03)
     assert (even & ~bright).mean() == pytest.approx(0.45, abs=0.03)
-    assert not first[bright].any() and not second[bright].any()
+    assert not first[bright].any()
+    assert not second[bright].any()
     low, high = np.log([0.05, 0.5]).astype(np.float32)
     assert np.all((first[~bright] >= low) & (second[~bright] <= high))

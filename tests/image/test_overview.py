@@ -11,7 +11,8 @@ from llie_jax.image import overview
 def test_an_overview_keeps_the_mean_of_a_flat_photo(size):
     photo = np.full((*size, 3), 51, np.uint8)
     small = overview.overview(photo, 4)
-    assert small.shape == (4, 4, 3) and small.dtype == np.float32
+    assert small.shape == (4, 4, 3)
+    assert small.dtype == np.float32
     np.testing.assert_allclose(small, 0.2, atol=1e-6)
 
 
