@@ -25,7 +25,10 @@ from llie_jax.image import overview as windows
 
 RESIDENCES = ("auto", "device", "host")
 
-NUMBERS = ("index", "share", "gamma", "relit", "light", "sensor", "noise", "window")
+NUMBERS = (
+    *("index", "share", "gamma", "window"),
+    *("relit", "light", "sensor", "noise", "colours"),
+)
 """What a batch from the host loader contains besides pixels."""
 
 
@@ -200,11 +203,11 @@ def make_pipeline(
         needed = len(source.keys) * np.prod(shape, dtype=np.int64)
         residence = "device" if needed <= device_limit_bytes else "host"
     on_device = residence == "device"
-    overviews = _load_overviews(source, overview) if overview else {}
+    whole, overviews = _load(source, shape, overview, on_device=on_device)
     return Pipeline(
         residence=residence,
         plan=transforms.Plan(sizes, stages, augment, seed),
-        resident=_load_resident(source, shape) | overviews if on_device else {},
+        resident=whole | overviews if on_device else {},
         expand=expand_crops if on_device else expand_images,
         _source=_Cached(source, host_cache_bytes),
         _overviews=overviews,
@@ -233,44 +236,45 @@ def expand_images(resident: dict, batch: dict) -> types.Batch:
     return transforms.mix(batch)
 
 
-def _load_resident(
-    source: "sources.Source | ResizedSource", shape: tuple[int, ...]
-) -> dict[str, np.ndarray]:
-    """Decodes all images, key -> [N, H, W, 3]; smaller ones are zero-padded."""
-    resident = {key: np.zeros(shape, np.uint8) for key in source.keys}
+def _load(
+    source: "sources.Source | ResizedSource",
+    shape: tuple[int, ...],
+    side: int,
+    *,
+    on_device: bool,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Decodes all images once, if anything is needed of them.
 
-    def load(index: int) -> None:
-        record = source[index]
-        height, width = record["image"].shape[:2]
-        for key, images in resident.items():
-            images[index, :height, :width] = record[key]
+    Args:
+        source: the records.
+        shape: [N, H, W, 3] of the whole images; smaller ones are zero-padded.
+        side: side of the overviews, or 0.
+        on_device: whether whole images are kept.
 
-    sources.parallel_map(load, range(len(source)))
-    return resident
-
-
-def _load_overviews(
-    source: "sources.Source | ResizedSource", side: int
-) -> dict[str, np.ndarray]:
-    """Returns the overviews of all records, float32 [N, side, side, 3].
-
-    `overview` is that of the image; `overview_target` that of the target, for relit
-    records, if there is one.
+    Returns:
+        The whole images by their keys, uint8, and the overviews, float32 [N, side,
+        side, 3]: `overview` of the image, and `overview_target` of the target, for
+        relit records, if there is one.
     """
+    whole = {key: np.zeros(shape, np.uint8) for key in source.keys if on_device}
     names = {"image": "overview", "target": "overview_target"}
-    names = {key: name for key, name in names.items() if key in source.keys}
-    found = {
+    names = {key: name for key, name in names.items() if side and key in source.keys}
+    views = {
         name: np.zeros((len(source), side, side, 3), np.float32)
         for name in names.values()
     }
 
     def load(index: int) -> None:
         record = source[index]
+        height, width = record["image"].shape[:2]
+        for key, images in whole.items():
+            images[index, :height, :width] = record[key]
         for key, name in names.items():
-            found[name][index] = windows.overview(record[key], side)
+            views[name][index] = windows.overview(record[key], side)
 
-    sources.parallel_map(load, range(len(source)))
-    return found
+    if whole or views:
+        sources.parallel_map(load, range(len(source)))
+    return whole, views
 
 
 class ResizedSource:

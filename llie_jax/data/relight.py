@@ -2,8 +2,12 @@
 
 The sensor model of `synthetic.darken` with a normal distribution in place of Poisson's,
 so that it runs on the device. Each record has an exposure of its own; in some, one side
-of the photo is darker than the other, as in backlit photos; some are left as they are.
+of the photo is darker than the other, as in backlit photos; some keep their light. The
+references get colours of other strength and hue first, since those of low-light sets
+are pale, and a model would learn to turn colours to grey.
 """
+
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +15,12 @@ import numpy as np
 
 from llie_jax.image.overview import coordinates
 
-DRAWS = 9
+DRAWS = 11
 """Random numbers per record."""
 
 _READ_NOISE = 3.0
 _FULL_WELL = (1000.0, 10000.0)
+_SATURATION = (0.7, 2.5)
 
 
 def plan(draws: np.ndarray, share: float, exposures: tuple[float, float]):
@@ -33,9 +38,10 @@ def plan(draws: np.ndarray, share: float, exposures: tuple[float, float]):
     Returns:
         `relit` bool [B]; `light` float32 [B, 6], logarithms of both exposures, then
         direction (2), place and width of the passage from one to the other; `sensor`
-        float32 [B], electrons at white, 0 for no noise; `noise` uint32 [B], a seed.
+        float32 [B], electrons at white, 0 for no noise; `noise` uint32 [B], a seed;
+        `colours` float32 [B, 3, 3], the matrix that changes the reference's colours.
     """
-    chosen, kind, first, second, angle, place, width, well, noise = draws
+    chosen, kind, first, second, angle, place, width, well, noise, *colours = draws
     low, high = np.log(exposures)
     first, second = (low + (high - low) * x for x in (first, second))
     first = np.where(kind < 0.25, 0.0, first)
@@ -57,35 +63,57 @@ def plan(draws: np.ndarray, share: float, exposures: tuple[float, float]):
             np.float32
         ),
         "noise": (noise * 2**32).astype(np.uint32),
+        "colours": _colours(*colours),
     }
 
 
+def _colours(strength: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Returns matrices that keep grey: of other saturation, half with other hues."""
+    low, high = np.log(_SATURATION)
+    saturation = np.exp(low + (high - low) * strength)[:, None, None]
+    matrices = np.full((len(order), 3, 3), 1 / 3)
+    matrices = matrices + saturation * (np.eye(3) - matrices)
+    orders = np.array(list(itertools.permutations(range(3))))
+    # The first order, which keeps the hues, is as frequent as all others together.
+    chosen = np.maximum(np.floor(10 * order) - 4, 0).astype(int)
+    places = orders[chosen]
+    return np.take_along_axis(matrices, places[:, :, None], 1).astype(np.float32)
+
+
 def relight(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Replaces the images of relit records by their references, taken in other light.
+    """Replaces relit records by their references, in other colours and other light.
 
     Args:
         batch: `image` and `target` [B, P, Q, 3], the entries of `plan`, and `window`,
             `overview` and `overview_target` if the model takes an overview.
 
     Returns:
-        The images and, if it was given, the `overview`, float32 in [0, 1].
+        `image`, `target` and, if it was given, `overview`, float32 in [0, 1].
     """
     relit = batch["relit"][:, None, None, None]
     target = _as_float(batch["target"])
+    target = jnp.where(relit, _coloured(target, batch["colours"]), target)
     size = target.shape[1:3]
     window = batch.get("window")
     if window is None:
         window = jnp.broadcast_to(jnp.array([0.0, 0.0, 1.0, 1.0]), (len(target), 4))
     exposure = _exposure(batch["light"], window, size)
     dark = jax.vmap(_photograph)(target, exposure, batch["sensor"], batch["noise"])
-    found = {"image": jnp.where(relit, dark, _as_float(batch["image"]))}
+    found = {
+        "image": jnp.where(relit, dark, _as_float(batch["image"])),
+        "target": target,
+    }
     if "overview" in batch:
-        whole = batch["overview_target"]
+        whole = _coloured(batch["overview_target"], batch["colours"])
         everything = jnp.broadcast_to(jnp.array([0.0, 0.0, 1.0, 1.0]), window.shape)
         exposure = _exposure(batch["light"], everything, whole.shape[1:3])
         dark = to_srgb(exposure[..., None] * to_linear(whole))
         found["overview"] = jnp.where(relit, dark, batch["overview"])
     return found
+
+
+def _coloured(image, matrices):
+    return jnp.clip(jnp.einsum("bhwc,bdc->bhwd", image, matrices), 0, 1)
 
 
 def _exposure(light, window, size):

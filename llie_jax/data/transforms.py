@@ -298,7 +298,7 @@ def mix(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
     views = {key: batch[key] for key in ("overview", "window") if key in batch}
     if "relit" in batch:
         found = relight.relight(batch)
-        images["image"] = found["image"]
+        images |= {key: found[key] for key in ("image", "target")}
         views |= {key: found[key] for key in views if key in found}
     if "share" in batch:
         share = batch["share"][:, None, None, None]

@@ -33,8 +33,9 @@ WHOLE = (0.0, 0.0, 1.0, 1.0)
 """The window of a whole photo: top, left, bottom and right in its height and width."""
 
 _NUM_BASES = 9
-_LARGEST_MIXING = 0.3
-"""Bound of the colour matrix's entries off the diagonal."""
+_MIXING = (-0.3, 0.1)
+"""Bounds of the colour matrix off the diagonal: curves that lift shadows make colours
+pale, so that it has to strengthen them; it may hardly turn them to grey."""
 
 Planes = tuple[jax.Array, jax.Array, jax.Array]
 
@@ -136,7 +137,8 @@ class Tones(Layer):
 
 def _colour_matrix(values: jax.Array) -> jax.Array:
     """Returns matrices [B, 3, 3] that keep grey, of unbounded values [B, 3, 2]."""
-    off = _LARGEST_MIXING * jnp.tanh(values)
+    low, high = _MIXING
+    off = low + (high - low) * nn.sigmoid(values)
     own = 1 - off.sum(-1)
     rows = []
     for i in range(3):

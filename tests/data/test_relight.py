@@ -19,6 +19,7 @@ def batch(size=(64, 64), *, relit=True, light=None, sensor=4000.0):
         "light": np.array([light, light], np.float32),
         "sensor": np.array([sensor, sensor], np.float32),
         "noise": np.array([1, 2], np.uint32),
+        "colours": np.broadcast_to(np.eye(3, dtype=np.float32), (2, 3, 3)),
     }
 
 
@@ -90,3 +91,26 @@ def test_the_plan_has_all_kinds_in_the_stated_shares():
     assert not second[bright].any()
     low, high = np.log([0.05, 0.5]).astype(np.float32)
     assert np.all((first[~bright] >= low) & (second[~bright] <= high))
+
+
+def test_colours_keep_grey_and_change_strength_or_order():
+    draws = np.random.default_rng(0).random((relight.DRAWS, 600))
+    matrices = relight.plan(draws, 0.4, (0.05, 0.5))["colours"]
+    np.testing.assert_allclose(matrices.sum(-1), 1, atol=1e-6)
+    red = matrices[:, :, 0]
+    assert np.mean(red.argmax(-1) == 0) > 0.5
+    assert {*red.argmax(-1)} == {0, 1, 2}
+    strength = red.max(-1) - red.min(-1)
+    assert 0.7 <= strength.min() < 0.8
+    assert 2.3 < strength.max() <= 2.5
+
+
+def test_target_and_image_share_the_colours():
+    given = batch(light=[0.0, 0.0, 1.0, 0.0, 0.0, 0.1], sensor=0.0)
+    given["target"] = given["image"]
+    swapped = np.eye(3, dtype=np.float32)[[2, 1, 0]]
+    given["colours"] = np.broadcast_to(swapped, (2, 3, 3))
+    found = jax.jit(relight.relight)(given)
+    np.testing.assert_array_equal(found["image"], found["target"])
+    wanted = given["target"][..., ::-1] / 255
+    np.testing.assert_allclose(found["target"], wanted, atol=1e-6)
