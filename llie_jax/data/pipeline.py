@@ -31,6 +31,9 @@ NUMBERS = (
 )
 """What a batch from the host loader contains besides pixels."""
 
+OVERVIEWS = {"image": "overview", "target": "overview_target"}
+"""The image of a record -> the name of its overview."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
@@ -257,8 +260,7 @@ def _load(
         relit records, if there is one.
     """
     whole = {key: np.zeros(shape, np.uint8) for key in source.keys if on_device}
-    names = {"image": "overview", "target": "overview_target"}
-    names = {key: name for key, name in names.items() if side and key in source.keys}
+    names = {k: name for k, name in OVERVIEWS.items() if side and k in source.keys}
     views = {
         name: np.zeros((len(source), side, side, 3), np.float32)
         for name in names.values()
