@@ -249,8 +249,8 @@ CARD = ModelCard(
 class Dawn(Backbone, Layer):
     """Dawn; see the top of the file.
 
-    The output is T(image) + `largest_residual` * tanh(D), with the tones T of the whole
-    photo and the residual D of the U-Net. `Outputs.aux["toned"]` is T(image).
+    The output is t + `largest_residual` * (1 - (2 t - 1)^4) * tanh(D), where t is the
+    toned image and D comes from the U-Net. `Outputs.aux["toned"]` is t.
 
     A part of a photo needs to know the photo: `overview`, the means of its 96 x 96
     cells, and `window`, where the part lies: top, left, bottom and right in the
@@ -340,5 +340,7 @@ class Dawn(Backbone, Layer):
         x = half + layers.pixel_shuffle(self.up_1(x))
         x = nn.relu(self.refine(x))
         residual = layers.pixel_shuffle(self.head(x)).astype(jnp.float32)
-        image = toned + self.largest_residual * jnp.tanh(residual)
+        # None at 0 and 1, so that black and white photos and highlights stay so.
+        room = 1 - jnp.square(jnp.square(2 * jnp.clip(toned, 0, 1) - 1))
+        image = toned + self.largest_residual * room * jnp.tanh(residual)
         return Outputs(image, aux={"toned": toned})
