@@ -7,10 +7,16 @@ is as bright as the reference, so that good photos are left alone; the others ar
 darker, with sensor noise.
 """
 
+from typing import Literal
+
 from llie_jax.configs import base
 
 
-def get_config(data: base.LOL = "lol_v1", size: str = "base", lfpv: bool = False):
+def get_config(
+    data: base.LOL = "lol_v1",
+    size: Literal["base", "one_curve", "no_gate", "static"] = "base",
+    lfpv: bool = False,
+):
     """Returns the config."""
     config = base.get_config()
     config.model = base.sized("dawn", size)
