@@ -4,8 +4,8 @@ This project's own network for real photos. Exposure and colour are properties o
 whole photo: a network that sees it at 96 x 96 pixels, whatever its size, predicts two
 tone curves, where each of them holds, and a colour matrix. The curves rise and keep
 black and white in place, so no colour is inverted and no highlight burns out that
-was not white before. A U-Net at half resolution adds a bounded residual; its pointwise
-kernels are generated for the photo.
+was not white before. A U-Net at half resolution takes noise away band by band and adds
+a bounded residual; its pointwise kernels are generated for the photo.
 """
 
 import functools
@@ -16,7 +16,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from llie_jax.image.overview import coordinates
-from llie_jax.image.resize import adaptive_mean
+from llie_jax.image.resize import (
+    adaptive_mean,
+    area_downsample,
+    nearest_upsample,
+    resize_bilinear,
+)
 from llie_jax.models.base import Backbone, ModelCard, check_at_least_one
 from llie_jax.nn import layers
 from llie_jax.nn.adr import sample_conv
@@ -33,6 +38,7 @@ WHOLE = (0.0, 0.0, 1.0, 1.0)
 """The window of a whole photo: top, left, bottom and right in its height and width."""
 
 _NUM_BASES = 9
+_NUM_BANDS = 3
 _MIXING = (-0.3, 0.1)
 """Bounds of the colour matrix off the diagonal: curves that lift shadows make colours
 pale, so that it has to strengthen them; it may hardly turn them to grey."""
@@ -192,6 +198,33 @@ def apply_tones(
     )
 
 
+def shrink_bands(image: jax.Array, gates: jax.Array) -> jax.Array:
+    """Removes a share of each band of the Laplacian pyramid of an image.
+
+    Noise of any size is taken away where nothing else is; means stay, so colours do.
+
+    Args:
+        image: [B, H, W, 3], height and width multiples of 8.
+        gates: the shares, [B, H / 2, W / 2, 6] in [0, 1]: brightness and colour of the
+            bands of 1, 2 and 4 pixels.
+
+    Returns:
+        [B, H, W, 3].
+    """
+    size = image.shape[1:3]
+    gates = nearest_upsample(gates, 2)
+    result = finer = means = image
+    for band in range(_NUM_BANDS):
+        means = area_downsample(means, 2)
+        coarser = resize_bilinear(means, size)
+        details = finer - coarser
+        brightness = details.mean(-1, keepdims=True)
+        bright, colour = gates[..., 2 * band, None], gates[..., 2 * band + 1, None]
+        result -= bright * brightness + colour * (details - brightness)
+        finer = coarser
+    return result
+
+
 class GeneratedBlock(Layer):
     """A gated depthwise block whose last kernel is generated, then a gated network.
 
@@ -249,8 +282,9 @@ CARD = ModelCard(
 class Dawn(Backbone, Layer):
     """Dawn; see the top of the file.
 
-    The output is t + `largest_residual` * (1 - (2 t - 1)^4) * tanh(D), where t is the
-    toned image and D comes from the U-Net. `Outputs.aux["toned"]` is t.
+    The output is S(t) + `largest_residual` * (1 - (2 t - 1)^4) * tanh(D), where t is
+    the toned image, S takes a share of each band of its Laplacian pyramid away, and
+    the U-Net gives these shares and D. `Outputs.aux["toned"]` is t.
 
     A part of a photo needs to know the photo: `overview`, the means of its 96 x 96
     cells, and `window`, where the part lies: top, left, bottom and right in the
@@ -300,6 +334,7 @@ class Dawn(Backbone, Layer):
         self.up_1 = layers.Conv(4 * width, (1, 1), **types)
         self.refine = layers.Conv(width, **types)
         zeros = nn.initializers.zeros
+        self.gates = layers.Conv(2 * _NUM_BANDS, (1, 1), **types)
         self.head = layers.Conv(12, kernel_init=zeros, bias_init=zeros, **types)
 
     def encode(
@@ -341,6 +376,7 @@ class Dawn(Backbone, Layer):
         x = nn.relu(self.refine(x))
         residual = layers.pixel_shuffle(self.head(x)).astype(jnp.float32)
         # None at 0 and 1, so that black and white photos and highlights stay so.
+        clean = shrink_bands(toned, nn.sigmoid(self.gates(x).astype(jnp.float32)))
         room = 1 - jnp.square(jnp.square(2 * jnp.clip(toned, 0, 1) - 1))
-        image = toned + self.largest_residual * room * jnp.tanh(residual)
+        image = clean + self.largest_residual * room * jnp.tanh(residual)
         return Outputs(image, aux={"toned": toned})
