@@ -4,7 +4,9 @@ llie-jax train --config dawn --workdir runs/dawn --config.data.train.root=data/l
 
 Four tenths of the inputs are not LOL's but made of the references: a quarter of those
 is as bright as the reference, so that good photos are left alone; the others are
-darker, with sensor noise.
+darker, with sensor noise. Crops come with the overview of their photo.
+
+The shipped weights (llie_jax/weights/data/dawn.md) had shorter runs than this.
 """
 
 from typing import Literal
@@ -23,7 +25,7 @@ def get_config(
     config.data.train.name = data
     config.data.validation.fraction = 0.06
     config.data.augment.relight = 0.4
-    config.stages.s0 = dict(steps=4000, patch_size=112, batch_size=8)
+    config.stages.s0 = dict(steps=12000, patch_size=112, batch_size=8)
     config.loss.terms = dict(
         pixel=base.spec("l1"),
         ssim=base.spec("ssim", weight=0.2),
