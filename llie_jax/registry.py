@@ -30,6 +30,7 @@ _HOMES = {
     "norm": "llie_jax.models",
     "reallocation": "llie_jax.models",
     "kernel": "llie_jax.models",
+    "amplitude": "llie_jax.models",
     "update_rule": "llie_jax.models",
     "loss": "llie_jax.losses",
     "weight_schedule": "llie_jax.losses",

@@ -186,6 +186,10 @@ def get_config() -> ConfigDict:
                     mixup=0.0,
                     # Lowest and highest exponent of the image.
                     gamma=(1.0, 1.0),
+                    # Share of the records whose image is made of their target by a
+                    # sensor model, and the range of its exposures.
+                    relight=0.0,
+                    exposures=(0.02, 1.0),
                 ),
                 # Where decoded images live: "device", "host", or "auto": on the device
                 # if they take at most `device_limit_mb`.

@@ -22,11 +22,18 @@ import numpy as np
 from llie_jax import messages, types
 from llie_jax.data import sources, transforms
 from llie_jax.image import levels
+from llie_jax.image import overview as windows
 
 RESIDENCES = ("auto", "device", "host")
 
-NUMBERS = ("index", "share", "gamma")
+NUMBERS = (
+    *("index", "share", "gamma", "window"),
+    *("relit", "light", "sensor", "noise", "colours"),
+)
 """What a batch from the host loader contains besides pixels."""
+
+OVERVIEWS = {"image": "overview", "target": "overview_target"}
+"""The image of a record -> the name of its overview."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +54,7 @@ class Pipeline:
     resident: dict[str, np.ndarray]
     expand: Callable[[Any, Any], types.Batch]
     _source: "_Cached"
+    _overviews: dict[str, np.ndarray]
     _process: tuple[int, int]
     _workers: int
 
@@ -91,7 +99,11 @@ class Pipeline:
         """Returns this process's part of the plan."""
         index, count = self._process
         size = self.plan.locate(step)[0].batch_size // count
-        return self.plan.batch(step, slice(index * size, (index + 1) * size))
+        part = self.plan.batch(step, slice(index * size, (index + 1) * size))
+        if self._overviews:
+            sizes = self.plan.sizes[part["index"]]
+            part["window"] = windows.window(part["rows"], part["columns"], sizes)
+        return part
 
     def _load(self, step: int) -> dict[str, np.ndarray]:
         """Returns this process's part of a batch with its pixels."""
@@ -101,6 +113,8 @@ class Pipeline:
             partners = {key: part[f"partner_{key}"] for key in transforms.CROP_KEYS}
             for key, images in self._crop(partners).items():
                 batch[f"partner_{key}"] = images
+        index = part["index"]
+        batch |= {key: views[index] for key, views in self._overviews.items()}
         return batch | {key: part[key] for key in NUMBERS if key in part}
 
     def _crop(self, crops: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -131,6 +145,7 @@ def make_pipeline(
     process_index: int = 0,
     process_count: int = 1,
     workers: int = 4,
+    overview: int = 0,
 ) -> Pipeline:
     """Makes the pipeline of one training run.
 
@@ -148,10 +163,12 @@ def make_pipeline(
         process_index: which part of each batch this process loads.
         process_count: number of processes.
         workers: threads of the host loader.
+        overview: side of the overviews, see `llie_jax.models.base.Model`; 0 for none.
 
     Raises:
-        ValueError: if an option is out of range, a crop is larger than an image, or a
-            batch size is not divisible by the number of processes.
+        ValueError: if an option is out of range, a crop is larger than an image, a
+            batch size is not divisible by the number of processes, relit records have
+            no target, or overviews are asked for with mixtures or rotations.
     """
     stages = tuple(_fields(transforms.Stage, stage) for stage in stages)
     augment = _fields(transforms.Augment, augment or {})
@@ -173,6 +190,17 @@ def make_pipeline(
     if workers < 1:
         raise ValueError(f"workers={workers}; the host loader needs at least 1.")
 
+    if augment.relight and "target" not in source.keys:
+        raise ValueError(
+            f"augment.relight={augment.relight} makes images of targets, which "
+            f"{source.name} does not have; set it to 0.0."
+        )
+    if overview and (augment.mixup or augment.rotate):
+        raise ValueError(
+            "The model takes the overview of a photo, which cannot be mixed or "
+            "rotated; "
+            "set augment.mixup to 0.0 and augment.rotate to False."
+        )
     if any(size):
         source = ResizedSource(source, size)
     sizes = source.sizes()
@@ -184,12 +212,14 @@ def make_pipeline(
         needed = depth * np.prod(shape, dtype=np.int64)
         residence = "device" if needed <= device_limit_bytes else "host"
     on_device = residence == "device"
+    whole, overviews = _load(source, shape, dtypes, overview, on_device=on_device)
     return Pipeline(
         residence=residence,
         plan=transforms.Plan(sizes, stages, augment, seed),
-        resident=_load_resident(source, shape, dtypes) if on_device else {},
+        resident=whole | overviews if on_device else {},
         expand=expand_crops if on_device else expand_images,
         _source=_Cached(source, dtypes, host_cache_bytes),
+        _overviews=overviews,
         _process=(process_index, process_count),
         _workers=workers,
     )
@@ -197,12 +227,14 @@ def make_pipeline(
 
 def expand_crops(resident: dict[str, jax.Array], batch: dict) -> types.Batch:
     """Cuts the crops out of the resident images, and mixes them."""
-    images = {
-        key: transforms.crop_batch(whole, batch) for key, whole in resident.items()
-    }
+    views = {key for key in resident if key.startswith("overview")}
+    photos = {key: whole for key, whole in resident.items() if key not in views}
+    images = {key: resident[key][batch["index"]] for key in views}
+    for key, whole in photos.items():
+        images[key] = transforms.crop_batch(whole, batch)
     if "partner_index" in batch:
         partners = {key: batch[f"partner_{key}"] for key in transforms.CROP_KEYS}
-        for key, whole in resident.items():
+        for key, whole in photos.items():
             images[f"partner_{key}"] = transforms.crop_batch(whole, partners)
     return transforms.mix(batch | images)
 
@@ -213,22 +245,46 @@ def expand_images(resident: dict, batch: dict) -> types.Batch:
     return transforms.mix(batch)
 
 
-def _load_resident(
+def _load(
     source: "sources.Source | ResizedSource",
     shape: tuple[int, ...],
     dtypes: Mapping[str, np.dtype],
-) -> dict[str, np.ndarray]:
-    """Decodes all images, key -> [N, H, W, 3]; smaller ones are zero-padded."""
-    resident = {key: np.zeros(shape, dtype) for key, dtype in dtypes.items()}
+    side: int,
+    *,
+    on_device: bool,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Decodes all images once, if anything is needed of them.
+
+    Args:
+        source: the records.
+        shape: [N, H, W, 3] of the whole images; smaller ones are zero-padded.
+        dtypes: those of the whole images.
+        side: side of the overviews, or 0.
+        on_device: whether whole images are kept.
+
+    Returns:
+        The whole images by their keys, and the overviews, float32 [N, side,
+        side, 3]: `overview` of the image, and `overview_target` of the target, for
+        relit records, if there is one.
+    """
+    whole = {key: np.zeros(shape, dtype) for key, dtype in dtypes.items() if on_device}
+    names = {k: name for k, name in OVERVIEWS.items() if side and k in source.keys}
+    views = {
+        name: np.zeros((len(source), side, side, 3), np.float32)
+        for name in names.values()
+    }
 
     def load(index: int) -> None:
         record = source[index]
         height, width = record["image"].shape[:2]
-        for key, images in resident.items():
+        for key, images in whole.items():
             images[index, :height, :width] = levels.widen(record[key], images.dtype)
+        for key, name in names.items():
+            views[name][index] = windows.overview(record[key], side)
 
-    sources.parallel_map(load, range(len(source)))
-    return resident
+    if whole or views:
+        sources.parallel_map(load, range(len(source)))
+    return whole, views
 
 
 class ResizedSource:

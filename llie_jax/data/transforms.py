@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
+from llie_jax.data import relight
 from llie_jax.image import levels
 
-_ORDER, _CROP, _BATCH = 0, 1, 2  # independent streams of random numbers
+_ORDER, _CROP, _BATCH, _LIGHT = 0, 1, 2, 3  # independent streams of random numbers
 
 CROP_KEYS = ("index", "rows", "columns", "transpose")
 """What defines a crop."""
@@ -65,9 +66,13 @@ class Augment:
         gamma: lowest and highest exponent applied to `image`, in steps of 0.01, drawn
             once per batch; other images keep their brightness. CIDNet has (0.6, 1.2) as
             an option.
+        relight: share of the records whose image is made of their target by a sensor
+            model, see `relight`; 0 keeps all images.
+        exposures: lowest and highest factor on linear light of relit records.
 
     Raises:
-        ValueError: if `mixup` is negative, or `gamma` is no range above 0.
+        ValueError: if `mixup` is negative, `gamma` is no range above 0, `relight` is
+            not in [0, 1], or `exposures` is no range above 0 up to 1.
     """
 
     flip_horizontal: bool = True
@@ -75,6 +80,8 @@ class Augment:
     rotate: bool = False
     mixup: float = 0.0
     gamma: tuple[float, float] = (1.0, 1.0)
+    relight: float = 0.0
+    exposures: tuple[float, float] = (0.02, 1.0)
 
     def __post_init__(self):
         if not 0 <= self.mixup < math.inf:
@@ -83,6 +90,17 @@ class Augment:
             raise ValueError(
                 f"gamma is {tuple(self.gamma)}; give the lowest and the highest "
                 "exponent, both above 0."
+            )
+        if not 0 <= self.relight <= 1:
+            raise ValueError(f"relight is {self.relight}; give a share from 0 to 1.")
+        if len(self.exposures) != 2 or not 0 < self.exposures[0] <= self.exposures[1]:
+            raise ValueError(
+                f"exposures is {tuple(self.exposures)}; give the lowest and the "
+                "highest factor, above 0."
+            )
+        if self.exposures[1] > 1:
+            raise ValueError(
+                f"exposures is {tuple(self.exposures)}; factors above 1 would clip."
             )
 
 
@@ -154,7 +172,8 @@ class Plan:
             descending if the crop is flipped; `transpose` bool [B], whether the crop is
             then transposed. With mixtures also `share` float32 [B], how much of each
             record is kept, and `partner_index`, `partner_rows` and so on, the crop that
-            it is mixed with; with a range of exponents `gamma` float32 [B].
+            it is mixed with; with a range of exponents `gamma` float32 [B]; with relit
+            records the entries of `relight.plan`.
         """
         # Always drawn for the global batch, so the parts of all processes agree.
         stage, samples = self.locate(step)
@@ -171,6 +190,11 @@ class Plan:
         if (low, high) != (1, 1):
             exponent = low + np.floor(gamma * (round(100 * (high - low)) + 1)) / 100
             batch["gamma"] = np.full(stage.batch_size, exponent, np.float32)
+        if self.augment.relight:
+            draws = _uniform(
+                self.seed, _LIGHT, step, relight.DRAWS * stage.batch_size
+            ).reshape(relight.DRAWS, -1)
+            batch |= relight.plan(draws, self.augment.relight, self.augment.exposures)
         return {key: value[part] for key, value in batch.items()}
 
     def _crops(self, step: int, stage: Stage, samples: int) -> dict[str, np.ndarray]:
@@ -256,7 +280,7 @@ def crop_batch(images: jax.Array, crops: dict[str, jax.Array]) -> jax.Array:
 
 
 def mix(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Applies the mixtures and exponents of the plan.
+    """Applies the mixtures, lights and exponents of the plan.
 
     Args:
         batch: the images of the records by their keys [B, P, Q, 3], and the entries of
@@ -264,14 +288,20 @@ def mix(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
             `partner_image` and so on.
 
     Returns:
-        The images of the records, and `index`. Changed images are float32 in [0, 1];
+        The images of the records, `index`, and `overview` and `window` if they were
+        given. Changed images are float32 in [0, 1];
         others are unchanged.
     """
     images = {
         key: value
         for key, value in batch.items()
-        if value.ndim == 4 and not key.startswith("partner_")
+        if value.ndim == 4 and not key.startswith(("partner_", "overview"))
     }
+    views = {key: batch[key] for key in ("overview", "window") if key in batch}
+    if "relit" in batch:
+        found = relight.relight(batch)
+        images |= {key: found[key] for key in ("image", "target")}
+        views |= {key: found[key] for key in views if key in found}
     if "share" in batch:
         share = batch["share"][:, None, None, None]
         for key, image in images.items():
@@ -280,7 +310,9 @@ def mix(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
     if "gamma" in batch:
         gamma = batch["gamma"][:, None, None, None]
         images["image"] = levels.to_float(images["image"]) ** gamma
-    return images | {"index": batch["index"]}
+        if views:  # the mean of powers is close to the power of the mean
+            views["overview"] = views["overview"] ** gamma
+    return images | views | {"index": batch["index"]}
 
 
 def check_patches(

@@ -1,27 +1,32 @@
 """Linear light, saturation, and brightness as evaluation scripts define it.
 
-The functions of brightness take NumPy or JAX arrays and return the same kind.
+The functions of light and brightness take NumPy or JAX arrays and return the same kind.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+
+Array = np.ndarray | jax.Array
 
 LUMINANCE = (0.2126, 0.7152, 0.0722)
 """Luminance of linear red, green and blue in sRGB (ITU-R BT.709)."""
 
 
-def srgb_to_linear(encoded: np.ndarray) -> np.ndarray:
+def srgb_to_linear(encoded: Array) -> Array:
     """Decodes sRGB values to linear light, both in [0, 1] (IEC 61966-2-1)."""
-    return np.where(
-        encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4
-    )
+    power = ((encoded + 0.055) / 1.055) ** 2.4
+    return _where(encoded <= 0.04045, encoded / 12.92, power)
 
 
-def linear_to_srgb(linear: np.ndarray) -> np.ndarray:
+def linear_to_srgb(linear: Array) -> Array:
     """Encodes linear light as sRGB values, both in [0, 1] (IEC 61966-2-1)."""
-    return np.where(
-        linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055
-    )
+    power = 1.055 * linear ** (1 / 2.4) - 0.055
+    return _where(linear <= 0.0031308, linear * 12.92, power)
+
+
+def _where(condition, a, b):
+    return (jnp if isinstance(condition, jax.Array) else np).where(condition, a, b)
 
 
 _CONES = np.array(

@@ -15,6 +15,7 @@ import numpy as np
 
 from llie_jax import parallel
 from llie_jax.image import levels
+from llie_jax.image import overview as overviews
 from llie_jax.image.resize import resize_bilinear
 from llie_jax.inference import gate as exposure_gate
 from llie_jax.inference import padding, prepare, programs, tiling
@@ -251,9 +252,13 @@ class Enhancer:
                 inputs=inputs | maps,
             )
         structure = programs.structure(variables)
+        if len(grid) > 1 and self.model.overview:
+            inputs["overview"] = overviews.overview(padded, self.model.overview)
 
         def run(tile, window):
             whole = inputs | {name: values[window] for name, values in maps.items()}
+            if "overview" in inputs:
+                whole["window"] = _place(window, padded.shape[:2])
             place = (number, *(axis.start or 0 for axis in window))
             batch = self._batch([tile], [whole], [place])
             return self._run(batch, variables, structure, self._one, "shard_map")[0]
@@ -462,6 +467,12 @@ def _forward(
         output = jax.lax.map(sample, (image, given, batch["number"]))
     output = output.astype(jnp.float32)
     return output if size is None else resize_bilinear(output, own_size)
+
+
+def _place(window: tuple[slice, slice], size: tuple[int, int]) -> np.ndarray:
+    """Returns where a tile lies in its photo, see `overviews.window`."""
+    runs = (np.arange(axis.start, axis.stop)[None] for axis in window)
+    return overviews.window(*runs, np.array([size]))[0]
 
 
 def _finished(result: np.ndarray, dtype: np.dtype) -> np.ndarray:

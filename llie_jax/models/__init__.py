@@ -3,6 +3,7 @@
 from llie_jax.models import cidnet as cidnet
 from llie_jax.models import cpga as cpga
 from llie_jax.models import darkir as darkir
+from llie_jax.models import dawn as dawn
 from llie_jax.models import flol as flol
 from llie_jax.models import iat as iat
 from llie_jax.models import lednet as lednet

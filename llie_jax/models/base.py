@@ -39,6 +39,10 @@ class Model(nn.Module):
             takes in training as inputs of the same names.
         reference_inputs: inputs in which the model takes the reference of an image at
             inference; scores with them are marked.
+        overview: side in pixels of the overview of the whole photo that the model takes
+            with a part of it, see `llie_jax.image.overview`; 0 if it takes none. Crops
+            in training and tiles at inference then come with the inputs `overview` and
+            `window`.
     """
 
     test_options: ClassVar[tuple[str, ...]] = ()
@@ -47,6 +51,7 @@ class Model(nn.Module):
     learned: ClassVar[tuple[str, ...]] = ("params",)
     record_inputs: ClassVar[tuple[str, ...]] = ()
     reference_inputs: ClassVar[tuple[str, ...]] = ()
+    overview: ClassVar[int] = 0
 
     @property
     def multiple(self) -> int:
@@ -282,6 +287,11 @@ class Wrapper(Model):
     def reference_inputs(self) -> tuple[str, ...]:
         """The `reference_inputs` of the backbone."""
         return self.backbone.reference_inputs
+
+    @property
+    def overview(self) -> int:
+        """The `overview` of the backbone."""
+        return self.backbone.overview
 
     @nn.nowrap
     def native_inputs(self, image: jax.Array) -> dict[str, jax.Array]:

@@ -228,6 +228,11 @@ class Quantised(Model):
         """That of the original model."""
         return self.original.pad_mode
 
+    @property
+    def overview(self) -> int:
+        """That of the original model."""
+        return self.original.overview
+
     @nn.nowrap
     def native_inputs(self, image: jax.Array) -> dict[str, jax.Array]:
         """Returns the native inputs of the original model."""

@@ -313,14 +313,25 @@ class Planner:
             augment=transforms.Augment(**self.experiment.config.data.augment.to_dict()),
             seed=0,
         ).batch(0)
+        if self.experiment.model.overview:
+            crops["window"] = np.zeros((batch_size, 4), np.float32)
         if self.resident:
             images = jax.ShapeDtypeStruct((count, *size, 3), np.uint8)
-            return pipeline.expand_crops, dict.fromkeys(keys, images), crops
+            resident = dict.fromkeys(keys, images) | self._overviews(keys, count)
+            return pipeline.expand_crops, resident, crops
         pixels = jax.ShapeDtypeStruct((batch_size, *crop, 3), np.uint8)
         partners = ("partner_", "") if "share" in crops else ("",)
         images = {partner + key: pixels for partner in partners for key in keys}
         numbers = {key: crops[key] for key in pipeline.NUMBERS if key in crops}
+        images |= self._overviews(keys, batch_size)
         return pipeline.expand_images, {}, images | numbers
+
+    def _overviews(self, keys: Sequence[str], count: int):
+        """Returns the shapes of the overviews of `count` records, {} without them."""
+        side = self.experiment.model.overview
+        views = jax.ShapeDtypeStruct((count, side, side, 3), np.float32)
+        names = [name for key, name in pipeline.OVERVIEWS.items() if key in keys]
+        return dict.fromkeys(names, views) if side else {}
 
 
 def search(plan: Callable[[int], StepPlan], start: int) -> list[StepPlan]:

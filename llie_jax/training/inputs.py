@@ -21,8 +21,14 @@ def open_data(config):
     )
 
 
-def open_pipeline(config, source):
-    """Returns the pipeline that feeds the training step of a config."""
+def open_pipeline(config, source, *, overview: int = 0):
+    """Returns the pipeline that feeds the training step of a config.
+
+    Args:
+        config: the experiment.
+        source: the training data.
+        overview: of the model, see `llie_jax.models.base.Model`.
+    """
     return data.make_pipeline(
         source,
         [data.Stage(**stage.to_dict()) for stage in config.stages.values()],
@@ -34,4 +40,5 @@ def open_pipeline(config, source):
         process_index=parallel.process_index(),
         process_count=parallel.process_count(),
         workers=config.data.workers,
+        overview=overview,
     )

@@ -101,7 +101,7 @@ def train(
         training, experiment.model.record_inputs, base.title(config.model)
     )
     experiment.loss.check_keys(training.keys, where)
-    pipeline = open_pipeline(config, training)
+    pipeline = open_pipeline(config, training, overview=experiment.model.overview)
     constants = {
         "loss": experiment.loss.load_constants(),
         "data": pipeline.resident,

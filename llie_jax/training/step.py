@@ -21,6 +21,9 @@ from llie_jax.types import Batch
 
 Terms = dict[str, jax.Array]
 
+OVERVIEW_INPUTS = ("overview", "window")
+"""Inputs of models that take the overview of a photo with a crop of it."""
+
 
 def sync(tree: Any, axis_name: str | None) -> Any:
     """Averages floating-point leaves over the mesh axis; without one, a no-op."""
@@ -100,7 +103,8 @@ def make_train_step(
     ) -> tuple[TrainState, Terms]:
         batch = as_images(expand(constants["data"], batch))
         target = batch.get("target")
-        further = {key: batch[key] for key in model.record_inputs}
+        keys = (*model.record_inputs, *(OVERVIEW_INPUTS if model.overview else ()))
+        further = {key: batch[key] for key in keys}
         rngs = streams(rng, state.step, axis_name, model.shared_streams)
         fixed = matching(state.params, untrained)
 

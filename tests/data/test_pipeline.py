@@ -8,6 +8,7 @@ import pytest
 
 from llie_jax import data
 from llie_jax.data import Stage, transforms
+from llie_jax.image import overview
 from tests.data import trees
 
 STAGES = (Stage(3, 4, 4), Stage(4, 8, 2))
@@ -250,3 +251,38 @@ def test_subset_of_a_source(source):
 def test_bad_options(source, stages, options, message):
     with pytest.raises(ValueError, match=message):
         data.make_pipeline(source, stages, **options)
+
+
+@pytest.mark.parametrize("augment", [{}, {"relight": 0.5, "gamma": (0.6, 1.2)}])
+def test_both_loaders_give_overviews_and_windows(source, augment):
+    device, host = (
+        batches(
+            data.make_pipeline(
+                source, STAGES, augment=augment, residence=residence, overview=2
+            )
+        )
+        for residence in ("device", "host")
+    )
+    assert_same(device, host)
+    for batch in host:
+        count, height, width, _ = batch["image"].shape
+        assert set(batch) == {"image", "target", "index", "overview", "window"}
+        assert batch["overview"].shape == (count, 2, 2, 3)
+        sizes = np.array([source.size(index) for index in batch["index"]])
+        top, left, bottom, right = batch["window"].T
+        np.testing.assert_allclose(abs(bottom - top) * sizes[:, 0], height, rtol=1e-5)
+        np.testing.assert_allclose(abs(right - left) * sizes[:, 1], width, rtol=1e-5)
+        if not augment:
+            whole = source[int(batch["index"][0])]["image"]
+            np.testing.assert_array_equal(
+                batch["overview"][0], overview.overview(whole, 2)
+            )
+
+
+def test_overviews_and_relit_records_have_conditions(tmp_path, source):
+    for augment in ({"mixup": 1.0}, {"rotate": True}):
+        with pytest.raises(ValueError, match="cannot be mixed or rotated"):
+            data.make_pipeline(source, STAGES, augment=augment, overview=2)
+    photos = data.open_source(trees.photos(tmp_path / "photos", ("a",), size=(9, 12)))
+    with pytest.raises(ValueError, match="which image_folder does not have"):
+        data.make_pipeline(photos, STAGES, augment={"relight": 0.5})

@@ -90,6 +90,9 @@ def test_mix():
         (dict(mixup=-1.0), "mixup is -1.0; give 0 or more"),
         (dict(gamma=(0.0, 1.0)), "both above 0"),
         (dict(gamma=(1.2, 0.6)), "the lowest and the highest"),
+        (dict(relight=1.5), "relight is 1.5; give a share"),
+        (dict(exposures=(0.5, 0.1)), "the lowest and the highest factor"),
+        (dict(exposures=(0.5, 2.0)), "factors above 1 would clip"),
     ],
 )
 def test_augmentations_that_make_no_sense(fields, expected):
