@@ -268,7 +268,7 @@ def test_both_loaders_give_overviews_and_windows(source, augment):
         count, height, width, _ = batch["image"].shape
         assert set(batch) == {"image", "target", "index", "overview", "window"}
         assert batch["overview"].shape == (count, 2, 2, 3)
-        sizes = np.array([source.size(index) for index in batch["index"]])
+        sizes = source.sizes()[batch["index"]]
         top, left, bottom, right = batch["window"].T
         np.testing.assert_allclose(abs(bottom - top) * sizes[:, 0], height, rtol=1e-5)
         np.testing.assert_allclose(abs(right - left) * sizes[:, 1], width, rtol=1e-5)
