@@ -22,7 +22,7 @@ from llie_jax.image.resize import (
     nearest_upsample,
     resize_bilinear,
 )
-from llie_jax.models.base import Backbone, ModelCard, check_at_least_one
+from llie_jax.models.base import Backbone, ModelCard, Trained, check_at_least_one
 from llie_jax.nn import layers
 from llie_jax.nn.adr import sample_conv
 from llie_jax.nn.amplitude import AmplitudeGate
@@ -275,6 +275,14 @@ CARD = ModelCard(
         "static": {"conv": {"name": "static"}},
     },
     tiny={**_BASE, "width": 4, "tone_width": 6},
+    trained={
+        "base": Trained(
+            config="dawn",
+            data="LOL-v1 and its references, relit",
+            protocol="default, eval15",
+            score={"psnr": 21.18, "ssim": 0.792},
+        ),
+    },
 )
 
 
