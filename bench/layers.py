@@ -105,6 +105,7 @@ def layer_norm(shape):
 
 LEVELS = [(1, 256 // 2**i, 256 // 2**i, 64 * 2**i) for i in range(4)]
 BATCHES = [(4, 64, 64, 64), (4, 32, 32, 128)]
+DENSE = [(8, 128, 128, 32), (8, 64, 64, 64), (8, 32, 32, 128), (2, 128, 128, 36)]
 HALVES = [(*shape[:3], shape[3] // 2) for shape in LEVELS]
 
 
@@ -124,6 +125,8 @@ def cases():
     for shape in HALVES[:3]:
         yield dense("2x2 of stride 2", shape, 2, 2 * shape[-1], strides=2, padding=0)
     yield dense("3x3, 32 to 3", (1, 256, 256, 32), 3, 3)
+    for shape in DENSE:
+        yield dense(f"3x3, {shape[-1]} to {shape[-1]}", shape, 3, shape[-1])
     for channels in (3, 6):
         yield dense(
             f"3x3, {channels} to {channels}", (1, 256, 256, channels), 3, channels
