@@ -91,7 +91,12 @@ def test_what_was_trained(monkeypatch, capsys):
     part = registry.get("darkir")
     card = dataclasses.replace(part.card, trained={"l": Trained(**record)})
     changed = dataclasses.replace(part, card=card)
-    monkeypatch.setattr(registry, "get", lambda name: changed)
+    get = registry.get
+    monkeypatch.setattr(
+        registry,
+        "get",
+        lambda name, **options: changed if name == "darkir" else get(name, **options),
+    )
     monkeypatch.setattr(costs, "count", lambda spec: costs.Costs((8, 8), 1, 1, 1, 1))
     assert models.list_models("darkir")["models"]["darkir"]["trained"] == trained
     assert main.main(["models", "darkir"]) == 0

@@ -145,7 +145,7 @@ def test_stages_of_one_shape_are_compiled_once(config, monkeypatch, capsys, tmp_
         (["--config.stages.s0.patch_size=9"], "multiples of 2"),
         (["--config.ema.decay=2.0"], "ema.decay is 2.0"),
         (["--resident", "485x400"], "COUNTxHEIGHTxWIDTH"),
-        (["--per-device-batch", "0"], "0 is not at least 1"),
+        (["--per-device-batch", "0"], "give 1 or more"),
         (["--json", "/dev/null/plan.json"], "choose another --json"),
         (["--wrong=1"], "wrong"),
         (["config.seed=1"], "unknown argument"),
