@@ -71,18 +71,21 @@ NO_METADATA = Metadata()
 
 
 def read(
-    exif: Image.Exif, info: Mapping, *, size: tuple[int, int], grey: bool
+    exif: Image.Exif | None, info: Mapping, *, size: tuple[int, int], grey: bool
 ) -> Metadata:
     """Returns the metadata that describe a photo.
 
     Args:
-        exif: EXIF data; changed.
+        exif: EXIF data; changed. None if they are damaged.
         info: other metadata, by Pillow's names; with `text` of a PNG, and `cicp`.
         size: (height, width) of the upright photo.
         grey: whether it is greyscale.
     """
-    lost = []
-    if "photoshop" in info or any(tag in exif for tag in _IPTC_TAGS):
+    # Pillow finds nothing in most damaged data, without an error.
+    readable = exif is not None and bool(exif or not info.get("exif"))
+    kept_exif = _kept_exif(exif, *size) if readable else None
+    lost = [] if kept_exif is not None else ["its EXIF data, which are damaged"]
+    if "photoshop" in info or any(tag in (exif or ()) for tag in _IPTC_TAGS):
         lost.append("IPTC data")
     profile = info.get("icc_profile")
     if profile and profile[16:20] != (b"GRAY" if grey else b"RGB "):
@@ -96,7 +99,7 @@ def read(
     }
     cicp = info.get("cicp")
     return Metadata(
-        exif=_kept_exif(exif, *size),
+        exif=kept_exif or None,
         icc_profile=profile or None,
         xmp=_without_orientation(info.get("xmp") or info.get(_XMP_CHUNK)),
         dpi=_resolution(info.get("dpi")),
@@ -158,7 +161,10 @@ def _for_png(kept: Mapping) -> dict:
 
 
 def _kept_exif(exif: Image.Exif, height: int, width: int) -> bytes | None:
-    """Returns the EXIF data that describe the photo, not the old file."""
+    """Returns the EXIF data that describe the photo, not the old file.
+
+    Empty if there are none, None if they are damaged.
+    """
     try:
         for tag in _STALE_TAGS:
             exif.pop(tag, None)
@@ -170,7 +176,7 @@ def _kept_exif(exif: Image.Exif, height: int, width: int) -> bytes | None:
             if tag in details:
                 details[tag] = side
         exif.bigtiff = False  # as other formats have it
-        return exif.tobytes() if exif else None
+        return exif.tobytes() if exif else b""
     except Exception:  # damaged EXIF data is no reason to refuse the photo
         return None
 

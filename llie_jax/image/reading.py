@@ -127,7 +127,9 @@ def _decode(file: BinaryIO, name: str) -> Decoded:
     with _opened(file, name) as found:
         pixels = found.pixels(file)
         exif = _exif(found.image, file)
-        turn = _TURNS.get(found.orientation(exif), lambda pixels: pixels)
+        turn = _TURNS.get(
+            found.orientation(exif or Image.Exif()), lambda pixels: pixels
+        )
         grey = pixels.values.shape[-1] == 1
         values = np.broadcast_to(pixels.values, (*pixels.values.shape[:2], 3))
         values, alpha = turn(values), pixels.alpha
@@ -146,7 +148,7 @@ def _decode_header(file: BinaryIO, name: str) -> Header:
     with _opened(file, name) as found:
         height, width = found.size(file)
         exif = _exif(found.image, file, pixels=False)
-        if found.orientation(exif) >= 5:
+        if found.orientation(exif or Image.Exif()) >= 5:
             height, width = width, height
         return Header(height, width, found.dtype, found.frames)
 
@@ -351,8 +353,8 @@ def _bits(image: Image.Image, file: BinaryIO) -> int:
 
 def _exif(
     image: Image.Image | None, file: BinaryIO, *, pixels: bool = True
-) -> Image.Exif:
-    """Returns the EXIF data; none if damaged, which is no reason to refuse the image.
+) -> Image.Exif | None:
+    """Returns the EXIF data; None if damaged, which is no reason to refuse the image.
 
     Args:
         image: the opened image; None for a TIFF or a camera RAW, which is one too.
@@ -370,8 +372,8 @@ def _exif(
             exif = image.getexif()
         exif.get(ExifTags.Base.Orientation)
         return exif
-    except Exception:
-        return Image.Exif()
+    except Exception:  # Pillow raises many types for damaged data
+        return None
 
 
 def _metadata_at_end(file: BinaryIO) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms
 
+from llie_jax.image import reading
 from llie_jax.inference import photo
 from tests.image import files
 
@@ -137,3 +138,11 @@ def test_iptc_data_are_said_to_be_lost(tmp_path):
     data = data[:2] + segment + data[2:]
     assert "IPTC data" in rewritten(tmp_path, data, ".jpg")[1]
     assert io.BytesIO(data)
+
+
+def test_damaged_exif_data_are_said(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (8, 6)).save(path, exif=b"Exif\0\0damaged, no TIFF")
+    assert any("damaged" in lost for lost in reading.read(path).metadata.lost)
+    Image.new("RGB", (8, 6)).save(path)
+    assert reading.read(path).metadata.lost == ()
