@@ -227,7 +227,7 @@ def make_pipeline(
 
 def expand_crops(resident: dict[str, jax.Array], batch: dict) -> types.Batch:
     """Cuts the crops out of the resident images, and mixes them."""
-    views = {key for key in resident if key.startswith("overview")}
+    views = resident.keys() & set(OVERVIEWS.values())
     photos = {key: whole for key, whole in resident.items() if key not in views}
     images = {key: resident[key][batch["index"]] for key in views}
     for key, whole in photos.items():

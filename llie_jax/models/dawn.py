@@ -9,6 +9,7 @@ a bounded residual; its pointwise kernels are generated for the photo.
 """
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -123,10 +124,7 @@ class Tones(Layer):
         y = nn.relu(nn.Dense(3 * width, name="hidden", **types)(y))
 
         def head(name, *shape):
-            size = 1
-            for side in shape:
-                size *= side
-            y_ = nn.Dense(size, name=name, **types)(y).astype(jnp.float32)
+            y_ = nn.Dense(math.prod(shape), name=name, **types)(y).astype(jnp.float32)
             return y_.reshape(-1, *shape)
 
         found = {
