@@ -66,7 +66,10 @@ def _numbers(scores: Scores) -> str:
         for value, label in cards
     )
     definitions = html.escape(results.definitions(scores.protocol))
-    used = scores.facts.get("options", {}).get("uses_reference")
+    used = (
+        scores.facts.get("options", {}).get("uses_reference")
+        or scores.protocol.uses_reference
+    )
     rule = "" if used else ", no use of the ground truth"
     return (
         f'<p class="soft">Protocol {html.escape(scores.protocol.name)}: '
@@ -86,7 +89,7 @@ def _pictures(scores: Scores) -> str:
             break
         row = scores.images[picture.name]
         values = ", ".join(
-            f"{column.upper()} {results.text(row[column], metric)}"
+            f"{results.title(column)} {results.text(row[column], metric)}"
             for column, metric in scores.protocol.metrics.items()
         )
         figures.append(_figure(picture, images, values))
@@ -166,12 +169,11 @@ def _other(scores: Scores) -> str:
     lines = []
     for name, row in scores.other["protocols"].items():
         protocol = protocols.get(name)
-        values = " / ".join(
-            results.text(row[c], m) for c, m in protocol.metrics.items()
-        )
+        values = results.protocol_text(row, protocol)
         lines.append((f"protocol {name}", values, protocol.description))
     for name, value in scores.other["metrics"].items():
-        lines.append((name, results.text(value, name), metrics.card(name).used_by))
+        used_by = metrics.card(name).used_by
+        lines.append((results.marked(name), results.text(value, name), used_by))
     return (
         "<h2>The same outputs under other definitions</h2>\n"
         f'<div class="scroll settings"><table>{page.rows(lines)}</table></div>'
