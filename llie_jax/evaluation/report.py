@@ -53,7 +53,7 @@ def _numbers(scores: Scores) -> str:
     """Returns the headline numbers."""
     mean, floor = scores.mean, scores.input_mean
     cards = []
-    for column, metric in scores.protocol.metrics.items():
+    for column, metric in scores.columns.items():
         label = results.heading(column, metric)
         if floor:
             label += f", unchanged input {results.text(floor[column], metric)}"
@@ -90,7 +90,7 @@ def _pictures(scores: Scores) -> str:
         row = scores.images[picture.name]
         values = ", ".join(
             f"{results.title(column)} {results.text(row[column], metric)}"
-            for column, metric in scores.protocol.metrics.items()
+            for column, metric in scores.columns.items()
         )
         figures.append(_figure(picture, images, values))
     if not figures:
@@ -147,7 +147,7 @@ def _figure(picture: Picture, images: Sequence[str], values: str) -> str:
 
 def _table(scores: Scores) -> str:
     """Returns the table of all scores; a click on a heading sorts it."""
-    columns = scores.protocol.metrics
+    columns = scores.columns
     heads = ["image", *(results.heading(c, m) for c, m in columns.items())]
     if scores.inputs:
         heads += [f"input {results.heading(c, m)}" for c, m in columns.items()]

@@ -68,6 +68,16 @@ class Scores:
     other: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
+    def columns(self) -> dict[str, registry.Spec]:
+        """The protocol's columns that were computed -> their metrics."""
+        rows = list(self.images.values())
+        return {
+            column: metric
+            for column, metric in self.protocol.metrics.items()
+            if all(column in row for row in rows)
+        }
+
+    @property
     def count(self) -> int:
         """The number of images."""
         return len(self.images)
@@ -195,7 +205,7 @@ def write_json(path: str | os.PathLike, scores: Scores) -> None:
 
 def write_csv(path: str | os.PathLike, scores: Scores) -> None:
     """Writes one line per image: its scores, and those of its input if known."""
-    columns = list(scores.protocol.metrics)
+    columns = list(scores.columns)
     beside = [f"input_{column}" for column in columns] if scores.inputs else []
     text = io.StringIO(newline="")
     writer = csv.writer(text)
@@ -217,7 +227,7 @@ def _cell(name: str) -> str:
 
 def show(scores: Scores, console: Console) -> None:
     """Prints the table of scores, and those of other protocols if there are any."""
-    columns = scores.protocol.metrics
+    columns = scores.columns
     console.print(f"Protocol {scores.protocol.name}: {definitions(scores.protocol)}")
     if seen := scores.facts.get("options", {}).get("uses_reference"):
         console.print(
