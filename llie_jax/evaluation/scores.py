@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import io
 import json
 import math
@@ -84,15 +85,7 @@ class Scores:
     @property
     def marks(self) -> list[str]:
         """What makes the scores unlike others: shown in every table, at the number."""
-        options = self.facts.get("options", {})
-        found = []
-        if options.get("uses_reference"):
-            found.append("uses the reference")
-        if options.get("overlap"):
-            found.append(options["overlap"])
-        if options.get("crop_multiple", 1) > 1:
-            found.append(f"on crops to multiples of {options['crop_multiple']}")
-        return found
+        return marks(self.facts.get("options", {}))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of the result file; infinity is the string "inf"."""
@@ -106,6 +99,14 @@ class Scores:
             "model": facts.pop("model", None),
             "weights_sha256": facts.pop("weights_sha256", None),
             "device": facts.pop("device", None),
+            "columns": {
+                column: {
+                    "metric": metrics.metric_name(metric),
+                    "unit": unit(metric),
+                    "higher_is_better": metrics.card(metric).higher_is_better,
+                }
+                for column, metric in self.protocol.metrics.items()
+            },
             "options": options,
             **facts,
         }
@@ -114,6 +115,26 @@ class Scores:
         if self.other:
             content["other"] = self.other
         return plain(content)
+
+
+def marks(options: Mapping[str, Any]) -> list[str]:
+    """Returns what makes scores unlike others, from the options of their file."""
+    found = []
+    if options.get("uses_reference") or options.get("gt_mean"):
+        found.append("uses the reference")
+    if options.get("overlap"):
+        found.append(options["overlap"])
+    if options.get("selected_on_test"):
+        found.append("weights selected on the test split")
+    if options.get("crop_multiple", 1) > 1:
+        found.append(f"on crops to multiples of {options['crop_multiple']}")
+    return found
+
+
+def pixels_hash(image: np.ndarray) -> str:
+    """Returns a hash of an image's size, depth and pixels, 16 hex digits."""
+    head = f"{image.shape} {image.dtype}".encode()
+    return hashlib.sha256(head + image.tobytes()).hexdigest()[:16]
 
 
 def mean_columns(rows) -> dict[str, float]:
