@@ -194,9 +194,9 @@ def evaluate(
         if index in shown:
             found["picture"] = Picture(
                 record["name"],
-                image=_thumbnail(record["image"]),
-                output=_thumbnail(protocol.to_levels(output)),
-                target=_thumbnail(record["target"]) if paired else None,
+                image=thumbnail(record["image"]),
+                output=thumbnail(protocol.to_levels(output)),
+                target=thumbnail(record["target"]) if paired else None,
             )
         return found
 
@@ -317,7 +317,8 @@ def _spread(total: int, count: int) -> set[int]:
     return set(chosen.tolist())
 
 
-def _thumbnail(image: np.ndarray) -> np.ndarray:
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """Returns an image scaled down for a page, uint8 [H, W, 3]."""
     picture = Image.fromarray(levels.to_uint8(image))
     picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
     return np.asarray(picture)

@@ -121,7 +121,8 @@ def run(
         progress=progress,
     )
     _, where = opening.resolve(data_set, root=root)
-    more: dict[str, Any] = {"data": {**scores.facts["data"], "root": str(files.absolute(where))}}
+    here = {"root": str(files.absolute(where))}
+    more: dict[str, Any] = {"data": scores.facts["data"] | here}
     if measure:
         more["measured"] = speed.measure(
             model, variables, source[0]["image"], protocol=chosen

@@ -24,6 +24,9 @@ from llie_jax.metrics.protocol import Protocol
 
 _ROWS_ON_SCREEN = 40
 
+USES_REFERENCE = "uses the reference"
+"""The mark of scores whose outputs depend on the reference."""
+
 Columns = Mapping[str, float]
 """Column ("psnr", "ssim") -> value."""
 
@@ -121,11 +124,11 @@ def marks(options: Mapping[str, Any]) -> list[str]:
     """Returns what makes scores unlike others, from the options of their file."""
     found = []
     if options.get("uses_reference") or options.get("gt_mean"):
-        found.append("uses the reference")
+        found.append(USES_REFERENCE)
     if options.get("overlap"):
         found.append(options["overlap"])
     if options.get("selected_on_test"):
-        found.append("weights selected on the test split")
+        found.append("selected on the test split")
     if options.get("crop_multiple", 1) > 1:
         found.append(f"on crops to multiples of {options['crop_multiple']}")
     return found
