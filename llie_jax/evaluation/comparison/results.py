@@ -28,6 +28,12 @@ _NO_TEST_OPTIONS = {
 }
 """Entries of a file's `options` that are no test options of the model."""
 
+_GENERIC = {
+    *("images", "results", "pred", "predictions", "scores", "eval", "checkpoints"),
+    *("out", "output", "outputs", "enhanced"),
+}
+"""Names of folders and files that tell no model."""
+
 _OUTPUTS = {
     "round": "output rounded to 8 bits",
     "truncate": "output truncated to 8 bits",
@@ -160,12 +166,11 @@ class Result:
         """The name of the weights, or of the folder of saved images."""
         given = self.weights.get("weights") or self.data.get("pred")
         path = pathlib.Path(str(given)) if given else self.path.parent
-        if path.suffix in (".safetensors", ".json"):
-            return path.stem
+        if path.suffix in (".safetensors", ".csv"):
+            path = path.with_suffix("")
         if self.weights.get("source") in ("shipped", "published"):
             return str(given)
-        generic = ("images", "results", "pred", "scores", "eval", "checkpoints")
-        named = [each for each in (path, *path.parents) if each.name not in generic]
+        named = [each for each in (path, *path.parents) if each.name not in _GENERIC]
         return (named[0].name if named else "") or path.name
 
 

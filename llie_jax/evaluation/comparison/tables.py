@@ -69,11 +69,10 @@ def _grouped(places):
 
 
 def _score_note(setting: Setting, columns: Sequence[Column], contest: bool) -> str:
-    defined = ", ".join(
-        dict.fromkeys(f"{c.name.upper()} is {c.metric}" for c in columns)
-    )
     parts = [f"{setting.conversion[:1].upper()}{setting.conversion[1:]}"]
-    parts += [defined, "means over images"]
+    defined = [f"{c.name.upper()} is {c.metric}" for c in columns if c.metric != c.name]
+    if defined:
+        parts += [", ".join(dict.fromkeys(defined)), "means over images"]
     text = "; ".join(filter(None, parts)) + "."
     if contest:
         text += (
