@@ -41,6 +41,7 @@ def evaluate(
     max_report_images: int = 12,
     weights: Mapping[str, Any] | None = None,
     overlap: str = "",
+    selected_on_test: bool = False,
     inputs: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
     reference_inputs: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]
     | None = None,
@@ -77,6 +78,7 @@ def evaluate(
         max_report_images: number of pictures to keep for the report, evenly spread.
         weights: facts about the weights, from `llie_jax.weights.describe`.
         overlap: which of the images the weights were trained on, as text; "" for none.
+        selected_on_test: whether the weights were chosen by their scores on the images.
         inputs: further inputs of the model: name -> function of the image
             [H, W, 3], as deep as its file, that returns a value without the batch axis.
         reference_inputs: likewise, functions of the image and the target. The scores
@@ -153,6 +155,8 @@ def evaluate(
             for index, (height, width) in enumerate(pairs.sizes().tolist())
             if height * width > tile**2
         ]
+    # Cropped or resized references have other hashes.
+    hashed = paired and pairs is source
     constants: dict[metrics.Metric, dict] = {}
     smallest = tuple(pairs.sizes().min(axis=0).tolist())
     protocol = protocol.available(constants, size=smallest)
@@ -189,6 +193,7 @@ def evaluate(
         return {
             index: show(index, record, output)
             | {key: values[k] for key, values in found.items()}
+            | ({"reference": results.pixels_hash(targets[k])} if hashed else {})
             for k, (index, record, output) in enumerate(chunk)
         }
 
@@ -198,9 +203,9 @@ def evaluate(
         if index in shown:
             found["picture"] = Picture(
                 record["name"],
-                image=_thumbnail(record["image"]),
-                output=_thumbnail(protocol.to_levels(output)),
-                target=_thumbnail(record["target"]) if paired else None,
+                image=thumbnail(record["image"]),
+                output=thumbnail(protocol.to_levels(output)),
+                target=thumbnail(record["target"]) if paired else None,
             )
         return found
 
@@ -248,8 +253,10 @@ def evaluate(
                 "inputs": sorted(inputs),
                 "uses_reference": sorted(reference_inputs),
                 "overlap": overlap,
+                "selected_on_test": selected_on_test,
                 **model.options,
             },
+            references={r["name"]: r["reference"] for r in rows} if hashed else {},
         ),
         pictures=[row["picture"] for row in rows if "picture" in row],
         other=_mean_of_all(rows) if all_protocols else {},
@@ -332,13 +339,14 @@ def _spread(total: int, count: int) -> set[int]:
     return set(chosen.tolist())
 
 
-def _thumbnail(image: np.ndarray) -> np.ndarray:
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """Returns an image scaled down for a page, uint8 [H, W, 3]."""
     picture = Image.fromarray(levels.to_uint8(image))
     picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
     return np.asarray(picture)
 
 
-def _facts(model, source, weights, mesh, *, options) -> dict[str, Any]:
+def _facts(model, source, weights, mesh, *, options, references) -> dict[str, Any]:
     """Returns what a result file records besides the scores."""
     from llie_jax import __version__
 
@@ -353,6 +361,7 @@ def _facts(model, source, weights, mesh, *, options) -> dict[str, Any]:
             "split": source.split,
             "fingerprint": source.fingerprint(),
             "note": source.note(),
+            **({"references": references} if references else {}),
         },
         "device": f"{mesh.size} x {devices[0].device_kind}",
         "versions": {
