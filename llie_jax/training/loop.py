@@ -232,9 +232,7 @@ def _run(
 
             at_end = step == total
             logs_now = step % config.log.every_steps == 0
-            stopped = step == stop_at
-            if parallel.process_count() == 1 or logs_now:
-                stopped |= parallel.any_process(signals.received is not None)
+            stopped = signals.stop(step) or step == stop_at
             validates = validation and (
                 at_end or (step % config.evaluate.every_steps == 0 and not stopped)
             )

@@ -9,7 +9,7 @@ import sys
 
 import jax
 
-from llie_jax import evaluation, parallel
+from llie_jax import cluster, evaluation, parallel
 from tests.evaluation import toys
 from tests.evaluation.test_evaluator import SIZES, VARIABLES
 
@@ -44,7 +44,6 @@ def run(source, **options):
 
 def main():
     """Prints one JSON line."""
-    parallel.start()
     folder = pathlib.Path(sys.argv[1])
     alone = parallel.make_mesh(jax.local_devices())
     result = {
@@ -66,4 +65,5 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with cluster.joined():
+        main()
