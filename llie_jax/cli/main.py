@@ -58,13 +58,13 @@ def guarded(function, *args, **kwargs) -> int:
 
     `LLIE_JAX_TRACEBACK=1` shows the traceback instead.
     """
-    _keep_compilations()
     _expect_no_tpu()
     # Tracing creates millions of long-lived objects; by default, every 700 of them
     # trigger a garbage collection.
     gc.set_threshold(50_000, *gc.get_threshold()[1:])
     try:
         with _notes_as_lines():
+            _keep_compilations()
             return function(*args, **kwargs) or 0
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
@@ -103,6 +103,7 @@ def _keep_compilations() -> None:
     """
     variable = "JAX_COMPILATION_CACHE_DIR"
     if variable in os.environ:
+        files.path(os.environ[variable])  # JAX would make a local folder named "gs:"
         return
     folder = os.path.join(os.path.expanduser("~"), ".cache", "llie_jax", "xla")
     if "jax" not in sys.modules:

@@ -11,6 +11,7 @@ import safetensors.numpy
 from flax import linen as nn
 from flax import traverse_util
 
+from llie_jax import files
 from llie_jax.messages import suggest
 
 VGG16 = (2, 2, 3, 3, 3)
@@ -212,15 +213,15 @@ def find(path: str | os.PathLike | None = None, *, name: str = "vgg19") -> pathl
                 f"`weights` is the path of a weights file, not {path!r}; the factor on "
                 "a term is `weight`."
             )
-        places = [pathlib.Path(path).expanduser()]
+        places = [files.path(path).expanduser()]
     else:
         places = [pathlib.Path("~/.cache/llie_jax").expanduser()]
         if folder := os.environ.get("LLIE_JAX_WEIGHTS"):
-            places.insert(0, pathlib.Path(folder).expanduser())
+            places.insert(0, files.path(folder).expanduser())
         places = [folder / f"{name}.safetensors" for folder in places]
     for place in places:
         if place.is_file():
-            return place
+            return files.local_copy(place)
     official = _TORCHVISION[name]
     raise FileNotFoundError(
         f"No weights of {name} at {' or '.join(map(str, places))}. Get torchvision's "

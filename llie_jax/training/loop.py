@@ -3,10 +3,11 @@
 import contextlib
 import dataclasses
 import os
+import socket
 
 import jax
 
-from llie_jax import evaluation, files, parallel, weights
+from llie_jax import evaluation, files, messages, parallel, weights
 from llie_jax.configs import base
 from llie_jax.data import sources
 from llie_jax.evaluation import report
@@ -108,6 +109,7 @@ def train(
     }
     initial = initial_variables(experiment)
     files.writable_folder(run.path, hint=_HINT)
+    _warn_of_hosts(run, mesh)
     with contextlib.ExitStack() as stack:
         notes = _lock(run, stack)
         if parallel.is_first():
@@ -140,6 +142,18 @@ def train(
             stop_at=stop_at,
             progress=progress,
             notes=notes,
+        )
+
+
+def _warn_of_hosts(run: RunFolder, mesh) -> None:
+    """Warns if several hosts write to a path that may be another folder on each."""
+    hosts = sorted(set(parallel.gather_objects(socket.gethostname(), mesh)))
+    if len(hosts) > 1 and files.is_local(run.path) and parallel.is_first():
+        messages.note(
+            f"{run.path} is a local path, and the run has {len(hosts)} hosts "
+            f"({messages.listed(hosts, limit=4)}). All must find the same folder "
+            "there, on a shared disk, or no checkpoint is complete; a bucket "
+            "(gs://...) is the same everywhere."
         )
 
 

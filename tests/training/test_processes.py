@@ -34,12 +34,21 @@ def get_config():
 STEPS = 300
 
 
-@pytest.fixture
-def config(tmp_path):
-    root = toys.write_pairs(tmp_path / "pairs")
-    path = tmp_path / "experiment.py"
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("config")
+    root = toys.write_pairs(folder / "pairs")
+    path = folder / "experiment.py"
     path.write_text(EXPERIMENT.format(root=str(root), steps=STEPS))
     return path
+
+
+@pytest.fixture(scope="module")
+def expected(config, tmp_path_factory):
+    """Parameters of an unbroken run of two processes."""
+    workdir = tmp_path_factory.mktemp("whole")
+    train(config, workdir, count=2)
+    return parameters(workdir)
 
 
 def start(config, workdir, *more, count=1, devices=1):
@@ -83,10 +92,10 @@ def train(config, workdir, *more, **options):
 
 @pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize("fault", [signal.SIGTERM, signal.SIGKILL])
-def test_what_happens_to_one_process_happens_to_all(config, tmp_path, number, fault):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    train(config, whole, count=2)
-
+def test_what_happens_to_one_process_happens_to_all(
+    config, expected, tmp_path, number, fault
+):
+    broken = tmp_path / "broken"
     started = start(config, broken, count=2)
     wait_for_step(broken, 50, started)
     started[number].send_signal(fault)
@@ -106,7 +115,7 @@ def test_what_happens_to_one_process_happens_to_all(config, tmp_path, number, fa
 
     said = train(config, broken, count=2)
     assert re.search(r"resuming at step \d+", said), said
-    found, expected = parameters(broken), parameters(whole)
+    found = parameters(broken)
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
