@@ -46,8 +46,8 @@ def run(environment, *command, status=0):
 
 
 def test_a_run_in_a_bucket(tmp_path):
-    pytest.importorskip("gcp_storage_emulator")
-    pytest.importorskip("gcsfs")
+    for module in ("gcp_storage_emulator", "gcsfs"):
+        pytest.importorskip(module, reason="needs the extra dev-gcs")
     toys.write_pairs(tmp_path / "pairs")
     (tmp_path / "recipe.py").write_text(EXPERIMENT)
     (tmp_path / "upload.py").write_text(UPLOAD)
