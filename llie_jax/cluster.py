@@ -80,6 +80,7 @@ def joined(
     member = _Member(state)
     try:
         yield
+        member.wait_for_all()
     except BaseException as error:
         member.fail(error)
         raise
@@ -156,10 +157,13 @@ class _Member:
             if self._number == 0:
                 time.sleep(2 * _PULSE_SECONDS)  # the service ends with this process
 
-    def leave(self) -> None:
-        """Waits until all processes are done."""
-        day = 24 * 3600 * 1000  # milliseconds; `_watch` ends the wait on a failure
+    def wait_for_all(self) -> None:
+        """Waits until all processes are done; `_watch` ends the wait on a failure."""
+        day = 24 * 3600 * 1000  # milliseconds
         self._client.wait_at_barrier("llie_jax/done", day)
+
+    def leave(self) -> None:
+        """Disconnects; no exception of another process matters any more."""
         self._leaving.set()
         if self._number == 0:
             # The service ends with this process, so the others disconnect first.

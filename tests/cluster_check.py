@@ -2,11 +2,13 @@
 
 The argument says what it does after it has joined: "sum" prints a JSON line with the
 sum of all process numbers, "fail" raises in process 1 while the others compute,
-"mistake" raises before anything is computed, and "pod" joins as a TPU VM does.
+"mistake" raises before anything is computed, "late" raises in process 0 when the others
+are done, "kill" kills process 1 when it is done, and "pod" joins as a TPU VM does.
 """
 
 import json
 import os
+import signal
 import sys
 import time
 
@@ -34,6 +36,10 @@ def main(what):
         found = {"number": number, "count": jax.process_count(), "sum": int(total)}
         if number == 0:
             time.sleep(1)  # the others wait for it
+            if what == "late":
+                raise ValueError("too late")
+        if number == 1 and what == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
         print(json.dumps(found), flush=True)
 
 

@@ -234,7 +234,11 @@ def test_a_process_that_never_comes(number):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "culprit", "reason"),
-    [("fail", 1, "boom"), ("mistake", 0, "the data are missing")],
+    [
+        ("fail", 1, "boom"),
+        ("mistake", 0, "the data are missing"),
+        ("late", 0, "too late"),
+    ],
 )
 def test_an_exception_in_one_process_ends_all(what, culprit, reason):
     begun = time.monotonic()
@@ -252,3 +256,11 @@ def test_an_exception_in_one_process_ends_all(what, culprit, reason):
         re.MULTILINE,
     ), error
     assert "stack trace" not in error
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_while_another_waits_for_the_end():
+    (status, error), (killed, _) = finish(start("kill", EXPLICIT), timeout=60)
+    assert (status, killed) == (cluster.LOST, -9)
+    assert "because process 1 of 2 is lost: it was killed" in error
+    assert "Traceback" not in error
