@@ -51,6 +51,18 @@ def is_local(name: str | os.PathLike) -> bool:
     return isinstance(path(name), pathlib.Path)
 
 
+def local(name: str | os.PathLike) -> pathlib.Path:
+    """Returns a path on this machine.
+
+    Raises:
+        ValueError: if it is in a bucket.
+    """
+    found = path(name)
+    if not isinstance(found, pathlib.Path):
+        raise ValueError(f"{found} is in a bucket; here a local path is needed.")
+    return found
+
+
 def local_copy(name: str | os.PathLike) -> pathlib.Path:
     """Returns a path on this machine with the content of a file.
 

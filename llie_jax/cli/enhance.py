@@ -360,7 +360,7 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
     """Returns the jobs, with each photo once."""
     from llie_jax.image import formats
 
-    out = pathlib.Path(args.out).expanduser()
+    out = files.local(args.out).expanduser()
     sources, skipped = {}, collections.Counter()
     for text in args.input:
         for path, relative in _find(text, args.recursive, out, skipped):
@@ -417,7 +417,7 @@ def _find(
     """
     from llie_jax.image import formats
 
-    path = pathlib.Path(text).expanduser()
+    path = files.local(text).expanduser()
     if path.is_dir():
         folder, inner = path.resolve(), out.resolve()
         listing = formats.list_files(

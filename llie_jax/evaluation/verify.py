@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from llie_jax import convert, data, messages
+from llie_jax import convert, data, files, messages
 from llie_jax import weights as weight_files
 from llie_jax.evaluation import overlap
 from llie_jax.evaluation.evaluator import evaluate, references
@@ -118,7 +118,7 @@ def verify(
         OSError, ValueError: if the folder, the data or a file cannot be read.
     """
     source = data.open_source(DATA, root=root, split=SPLIT)
-    found = _files(pathlib.Path(folder).expanduser())
+    found = _files(files.local(folder).expanduser())
     for name, record in records.items():
         hashes = [record.sha256, *record.parts.values()]
         if not all(each in found for each in hashes):

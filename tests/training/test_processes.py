@@ -1,5 +1,6 @@
 """Runs of several processes: preempted, killed, and resumed elsewhere."""
 
+import random
 import re
 import signal
 import time
@@ -118,6 +119,41 @@ def test_what_happens_to_one_process_happens_to_all(
     found = parameters(broken)
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_ten_kills_of_one_of_two_processes_lose_nothing(tmp_path):
+    """At random moments after a new checkpoint, many of them during the next save."""
+    steps, draw = 1500, random.Random(0)
+    root = toys.write_pairs(tmp_path / "pairs")
+    config = tmp_path / "experiment.py"
+    config.write_text(EXPERIMENT.format(root=str(root), steps=steps))
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train(config, whole, count=2)
+    for _ in range(10):
+        before = saved(broken)
+        started = start(config, broken, count=2)
+        limit = time.monotonic() + 200
+        while saved(broken) <= before:
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0.0, 0.4))
+        number = draw.randrange(2)
+        assert all(process.poll() is None for process in started), "finished too soon"
+        kept = saved(broken)
+        started[number].kill()
+        ended = finish(started, timeout=60)
+        assert ended[1 - number][0] == cluster.LOST, ended
+        assert saved(broken) >= kept
+    train(config, broken, count=2)
+    found = parameters(broken)
+    for name, value in parameters(whole).items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def saved(workdir):
+    """The newest complete checkpoint."""
+    folder = workdir / "checkpoints"
+    return max((int(p.name) for p in folder.glob("*") if p.name.isdecimal()), default=0)
 
 
 def test_a_run_of_four_devices_goes_on_elsewhere(config, tmp_path):
