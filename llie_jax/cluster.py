@@ -32,6 +32,7 @@ LOST = 75
 _HEARTBEAT_SECONDS = 20  # a process that is silent for so long is lost
 _PULSE_SECONDS = 2
 _FAILURES = "llie_jax/failures/"
+_AGAIN = "Start the same command in all processes again; a training resumes."
 
 
 @contextlib.contextmanager
@@ -103,11 +104,11 @@ class _Member:
         self._number, self._count = state.process_id, state.num_processes
         self._name = _name(state.process_id, state.num_processes)
         self._leaving = threading.Event()
+        self._failed = False
         _explain_abort(
-            f"error: JAX ended {self._name} as above. If no other line names a lost "
-            "process, it is process 0, which coordinates the run at "
-            f"{state.coordinator_address}. Start the same command again; training "
-            "resumes."
+            f"error: JAX ended {self._name}, as said above. Unless another line names "
+            "a lost process, it is process 0, which coordinates the run at "
+            f"{state.coordinator_address}. {_AGAIN}"
         )
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -116,30 +117,24 @@ class _Member:
         everyone = list(range(self._count))
         while not self._leaving.wait(_PULSE_SECONDS):
             try:
-                failures = dict(self._client.key_value_dir_get(_FAILURES))
-                failures.pop(f"{_FAILURES}{self._number}", None)
-                if failures:
-                    self._end(min(failures.items())[1])
                 # Returns when every living process has asked.
                 living = self._client.get_live_nodes(everyone)
+                failures = self._client.key_value_dir_get(_FAILURES)
             except jax.errors.JaxRuntimeError:
                 continue  # no service: JAX ends this process, see `_explain_abort`
-            lost = [str(n) for n in everyone if n not in living]
-            if lost and not self._leaving.is_set():
+            lost = [str(number) for number in everyone if number not in living]
+            if self._failed or self._leaving.is_set():
+                continue
+            if failures:
+                self._end(f"{min(failures)[1]}.")
+            if lost:
                 self._end(
                     f"process {', '.join(lost)} of {self._count} is lost: it was "
-                    "killed, or its machine or network failed"
+                    f"killed, or its machine or network failed. {_AGAIN}"
                 )
 
     def _end(self, reason: str) -> None:
-        if self._leaving.is_set():
-            return
-        print(
-            f"error: {self._name} ends because {reason}. Start the same command again; "
-            "training resumes.",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(f"error: {self._name} ends: {reason}", file=sys.stderr, flush=True)
         os._exit(LOST)  # the main thread may wait for the other process for ever
 
     def fail(self, error: BaseException) -> None:
@@ -147,7 +142,7 @@ class _Member:
         if _is_broken_connection(error):
             # The others know why, or JAX will soon: `_watch` ends this process.
             time.sleep(_HEARTBEAT_SECONDS + 5 * _PULSE_SECONDS)
-        self._leaving.set()
+        self._failed = True
         text = " ".join(str(error).split()) or "interrupted"
         with contextlib.suppress(jax.errors.JaxRuntimeError):
             self._client.key_value_set(

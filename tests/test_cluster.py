@@ -250,7 +250,7 @@ def test_an_exception_in_one_process_ends_all(what, culprit, reason):
     [(status, error)] = ended
     assert status == cluster.LOST
     assert re.search(
-        rf"^error: process {1 - culprit} of 2 on \S+ ends because process {culprit} of "
+        rf"^error: process {1 - culprit} of 2 on \S+ ends: process {culprit} of "
         rf"2 on \S+ failed: ValueError: {reason}\.",
         error,
         re.MULTILINE,
@@ -262,5 +262,5 @@ def test_an_exception_in_one_process_ends_all(what, culprit, reason):
 def test_a_process_that_dies_while_another_waits_for_the_end():
     (status, error), (killed, _) = finish(start("kill", EXPLICIT), timeout=60)
     assert (status, killed) == (cluster.LOST, -9)
-    assert "because process 1 of 2 is lost: it was killed" in error
+    assert "ends: process 1 of 2 is lost: it was killed" in error
     assert "Traceback" not in error

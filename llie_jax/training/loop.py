@@ -87,6 +87,7 @@ def train(
         OSError: if the folder cannot be written, or another run is writing there.
         NonFiniteError: if the loss is not finite (`config.nonfinite`).
     """
+    run = RunFolder.at(workdir)
     config = base.check(config)
     experiment = Experiment.from_config(config)
     mesh = parallel.make_mesh()
@@ -94,7 +95,6 @@ def train(
         parallel.check_batch_size(
             stage.batch_size, mesh, f"config.stages.{name}.batch_size"
         )
-    run = RunFolder.at(workdir)
     _check_config(run, config)
     training, held_out = open_data(config)
     where = f"{training.name} {training.split}"
