@@ -3,10 +3,11 @@
 import contextlib
 import dataclasses
 import os
+import socket
 
 import jax
 
-from llie_jax import evaluation, files, parallel, weights
+from llie_jax import evaluation, files, messages, parallel, weights
 from llie_jax.configs import base
 from llie_jax.data import sources
 from llie_jax.evaluation import report
@@ -86,6 +87,7 @@ def train(
         OSError: if the folder cannot be written, or another run is writing there.
         NonFiniteError: if the loss is not finite (`config.nonfinite`).
     """
+    run = RunFolder.at(workdir)
     config = base.check(config)
     experiment = Experiment.from_config(config)
     mesh = parallel.make_mesh()
@@ -93,7 +95,6 @@ def train(
         parallel.check_batch_size(
             stage.batch_size, mesh, f"config.stages.{name}.batch_size"
         )
-    run = RunFolder.at(workdir)
     _check_config(run, config)
     training, held_out = open_data(config)
     where = f"{training.name} {training.split}"
@@ -108,6 +109,7 @@ def train(
     }
     initial = initial_variables(experiment)
     files.writable_folder(run.path, hint=_HINT)
+    _warn_of_hosts(run, mesh)
     with contextlib.ExitStack() as stack:
         notes = _lock(run, stack)
         if parallel.is_first():
@@ -140,6 +142,18 @@ def train(
             stop_at=stop_at,
             progress=progress,
             notes=notes,
+        )
+
+
+def _warn_of_hosts(run: RunFolder, mesh) -> None:
+    """Warns if several hosts write to a path that may be another folder on each."""
+    hosts = sorted(set(parallel.gather_objects(socket.gethostname(), mesh)))
+    if len(hosts) > 1 and files.is_local(run.path) and parallel.is_first():
+        messages.note(
+            f"{run.path} is a local path, and the run has {len(hosts)} hosts "
+            f"({messages.listed(hosts, limit=4)}). All must find the same folder "
+            "there, on a shared disk, or no checkpoint is complete; a bucket "
+            "(gs://...) is the same everywhere."
         )
 
 
@@ -232,9 +246,7 @@ def _run(
 
             at_end = step == total
             logs_now = step % config.log.every_steps == 0
-            stopped = step == stop_at
-            if parallel.process_count() == 1 or logs_now:
-                stopped |= parallel.any_process(signals.received is not None)
+            stopped = signals.stop(step) or step == stop_at
             validates = validation and (
                 at_end or (step % config.evaluate.every_steps == 0 and not stopped)
             )
