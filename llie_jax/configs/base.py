@@ -29,6 +29,7 @@ RANGES = {
     "data.workers": (1, 1024),
     "ema.decay": (0.0, 1.0),
     "max_skipped": (0, 10**9),
+    "accumulate": (1, 10**6),
     "log.every_steps": (1, 10**9),
     "evaluate.every_steps": (1, 10**9),
     "evaluate.strip_images": (0, 1000),
@@ -210,6 +211,15 @@ def get_config() -> ConfigDict:
             # Decay of the averaged weights, which are evaluated and released; 0.0: off.
             ema=dict(decay=0.0),
             parallel="shard_map",
+            # Parts of a device's batch that are computed one after the other. Batch
+            # norms see one part at a time.
+            accumulate=1,
+            # Patterns of modules whose activations are computed again for the gradient
+            # instead of kept: "*/block_*", "encoder_0,decoder_2"; "": none. See
+            # `llie_jax.training.remat`.
+            remat="",
+            # Splits the optimizer's state over the devices (ZeRO-1).
+            shard_optimizer=False,
             # If the loss is not finite: "stop" the run, or "skip" the step, at most
             # `max_skipped` times.
             nonfinite="stop",

@@ -287,11 +287,9 @@ class Planner:
         constants = {"loss": self.experiment.loss.constants_shapes(), "data": images}
         rng = jax.eval_shape(lambda: jax.random.key(0))
         everywhere, split = parallel.replicated(mesh), parallel.split(mesh)
-        step = parallel.map_step(
-            lambda axis: self.experiment.train_step(expand, axis), mesh
-        )
-        return step, (
-            _on(self._state, everywhere),
+        layout = self.experiment.layout(self._state, mesh)
+        return self.experiment.mapped_step(expand, mesh), (
+            _on(self._state, layout),
             _on(constants, everywhere),
             _on(batch, split),
             _on(rng, everywhere),
@@ -412,11 +410,14 @@ def _nbytes(tree: Any) -> int:
 
 
 def _on(tree: Any, sharding) -> Any:
-    """Returns the shapes of a tree with a sharding."""
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        tree,
-    )
+    """Returns the shapes of a tree with a sharding, or with a tree of them."""
+
+    def shape(leaf, sharding):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    if isinstance(sharding, jax.sharding.Sharding):
+        return jax.tree.map(lambda leaf: shape(leaf, sharding), tree)
+    return jax.tree.map(shape, tree, sharding)
 
 
 def _use_cpu_only() -> None:

@@ -28,6 +28,8 @@ MAY_CHANGE = (
     "data.device_limit_mb",
     "data.workers",
     "parallel",
+    "remat",
+    "shard_optimizer",
     "nonfinite",
     "max_skipped",
     "log.every_steps",
@@ -89,10 +91,7 @@ def train(
     config = base.check(config)
     experiment = Experiment.from_config(config)
     mesh = parallel.make_mesh()
-    for name, stage in config.stages.items():
-        parallel.check_batch_size(
-            stage.batch_size, mesh, f"config.stages.{name}.batch_size"
-        )
+    experiment.check_batches(mesh)
     run = RunFolder.at(workdir)
     _check_config(run, config)
     training, held_out = open_data(config)
@@ -116,6 +115,7 @@ def train(
             Store(run.checkpoints, writing=True, hint=_HINT)
         )
         state, step = begin(experiment, checkpoints, mesh, initial)
+        state = experiment.spread(state, mesh)
         if step:
             notes.append(f"resuming at step {step}")
         if held_out is None:
@@ -187,11 +187,7 @@ def _run(
     line = logs.ProgressLine(first=step, total=total, shown=progress and first_process)
     for note in notes:
         line.note(note)
-    mapped = parallel.map_step(
-        lambda axis: experiment.train_step(pipeline.expand, axis),
-        mesh,
-        mapping=config.parallel,
-    )
+    mapped = experiment.mapped_step(pipeline.expand, mesh, mapping=config.parallel)
     rng = parallel.replicate_key(jax.random.key(config.seed + 1), mesh)
     meter = Meter(config, skipped=int(state.skipped))
     scores, stopped = None, False
@@ -251,7 +247,8 @@ def _run(
             if saves:
                 with meter.paused():
                     psnr = scores.get("psnr") if validates else None
-                    checkpoints.save(state, step=step, psnr=psnr)
+                    whole = experiment.gathered(state, mesh)
+                    checkpoints.save(whole, step=step, psnr=psnr)
         checkpoints.wait()
         if step == total:
             line.note(f"finished: {step} steps, saved in {run.path}")
