@@ -166,6 +166,15 @@ def device_kind() -> str:
     return jax.local_devices()[0].device_kind
 
 
+def peak_memory() -> int | None:
+    """Returns the most bytes that were in use at once on a device of this process.
+
+    None where JAX does not count them, as on CPU.
+    """
+    found = [device.memory_stats() or {} for device in jax.local_devices()]
+    return max((each.get("peak_bytes_in_use", 0) for each in found), default=0) or None
+
+
 def share(mesh: Mesh) -> tuple[int, int]:
     """Returns (index, count) of this process among those that own the mesh.
 

@@ -30,7 +30,11 @@ RANGES = {
     "ema.decay": (0.0, 1.0),
     "max_skipped": (0, 10**9),
     "accumulate": (1, 10**6),
+    "spike.factor": (0.0, 1e9),
+    "spike.window": (2, 10**6),
+    "spike.max_rollbacks": (1, 10**6),
     "log.every_steps": (1, 10**9),
+    "log.watchdog_seconds": (0.0, 1e7),
     "evaluate.every_steps": (1, 10**9),
     "evaluate.strip_images": (0, 1000),
     "checkpoint.every_steps": (1, 10**9),
@@ -224,7 +228,13 @@ def get_config() -> ConfigDict:
             # `max_skipped` times.
             nonfinite="stop",
             max_skipped=20,
-            log=dict(every_steps=20),
+            # A loss of more than `factor` times the median of the last `window` goes
+            # back to the newest checkpoint and leaves out the steps since then, at most
+            # `max_rollbacks` times; 0.0: off.
+            spike=dict(factor=0.0, window=100, max_rollbacks=3),
+            # `wandb`: project of Weights & Biases, "" for none. `watchdog_seconds`:
+            # prints the stacks of all threads if no step ends for that long; 0.0: off.
+            log=dict(every_steps=20, wandb="", watchdog_seconds=1800.0),
             evaluate=dict(every_steps=500, strip_images=3),
             checkpoint=dict(every_steps=500),
         )
