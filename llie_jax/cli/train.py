@@ -34,6 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workdir", required=True, metavar="DIR", help="the folder of the run"
     )
     parser.add_argument(
+        "--profile",
+        type=positive,
+        default=0,
+        metavar="STEPS",
+        help="write a trace of JAX's profiler of a few steps to DIR/profile",
+    )
+    parser.add_argument(
         "--stop-at", type=positive, metavar="N", help="save and stop after step N"
     )
     add_processes(parser)
@@ -52,12 +59,14 @@ def run(args: argparse.Namespace) -> int:
 
     import jax
 
-    from llie_jax.training.loop import NonFiniteError, train
+    from llie_jax.training.loop import DivergedError, train
 
     try:
         with cluster.joined(**processes(args), preemptible=True):
-            result = train(config, args.workdir, stop_at=args.stop_at)
-    except NonFiniteError as error:
+            result = train(
+                config, args.workdir, stop_at=args.stop_at, profile=args.profile
+            )
+    except DivergedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except jax.errors.JaxRuntimeError as error:
