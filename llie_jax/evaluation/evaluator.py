@@ -18,6 +18,7 @@ from llie_jax.evaluation import sharing
 from llie_jax.evaluation.scores import Picture, Scores
 from llie_jax.image import io, levels
 from llie_jax.inference.enhancer import Enhancer
+from llie_jax.inference.ensemble import SelfEnsemble
 from llie_jax.metrics import protocol as protocols
 from llie_jax.models.base import Model
 from llie_jax.parallel import Mesh
@@ -33,6 +34,7 @@ def evaluate(
     *,
     protocol: str | protocols.Protocol = "default",
     gt_mean: bool = False,
+    self_ensemble: bool = False,
     batch_size: int | None = None,
     tile: int | None = None,
     crop_multiple: int = 1,
@@ -64,6 +66,8 @@ def evaluate(
             out where they cannot be computed.
         gt_mean: also computes the protocol's columns with GT mean, which use the
             reference to change the image.
+        self_ensemble: scores the mean of the outputs for the eight flips and rotations
+            of each image; the scores are marked.
         batch_size: images per batch, rounded up to a multiple of the devices; by
             default one per device.
         tile: images of more than tile * tile pixels are enhanced in tiles of this side,
@@ -115,6 +119,11 @@ def evaluate(
         raise ValueError(
             f"Protocol {protocol.name!r} resizes whole images; leave out tile={tile}."
         )
+    if self_ensemble and protocol.size:
+        raise ValueError(
+            f"Protocol {protocol.name!r} resizes images to one size, which does not "
+            "suit turned images; leave out the self-ensemble."
+        )
     saved = save_images and {
         name: files.inside(save_images, name, suffix=".png") for name in source.names
     }
@@ -153,6 +162,8 @@ def evaluate(
             for index, (height, width) in enumerate(pairs.sizes().tolist())
             if height * width > tile**2
         ]
+    if self_ensemble:
+        enhancer, tiles = SelfEnsemble(enhancer), tiles and SelfEnsemble(tiles)
     constants: dict[metrics.Metric, dict] = {}
     smallest = tuple(pairs.sizes().min(axis=0).tolist())
     protocol = protocol.available(constants, size=smallest)
@@ -242,7 +253,7 @@ def evaluate(
                 "tile": tile,
                 "crop_multiple": crop_multiple,
                 "tiled": [source.names[index] for index in tiled],
-                "self_ensemble": False,
+                "self_ensemble": self_ensemble,
                 "gt_mean": protocol.uses_reference,
                 "constants": scorer.origins,
                 "inputs": sorted(inputs),
