@@ -43,6 +43,7 @@ def evaluate(
     max_report_images: int = 12,
     weights: Mapping[str, Any] | None = None,
     overlap: str = "",
+    selected_on_test: bool = False,
     inputs: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
     reference_inputs: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]
     | None = None,
@@ -81,6 +82,8 @@ def evaluate(
         max_report_images: number of pictures to keep for the report, evenly spread.
         weights: facts about the weights, from `llie_jax.weights.describe`.
         overlap: which of the images the weights were trained on, as text; "" for none.
+        selected_on_test: whether the weights were chosen by their scores on these
+            images; the scores are marked.
         inputs: further inputs of the model: name -> function of the image
             [H, W, 3], as deep as its file, that returns a value without the batch axis.
         reference_inputs: likewise, functions of the image and the target. The scores
@@ -259,6 +262,7 @@ def evaluate(
                 "inputs": sorted(inputs),
                 "uses_reference": sorted(reference_inputs),
                 "overlap": overlap,
+                "selected_on_test": selected_on_test,
                 **model.options,
             },
         ),

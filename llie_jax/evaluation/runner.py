@@ -118,6 +118,9 @@ def run(
         max_report_images=12 if out else 0,
         weights=described,
         overlap=str(seen) if seen else "",
+        selected_on_test=overlap.was_selected_on(
+            described["metadata"].get("selected_on", ""), source
+        ),
         reference_inputs=references(model) if use_reference else None,
         progress=progress,
     )
