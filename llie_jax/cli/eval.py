@@ -108,6 +108,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the report also shows the weights that come with llie_jax, on "
         "photographs of scikit-image",
     )
+    add(
+        "--measure",
+        action="store_true",
+        help="also record the time and the memory that the model takes for the first "
+        "image; on an otherwise idle machine",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -140,6 +146,7 @@ def run(args: argparse.Namespace) -> None:
         test_options=base.parse_options(args.option),
         use_reference=args.use_reference,
         show_shipped=args.show_shipped,
+        measure=args.measure,
     )
     if not parallel.is_first():
         return

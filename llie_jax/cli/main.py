@@ -19,6 +19,7 @@ SUBCOMMANDS = (
     "train",
     "eval",
     "score",
+    "compare",
     "data",
     "models",
     "costs",

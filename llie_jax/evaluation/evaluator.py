@@ -167,6 +167,8 @@ def evaluate(
         ]
     if self_ensemble:
         enhancer, tiles = SelfEnsemble(enhancer), tiles and SelfEnsemble(tiles)
+    # Cropped or resized references have other hashes.
+    hashed = paired and pairs is source
     constants: dict[metrics.Metric, dict] = {}
     smallest = tuple(pairs.sizes().min(axis=0).tolist())
     protocol = protocol.available(constants, size=smallest)
@@ -203,6 +205,7 @@ def evaluate(
         return {
             index: show(index, record, output)
             | {key: values[k] for key, values in found.items()}
+            | ({"reference": results.pixels_hash(targets[k])} if hashed else {})
             for k, (index, record, output) in enumerate(chunk)
         }
 
@@ -212,9 +215,9 @@ def evaluate(
         if index in shown:
             found["picture"] = Picture(
                 record["name"],
-                image=_thumbnail(record["image"]),
-                output=_thumbnail(protocol.to_levels(output)),
-                target=_thumbnail(record["target"]) if paired else None,
+                image=thumbnail(record["image"]),
+                output=thumbnail(protocol.to_levels(output)),
+                target=thumbnail(record["target"]) if paired else None,
             )
         return found
 
@@ -265,6 +268,7 @@ def evaluate(
                 "selected_on_test": selected_on_test,
                 **model.options,
             },
+            references={r["name"]: r["reference"] for r in rows} if hashed else {},
         ),
         pictures=[row["picture"] for row in rows if "picture" in row],
         other=_mean_of_all(rows) if all_protocols else {},
@@ -347,13 +351,14 @@ def _spread(total: int, count: int) -> set[int]:
     return set(chosen.tolist())
 
 
-def _thumbnail(image: np.ndarray) -> np.ndarray:
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """Returns an image scaled down for a page, uint8 [H, W, 3]."""
     picture = Image.fromarray(levels.to_uint8(image))
     picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
     return np.asarray(picture)
 
 
-def _facts(model, source, weights, mesh, *, options) -> dict[str, Any]:
+def _facts(model, source, weights, mesh, *, options, references) -> dict[str, Any]:
     """Returns what a result file records besides the scores."""
     from llie_jax import __version__
 
@@ -368,6 +373,7 @@ def _facts(model, source, weights, mesh, *, options) -> dict[str, Any]:
             "split": source.split,
             "fingerprint": source.fingerprint(),
             "note": source.note(),
+            **({"references": references} if references else {}),
         },
         "device": f"{mesh.size} x {devices[0].device_kind}",
         "versions": {

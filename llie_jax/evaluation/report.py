@@ -185,8 +185,9 @@ def _settings(scores: Scores | None, settings: Mapping[str, Any] | None) -> str:
     parts = []
     if scores:
         content = scores.to_dict()
-        for key in ("images", "mean", "input", "other"):
+        for key in ("images", "mean", "input", "other", "columns"):
             content.pop(key, None)
+        content.get("data", {}).pop("references", None)
         parts.append(("Evaluation", content, " open"))
     if settings:
         parts.append(("Training", settings, ""))

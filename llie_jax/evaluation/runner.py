@@ -1,6 +1,7 @@
 """`llie-jax eval` and `llie-jax score`, from their arguments to their files."""
 
 import concurrent.futures
+import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -8,8 +9,8 @@ from typing import Any
 
 from llie_jax import data, files, messages, metrics, parallel
 from llie_jax import weights as weight_files
-from llie_jax.data import sources
-from llie_jax.evaluation import overlap, report, showcase
+from llie_jax.data import opening, sources
+from llie_jax.evaluation import overlap, provenance, report, showcase, speed
 from llie_jax.evaluation import scores as results
 from llie_jax.evaluation.evaluator import evaluate, progress_bar, references
 from llie_jax.evaluation.scores import Scores
@@ -39,6 +40,7 @@ def run(
     test_options: Mapping[str, float] | None = None,
     use_reference: bool = False,
     show_shipped: bool = False,
+    measure: bool = False,
     progress: bool = True,
 ) -> Scores:
     """Scores weights on a data set, and writes the results.
@@ -66,6 +68,7 @@ def run(
         use_reference: gives the model the references as inputs, such as those that
             URetinex-Net's ratio comes from; recorded in the results.
         show_shipped: also shows the weights that ship, if any do, in the report.
+        measure: also times the model on the first image, see `speed.measure`.
         progress: shows a bar on standard error.
 
     Raises:
@@ -96,6 +99,7 @@ def run(
     settings = run_folder and run_folder.read_config()
     if run_folder:
         described["config_sha256"] = weight_files.file_sha256(run_folder.config)
+        described |= provenance.training_facts(settings)
     trained_on, trained_root = overlap.training_data(described, settings)
     seen = overlap.find(trained_on, source, trained_root)
     if seen and not allow_overlap:
@@ -118,12 +122,18 @@ def run(
         max_report_images=12 if out else 0,
         weights=described,
         overlap=str(seen) if seen else "",
-        selected_on_test=overlap.was_selected_on(
-            described["metadata"].get("selected_on", ""), source
-        ),
+        selected_on_test=provenance.selected_on_test(described, source),
         reference_inputs=references(model) if use_reference else None,
         progress=progress,
     )
+    _, where = opening.resolve(data_set, root=root)
+    here = {"root": str(files.absolute(where))}
+    more: dict[str, Any] = {"data": scores.facts["data"] | here}
+    if measure:
+        more["measured"] = speed.measure(
+            model, variables, source[0]["image"], protocol=chosen
+        )
+    scores = dataclasses.replace(scores, facts={**scores.facts, **more})
     if not parallel.is_first():
         return scores
     if json:
@@ -205,25 +215,29 @@ def compare_folders(
     chosen = chosen.available(constants, size=smallest)
     scorer = chosen.scorer(constants)
 
-    def score(pair: Sequence[pathlib.Path]) -> dict[str, float]:
+    def score(pair: Sequence[pathlib.Path]) -> tuple[dict[str, float], str]:
         image, *target = ([io.read_rgb(path)] for path in pair)
-        return scorer(image, *target, names=pair[:1])[0]
+        row = scorer(image, *target, names=pair[:1])[0]
+        return row, results.pixels_hash(*target[0]) if target else ""
 
     with (
         progress_bar(len(scan.files), progress) as advance,
         concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
-        rows = {}
-        for name, row in zip(
+        rows, references = {}, {}
+        for name, (row, reference) in zip(
             scan.files, pool.map(score, scan.files.values()), strict=True
         ):
-            rows[name] = row
+            rows[name], references[name] = row, reference
             advance()
     scores = Scores(
         protocol=chosen,
         images=rows,
         facts={
-            "data": dict(zip(("pred", "gt"), map(str, folders), strict=False)),
+            "data": {
+                **dict(zip(("pred", "gt"), map(str, folders), strict=False)),
+                **({"references": references} if targets is not None else {}),
+            },
             "device": "host",
             # What made the files is not known: null.
             "options": {

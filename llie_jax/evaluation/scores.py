@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import io
 import json
 import math
@@ -23,6 +24,9 @@ from llie_jax.metrics.niqe import ORIGINAL
 from llie_jax.metrics.protocol import Protocol
 
 _ROWS_ON_SCREEN = 40
+
+USES_REFERENCE = "uses the reference"
+"""The mark of scores whose outputs depend on the reference."""
 
 Columns = Mapping[str, float]
 """Column ("psnr", "ssim") -> value."""
@@ -95,22 +99,7 @@ class Scores:
     @property
     def marks(self) -> list[str]:
         """What makes the scores unlike others: shown in every table, at the number."""
-        options = self.facts.get("options", {})
-        found = []
-        if options.get("self_ensemble"):
-            found.append("self-ensemble of 8")
-        if options.get("selected_on_test"):
-            found.append("weights selected on the test split")
-        for column, origin in options.get("constants", {}).items():
-            if column == "niqe" and origin != ORIGINAL:
-                found.append("NIQE with other pristine parameters than papers")
-        if options.get("uses_reference"):
-            found.append("uses the reference")
-        if options.get("overlap"):
-            found.append(options["overlap"])
-        if options.get("crop_multiple", 1) > 1:
-            found.append(f"on crops to multiples of {options['crop_multiple']}")
-        return found
+        return marks(self.facts.get("options", {}))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of the result file; infinity is the string "inf"."""
@@ -124,6 +113,14 @@ class Scores:
             "model": facts.pop("model", None),
             "weights_sha256": facts.pop("weights_sha256", None),
             "device": facts.pop("device", None),
+            "columns": {
+                column: {
+                    "metric": metrics.metric_name(metric),
+                    "unit": unit(metric),
+                    "higher_is_better": metrics.card(metric).higher_is_better,
+                }
+                for column, metric in self.protocol.metrics.items()
+            },
             "options": options,
             **facts,
         }
@@ -132,6 +129,30 @@ class Scores:
         if self.other:
             content["other"] = self.other
         return plain(content)
+
+
+def marks(options: Mapping[str, Any]) -> list[str]:
+    """Returns what makes scores unlike others, from the options of their file."""
+    found = []
+    if options.get("uses_reference") or options.get("gt_mean"):
+        found.append(USES_REFERENCE)
+    if options.get("overlap"):
+        found.append(options["overlap"])
+    if options.get("selected_on_test"):
+        found.append("selected on the test split")
+    if options.get("self_ensemble"):
+        found.append("self-ensemble of 8")
+    if options.get("constants", {}).get("niqe", ORIGINAL) != ORIGINAL:
+        found.append("NIQE with other pristine parameters than papers")
+    if options.get("crop_multiple", 1) > 1:
+        found.append(f"on crops to multiples of {options['crop_multiple']}")
+    return found
+
+
+def pixels_hash(image: np.ndarray) -> str:
+    """Returns a hash of an image's size, depth and pixels, 16 hex digits."""
+    head = f"{image.shape} {image.dtype}".encode()
+    return hashlib.sha256(head + image.tobytes()).hexdigest()[:16]
 
 
 def mean_columns(rows) -> dict[str, float]:

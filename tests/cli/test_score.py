@@ -228,3 +228,17 @@ def test_mistakes(folders, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     json_path = tmp_path / "file" / "scores.json"
     assert "Cannot write to" in message(gt, gt, "--json", str(json_path))
+
+
+def test_predictions_of_a_classifier(tmp_path, capsys):
+    gt, pred, path = (tmp_path / name for name in ("gt.csv", "pred.csv", "s.json"))
+    gt.write_text("name,label\na,cat\nb,dog\n")
+    pred.write_text("name,label\na,cat\nb,cat\n")
+    options = ("--task", "classification")
+    assert score(pred, gt, *options, "--json", str(path)) == 0
+    assert json.loads(path.read_text())["mean"] == {"top1": 0.5}
+    assert "top1 of 2 images: 0.5000" in capsys.readouterr().out
+    assert score_alone(pred, *options) == 2
+    assert "needs the true labels: --gt" in capsys.readouterr().err
+    assert score(pred, gt, *options, "--protocol", "cidnet") == 2
+    assert "leave it out with --task" in capsys.readouterr().err
