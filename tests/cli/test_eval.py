@@ -242,7 +242,7 @@ def test_scores_of_weights_selected_on_these_images_are_marked(
     scored = ("--data", "lol_v2_real", "--root", root, "--out", tmp_path / "out")
     assert main("--weights", chosen, *scored) == 0
     table = " ".join(capsys.readouterr().out.split())
-    assert "mean of 2, weights selected on the test split" in table
+    assert "mean of 2, selected on the test split" in table
     found = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert found["options"]["selected_on_test"] is True
     assert "selected on the test split" in (tmp_path / "out/report.html").read_text()
