@@ -119,7 +119,7 @@ class Scores:
                     "unit": unit(metric),
                     "higher_is_better": metrics.card(metric).higher_is_better,
                 }
-                for column, metric in self.protocol.metrics.items()
+                for column, metric in self.columns.items()
             },
             "options": options,
             **facts,
@@ -134,7 +134,8 @@ class Scores:
 def marks(options: Mapping[str, Any]) -> list[str]:
     """Returns what makes scores unlike others, from the options of their file."""
     found = []
-    if options.get("uses_reference") or options.get("gt_mean"):
+    # A list of `gt_mean` names columns, which are marked one by one.
+    if options.get("uses_reference") or options.get("gt_mean") is True:
         found.append(USES_REFERENCE)
     if options.get("overlap"):
         found.append(options["overlap"])

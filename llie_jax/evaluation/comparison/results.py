@@ -24,7 +24,7 @@ _CONVERSION = ("output", "multiple", "pad_mode", "size", "pair_size")
 _NO_TEST_OPTIONS = {
     *("protocol", "pad_multiple", "pad_mode", "batch_size", "tile", "crop_multiple"),
     *("tiled", "self_ensemble", "gt_mean", "inputs", "uses_reference", "overlap"),
-    *("selected_on_test", "image", "task"),
+    *("selected_on_test", "image", "task", "constants"),
 }
 """Entries of a file's `options` that are no test options of the model."""
 
@@ -61,7 +61,7 @@ class Column:
     @property
     def heading(self) -> str:
         """The name and the unit, for a table."""
-        name = self.name.upper()
+        name = score_files.title(self.name)
         return f"{name} ({self.unit})" if self.unit else name
 
     def text(self, value: float) -> str:
@@ -141,7 +141,8 @@ class Result:
         """How the model was run, where that is not the usual way."""
         options = self.options
         found = [f"{name} = {value}" for name, value in self.test_options.items()]
-        if options.get("uses_reference") or options.get("gt_mean"):
+        # A list of `gt_mean` names columns, which are marked one by one.
+        if options.get("uses_reference") or options.get("gt_mean") is True:
             found.append(score_files.USES_REFERENCE)
         if options.get("tiled"):
             found.append(f"in tiles of {options.get('tile')}")
