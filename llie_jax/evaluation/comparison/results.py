@@ -133,8 +133,12 @@ class Result:
     def marks(self) -> tuple[str, ...]:
         """What makes the scores unlike others."""
         saved = ["from saved files"] if self.options.get("image") == "files" else []
-        found = [*score_files.marks(self.options), *self.changes, *saved]
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys([*self.flaws, *self.changes, *saved]))
+
+    @property
+    def flaws(self) -> tuple[str, ...]:
+        """The marks of scores that cannot be compared with those of other models."""
+        return tuple(score_files.marks(self.options))
 
     @property
     def changes(self) -> tuple[str, ...]:

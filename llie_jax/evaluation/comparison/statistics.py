@@ -96,16 +96,23 @@ def paired(
     )
 
 
-def caution(count: int) -> str:
-    """Returns what a reader should bear in mind about so many images."""
-    images = f"{count} image{'' if count == 1 else 's'}"
+def caution(fewest: int, most: int) -> str:
+    """Returns what a reader should bear in mind.
+
+    Args:
+        fewest: the smallest number of images of a comparison.
+        most: the largest.
+    """
+    images = f"{most} image{'' if most == 1 else 's'}"
+    if fewest < most:
+        images = f"{fewest} to {images}"
     text = "The interval covers the choice of images, not that of the training seed."
-    if count < _FEW:
+    if fewest < _FEW:
         text = (
-            f"{images} decide{'s' if count == 1 else ''} little: other images of the "
+            f"{images} decide{'s' if most == 1 else ''} little: other images of the "
             f"same kind may turn a small difference round. {text}"
         )
-    if count < 6:
-        least = 2.0 ** (1 - count)
-        text += f" With {images} the sign test cannot fall below {least:g}."
+    if fewest < 6:
+        least = 2.0 ** (1 - fewest)
+        text += f" With {fewest} the sign test cannot fall below {least:g}."
     return text

@@ -76,18 +76,16 @@ def _score_note(setting: Setting, columns: Sequence[Column], contest: bool) -> s
     text = "; ".join(filter(None, parts)) + "."
     if contest:
         text += (
-            " Bold: the best of a column among numbers of all images without a mark."
+            " Bold: the best of a column, apart from numbers that depend on the "
+            "references, on a choice by the test images, on training images or on "
+            "fewer images."
         )
     return text
 
 
 def _best(scores: dict[Row, Score | None], column: Column) -> Row | None:
     """Returns the model with the best comparable number; None without a contest."""
-    fair = {
-        row: score.mean
-        for row, score in scores.items()
-        if score and not score.marks and not score.missing
-    }
+    fair = {row: score.mean for row, score in scores.items() if score and score.fair}
     if len(fair) < 2:
         return None
     return (max if column.higher_is_better else min)(fair, key=fair.get)
@@ -99,12 +97,7 @@ def _score_cell(score: Score | None, column: Column, best: bool = False) -> Cell
     text = column.text(score.mean)
     if score.deviation is not None:
         text += f" ± {column.text(score.deviation)}"
-    marks = list(score.marks)
-    if len(score.values) > 1:
-        marks.append(f"{len(score.values)} runs")
-    if score.missing:
-        marks.append(f"{score.images} of {score.images + score.missing} images")
-    return Cell((Number(text, tuple(marks)),), score.mean, best)
+    return Cell((Number(text, score.marks),), score.mean, best)
 
 
 def published_tables(comparison: Comparison, shown: str = "ours") -> list[Table]:
@@ -246,9 +239,9 @@ def _pair_table(comparison, data: DataSet, setting: Setting) -> Table | None:
             for column in columns
         ],
         rows=lines,
-        note=f"{statistics.caution(min(counts))} Interval: bootstrap (BCa) over "
-        "images. Better : worse: images on which the first model is better, and worse. "
-        "No p is corrected for the number of comparisons.",
+        note=f"{statistics.caution(min(counts), max(counts))} Interval: bootstrap "
+        "(BCa) over images. Better : worse: images on which the first model is better, "
+        "and worse. No p is corrected for the number of comparisons.",
     )
 
 
