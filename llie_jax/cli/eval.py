@@ -43,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="write scores.json, scores.csv and report.html there",
     )
+    add(
+        "--gt-mean",
+        action="store_true",
+        help="also score images scaled to the mean brightness of the reference, as "
+        "some papers do; these columns are marked",
+    )
     add("--save-images", action="store_true", help="also write outputs to DIR/images")
     add("--json", metavar="FILE", help="write the scores to this file")
     add(
@@ -120,6 +126,7 @@ def run(args: argparse.Namespace) -> None:
         root=args.root,
         split=args.split,
         protocol=args.protocol,
+        gt_mean=args.gt_mean,
         out=args.out,
         save_images=args.save_images,
         json=args.json,

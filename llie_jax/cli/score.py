@@ -37,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"rounding and metrics: {', '.join(PROTOCOLS)}",
     )
     parser.add_argument(
+        "--gt-mean",
+        action="store_true",
+        help="also score images scaled to the mean brightness of the reference, as "
+        "some papers do; these columns are marked",
+    )
+    parser.add_argument(
         "--task",
         choices=("classification", "segmentation"),
         help="score predictions: top-1, or mIoU over the 19 classes of Cityscapes",
@@ -54,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     from llie_jax.evaluation import scores as results
 
     scores = evaluation.compare_folders(
-        args.pred, args.gt, protocol=args.protocol, json=args.json
+        args.pred, args.gt, protocol=args.protocol, gt_mean=args.gt_mean, json=args.json
     )
     results.show(scores, output.console())
 

@@ -32,6 +32,7 @@ def evaluate(
     source,
     *,
     protocol: str | protocols.Protocol = "default",
+    gt_mean: bool = False,
     batch_size: int | None = None,
     tile: int | None = None,
     crop_multiple: int = 1,
@@ -60,7 +61,10 @@ def evaluate(
         model: the model.
         variables: its variables; those of a running training may be replicated.
         source: the records, see `llie_jax.data.open_source`.
-        protocol: how to score, a name or a `Protocol`.
+        protocol: how to score, a name or a `Protocol`. Its optional columns are left
+            out where they cannot be computed.
+        gt_mean: also computes the protocol's columns with GT mean, which use the
+            reference to change the image.
         batch_size: images per batch, rounded up to a multiple of the devices; by
             default one per device.
         tile: images of more than tile * tile pixels are enhanced in tiles of this side,
@@ -94,6 +98,7 @@ def evaluate(
         FileNotFoundError, ImportError: if a metric's constants cannot be loaded.
     """
     protocol = protocols.get(protocol)
+    protocol = protocol.with_gt_mean() if gt_mean else protocol
     protocol.check_keys(source.keys, f"{source.name} {source.split}")
     paired = "target" in source.keys
     inputs, reference_inputs = inputs or {}, reference_inputs or {}
@@ -153,8 +158,12 @@ def evaluate(
     # Cropped or resized references have other hashes.
     hashed = paired and pairs is source
     constants: dict[metrics.Metric, dict] = {}
+    smallest = tuple(pairs.sizes().min(axis=0).tolist())
+    protocol = protocol.available(constants, size=smallest)
     scorer = protocol.scorer(constants)
-    other = _OtherScores(protocol, paired, constants) if all_protocols else None
+    other = None
+    if all_protocols:
+        other = _OtherScores(protocol, paired, smallest, constants)
 
     def more(record: types.Record) -> dict[str, np.ndarray]:
         """Returns the further inputs of the model."""
@@ -239,7 +248,8 @@ def evaluate(
                 "crop_multiple": crop_multiple,
                 "tiled": [source.names[index] for index in tiled],
                 "self_ensemble": False,
-                "gt_mean": False,
+                "gt_mean": protocol.uses_reference,
+                "constants": scorer.origins,
                 "inputs": sorted(inputs),
                 "uses_reference": sorted(reference_inputs),
                 "overlap": overlap,
@@ -264,22 +274,34 @@ class _OtherScores:
     Args:
         protocol: the protocol that the outputs were made under.
         paired: whether there are references.
+        size: (height, width) that the smallest images have; metrics that need larger
+            ones are left out, as are those whose network is not installed.
         constants: constants of the metrics, see `metrics.Scorer`.
     """
 
-    def __init__(self, protocol: protocols.Protocol, paired: bool, constants: dict):
-        self._protocols = {
-            name: other.scorer(constants)
-            for name, other in protocols.PROTOCOLS.items()
+    def __init__(
+        self,
+        protocol: protocols.Protocol,
+        paired: bool,
+        size: tuple[int, int],
+        constants: dict,
+    ):
+        def computable(metric: registry.Spec) -> bool:
+            card = metrics.card(metric)
+            return (
+                (paired or not card.needs_target)
+                and min(size) >= card.minimum_size
+                and metrics.loads(metric, constants)
+            )
+
+        self._protocols = {}
+        for name, other in protocols.PROTOCOLS.items():
             # Other protocols give the model images of another size.
-            if (other.size, other.pair_size) == (protocol.size, protocol.pair_size)
-            and (paired or not other.needs_target)
-        }
-        known = [
-            name
-            for name in registry.names("metric")
-            if paired or not metrics.card(name).needs_target
-        ]
+            if (other.size, other.pair_size) == (protocol.size, protocol.pair_size):
+                other = other.available(constants, size=size)
+                if all(computable(metric) for metric in other.metrics.values()):
+                    self._protocols[name] = other.scorer(constants)
+        known = [name for name in registry.names("metric") if computable(name)]
         self._metrics = metrics.Scorer(
             dict(zip(known, known, strict=True)),
             prepare=lambda output: np.clip(output, 0, 1),

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llie_jax import data, files, messages, parallel
+from llie_jax import data, files, messages, metrics, parallel
 from llie_jax import weights as weight_files
 from llie_jax.data import opening, sources
 from llie_jax.evaluation import overlap, provenance, report, showcase, speed
@@ -27,6 +27,7 @@ def run(
     root: str | os.PathLike | None = None,
     split: str = "test",
     protocol: str = "default",
+    gt_mean: bool = False,
     out: str | os.PathLike | None = None,
     save_images: bool = False,
     json: str | os.PathLike | None = None,
@@ -50,6 +51,7 @@ def run(
         root: the folder of a named data set.
         split: the split; a folder without splits is scored whole.
         protocol: how to score.
+        gt_mean: see `evaluate`.
         out: a folder for `scores.json`, `scores.csv` and `report.html`.
         save_images: also write the outputs to `out/images`.
         json: a further file for the scores.
@@ -108,6 +110,7 @@ def run(
         variables,
         source,
         protocol=chosen,
+        gt_mean=gt_mean,
         batch_size=batch_size,
         tile=tile,
         mapping=mapping,
@@ -151,6 +154,7 @@ def compare_folders(
     targets: str | os.PathLike | None = None,
     *,
     protocol: str = "default",
+    gt_mean: bool = False,
     json: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> Scores:
@@ -160,7 +164,10 @@ def compare_folders(
         predictions: the folder of results.
         targets: the folder of references; suffixes may differ. None for a protocol that
             needs none.
-        protocol: how to score.
+        protocol: how to score. Its optional columns are left out where they cannot be
+            computed.
+        gt_mean: also computes the protocol's columns with GT mean, which use the
+            reference to change the image.
         json: a file for the scores.
         progress: shows a bar on standard error.
 
@@ -171,6 +178,7 @@ def compare_folders(
         OSError: if a folder is missing, or the file cannot be written.
     """
     chosen = protocols.get(protocol)
+    chosen = chosen.with_gt_mean() if gt_mean else chosen
     if chosen.pair_size:
         raise ValueError(
             f"Protocol {chosen.name!r} resizes pairs before the model sees them, which "
@@ -199,7 +207,10 @@ def compare_folders(
     messages.note("; ".join(scan.notes()) and f"{where}: {'; '.join(scan.notes())}.")
     json = json and _writable_file(json)
 
-    scorer = chosen.scorer()
+    constants: dict[metrics.Metric, dict] = {}
+    smallest = _smallest([image for image, *_ in scan.files.values()])
+    chosen = chosen.available(constants, size=smallest)
+    scorer = chosen.scorer(constants)
 
     def score(pair: Sequence[pathlib.Path]) -> tuple[dict[str, float], str]:
         image, *target = ([io.read_rgb(path)] for path in pair)
@@ -225,12 +236,27 @@ def compare_folders(
                 **({"references": references} if targets is not None else {}),
             },
             "device": "host",
-            "options": {"image": "files"},
+            # What made the files is not known: null.
+            "options": {
+                "image": "files",
+                "self_ensemble": None,
+                "tile": None,
+                "gt_mean": chosen.uses_reference,
+                "constants": scorer.origins,
+            },
         },
     )
     if json:
         results.write_json(json, scores)
     return scores
+
+
+def _smallest(paths: Sequence[pathlib.Path]) -> tuple[int, int]:
+    """Returns the least height and the least width of image files."""
+    headers = sources.parallel_map(
+        lambda path: io.decode_header(path.read_bytes(), name=str(path)), paths
+    )
+    return min(x.height for x in headers), min(x.width for x in headers)
 
 
 def _run_folder(described: dict[str, Any]) -> weight_files.RunFolder | None:

@@ -150,7 +150,7 @@ class Result:
         if options.get("tiled"):
             found.append(f"in tiles of {options.get('tile')}")
         if options.get("self_ensemble"):
-            found.append("self-ensemble")
+            found.append("self-ensemble of 8")
         return tuple(found)
 
     @property

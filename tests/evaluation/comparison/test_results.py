@@ -67,9 +67,9 @@ def test_marks(tmp_path):
         "uses the reference",
         "trained on lol_v1: 3 images",
         "selected on the test split",
+        "self-ensemble of 8",
         "saturation = 1.3",
         "in tiles of 512",
-        "self-ensemble",
     )
     assert found.changes[0] == "saturation = 1.3"
 
