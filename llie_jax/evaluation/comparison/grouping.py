@@ -57,8 +57,8 @@ class Score:
         images: how many images they were computed from.
         missing: how many images of the data set others have scored and this has not.
         marks: what makes it unlike others.
-        fair: whether it may be compared with others: nothing saw the references or was
-            chosen on the images, and none of these is missing.
+        fair: whether it may be compared with others of its column: the model did not
+            see the references, was not chosen by the images, and none is missing.
     """
 
     values: tuple[float, ...]
@@ -133,8 +133,7 @@ class Comparison:
         if not runs:
             return None
         marks = dict.fromkeys(mark for run in runs for mark in run.marks)
-        gt_mean = column.metric.startswith("gtmean")
-        if gt_mean:
+        if column.uses_reference:
             marks |= {"uses the reference (GT mean)": None}
         if len(runs) > 1:
             seeds = all(run.seed is not None for run in runs)
@@ -157,7 +156,7 @@ class Comparison:
             images=len(shared),
             missing=missing,
             marks=tuple(marks),
-            fair=not (gt_mean or missing or any(run.flaws for run in runs)),
+            fair=not missing and not any(run.flaws for run in runs),
         )
 
     def per_image(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 
 from llie_jax import costs
+from llie_jax.evaluation import scores as score_files
 from llie_jax.evaluation.comparison import published, statistics
 from llie_jax.evaluation.comparison.grouping import Comparison, DataSet, Row, Score
 from llie_jax.evaluation.comparison.results import Column, Setting
@@ -70,15 +71,19 @@ def _grouped(places):
 
 def _score_note(setting: Setting, columns: Sequence[Column], contest: bool) -> str:
     parts = [f"{setting.conversion[:1].upper()}{setting.conversion[1:]}"]
-    defined = [f"{c.name.upper()} is {c.metric}" for c in columns if c.metric != c.name]
+    defined = [
+        f"{score_files.title(c.name)} is {c.metric}"
+        for c in columns
+        if c.metric != c.name
+    ]
     if defined:
         parts += [", ".join(dict.fromkeys(defined)), "means over images"]
     text = "; ".join(filter(None, parts)) + "."
     if contest:
         text += (
-            " Bold: the best of a column, apart from numbers that depend on the "
-            "references, on a choice by the test images, on training images or on "
-            "fewer images."
+            " Bold: the best of a column, apart from numbers that do not compare: the "
+            "model saw the references or the images in training, was selected on the "
+            "test split, or was scored on crops, on fewer images or by self-ensemble."
         )
     return text
 
