@@ -9,6 +9,7 @@ import numpy as np
 
 CONFIDENCE = 0.95
 _RESAMPLES = 9999
+_NUMBERS_AT_ONCE = 2_000_000  # resampled numbers in memory
 _FEW = 50
 """Below this many images, a reader is told that they decide little."""
 
@@ -76,6 +77,7 @@ def paired(
                 n_resamples=_RESAMPLES,
                 confidence_level=CONFIDENCE,
                 method="BCa",
+                batch=max(1, _NUMBERS_AT_ONCE // len(finite)),
                 rng=np.random.default_rng(0),
             ).confidence_interval
         if math.isfinite(interval.low) and math.isfinite(interval.high):
