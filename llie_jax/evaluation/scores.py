@@ -118,6 +118,7 @@ class Scores:
                     "metric": metrics.metric_name(metric),
                     "unit": unit(metric),
                     "higher_is_better": metrics.card(metric).higher_is_better,
+                    "uses_reference": uses_reference(metric),
                 }
                 for column, metric in self.columns.items()
             },

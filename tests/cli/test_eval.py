@@ -76,6 +76,7 @@ def test_scores_files_and_table(weights_file, pairs, tmp_path, capsys):
         "metric": "rgb_uint8",
         "unit": "dB",
         "higher_is_better": True,
+        "uses_reference": False,
     }
     measured = found["measured"]
     assert measured["size"] == [13, 15]
