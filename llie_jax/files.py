@@ -79,19 +79,61 @@ def _try_to_write(folder: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic(target: str | os.PathLike) -> Iterator[pathlib.Path]:
+def atomic(
+    target: str | os.PathLike, *, durable: bool = False
+) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside a file, and renames it to the file on success.
 
     The file is either complete or unchanged, whatever interrupts the write.
+
+    Args:
+        target: the file.
+        durable: makes that true of a loss of power too; takes milliseconds.
     """
     target = path(target)
     temporary = _temporary(target)
     try:
         temporary.touch()
         yield temporary
+        if durable:
+            sync(temporary)
         temporary.replace(target)
+        if durable:
+            sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(target: str | os.PathLike) -> None:
+    """Waits until a file, or the list of names in a folder, is on the disk.
+
+    Nothing for a bucket, whose objects are durable once written.
+    """
+    target = path(target)
+    if not isinstance(target, pathlib.Path):
+        return
+    try:
+        descriptor = os.open(target, os.O_RDONLY)
+    except PermissionError:
+        if target.is_dir():  # Windows opens no folders
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot sync folders.
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: str | os.PathLike) -> None:
+    """Waits until all files below a local folder are on the disk, with their names."""
+    for place, _, names in os.walk(folder):
+        for each in (*(os.path.join(place, name) for name in names), place):
+            with contextlib.suppress(FileNotFoundError):  # another process moved it
+                sync(each)
 
 
 def check_output(

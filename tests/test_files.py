@@ -184,3 +184,17 @@ def test_local_paths_wait_for_no_library():
         "assert not {'etils', 'numpy', 'jax'} & {m.split('.')[0] for m in sys.modules}"
     )
     subprocess.run([sys.executable, "-c", code, files.__file__], check=True)
+
+
+def test_a_durable_file_is_synced_before_its_name(tmp_path, monkeypatch):
+    seen, sync = [], os.fsync
+
+    def record(descriptor):
+        seen.append((os.fstat(descriptor).st_size, (tmp_path / "x").exists()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    with files.atomic(tmp_path / "x", durable=True) as temporary:
+        temporary.write_text("whole")
+    (size, there), (_, there_then) = seen
+    assert (size, there, there_then) == (5, False, True)
