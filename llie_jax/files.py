@@ -6,12 +6,10 @@ which `plain` writes and `number` reads.
 
 import contextlib
 import errno
-import json
 import math
 import os
 import pathlib
 import re
-import socket
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -193,67 +191,6 @@ def append(target: str | os.PathLike, text: str) -> None:
         old = target.read_text() if target.exists() else ""
         with atomic(target) as temporary:
             temporary.write_text(old + text)
-
-
-@contextlib.contextmanager
-def lock(target: str | os.PathLike, *, hint: str) -> Iterator[str | None]:
-    """Holds the lock of a folder, so that only one process at a time writes there.
-
-    It is an operating-system lock on a file, released when the process ends, however it
-    ends; the file stays and names the last holder.
-
-    Args:
-        target: the file, created if missing.
-        hint: what an error tells the user to do.
-
-    Yields:
-        None, or why there is no lock: not every system and file system has them.
-
-    Raises:
-        OSError: if another process holds it; names folder, machine and process.
-    """
-    target = path(target)
-    if not isinstance(target, pathlib.Path):
-        yield f"{target.parent} has no file locks (a bucket)"
-        return
-    try:
-        import fcntl
-    except ImportError:
-        yield "this operating system has no file locks"
-        return
-    with contextlib.ExitStack() as stack:
-        missing = None
-        try:
-            # Not truncated before the lock is held: the file names the holder.
-            file = stack.enter_context(target.open("a+", errors="replace"))
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise OSError(
-                f"{target.parent} is in use by {_holder(file.read())}; wait for it, or "
-                f"{hint}."
-            ) from None
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            missing = f"{target.parent} has no file locks ({error.strerror})"
-        else:
-            file.truncate(0)
-            json.dump({"pid": os.getpid(), "machine": socket.gethostname()}, file)
-            file.flush()
-        yield missing
-
-
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
-
-
-def _holder(text: str) -> str:
-    """Returns the holder of a lock, from the text of its file."""
-    try:
-        found = json.loads(text)
-        return f"process {found['pid']} on {found['machine']}"
-    except (ValueError, TypeError, KeyError):
-        return "another process"  # which has not written its name yet
 
 
 def inside(folder: str | os.PathLike, name: str, *, suffix: str = "") -> pathlib.Path:

@@ -17,6 +17,7 @@ from llie_jax.cli import streams
 SUBCOMMANDS = (
     "enhance",
     "train",
+    "runs",
     "eval",
     "score",
     "data",

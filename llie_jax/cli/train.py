@@ -35,6 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stop-at", type=positive, metavar="N", help="save and stop after step N"
     )
+    parser.add_argument(
+        "--accept-changed-data",
+        action="store_true",
+        help="resume although files of the data set were added, removed or changed",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,7 +59,12 @@ def run(args: argparse.Namespace) -> int:
     from llie_jax.training.loop import NonFiniteError, train
 
     try:
-        result = train(config, args.workdir, stop_at=args.stop_at)
+        result = train(
+            config,
+            args.workdir,
+            stop_at=args.stop_at,
+            accept_changed_data=args.accept_changed_data,
+        )
     except NonFiniteError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -14,14 +14,13 @@ import math
 import os
 import pathlib
 import shutil
-import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 from etils import epath
 from flax import traverse_util
 from orbax.checkpoint.checkpoint_managers import preservation_policy
@@ -31,6 +30,7 @@ from llie_jax.messages import listed
 from llie_jax.weights import record as records
 from llie_jax.weights.digest import digests, verify
 from llie_jax.weights.fit import check_names, flat, shapes
+from llie_jax.weights.noise import quiet, silence
 from llie_jax.weights.record import Record
 
 STATE, DIGEST = "state", records.ITEM  # the items of a checkpoint
@@ -42,19 +42,6 @@ _LATEST = 2  # so that a damaged one has a fallback, also without validation
 _TRASH = ".removed"
 """Where old checkpoints are moved before they are deleted: a run that is killed while
 it deletes one must not leave half of it behind."""
-
-
-_before = sys.unraisablehook
-
-
-def _hook(unraisable) -> None:
-    # When one array of a checkpoint cannot be read, Orbax closes its event loop, and
-    # every other pending read prints a traceback beside our one clear line.
-    if str(unraisable.exc_value) != "Event loop is closed":
-        _before(unraisable)
-
-
-sys.unraisablehook = _hook
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,11 +89,11 @@ class Store:
             files.writable_folder(self.folder, hint=hint)
             # Orbax warns of each default on every start, and its threads print
             # tracebacks where `_failed` gives one line.
-            logging.set_verbosity(logging.FATAL)
+            silence()
             self._manager = self._writer()
             self._empty_trash()
         else:
-            with _quiet():
+            with quiet():
                 self._manager = self._reader()
 
     def _writer(self) -> ocp.CheckpointManager:
@@ -250,7 +237,7 @@ class Store:
                 if found is None:
                     state = self._restore(step, template)
                 else:
-                    self._record(step)  # its scores decide what is kept
+                    self.record(step)  # its scores decide what is kept
             except Exception as error:
                 first = first or error
                 reason = _first_line(error)
@@ -278,7 +265,7 @@ class Store:
         Raises:
             ValueError: if it differs from what was saved; Orbax raises other errors.
         """
-        record = self._record(step)
+        record = self.record(step)
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(**{STATE: ocp.args.StandardRestore(template)}),
@@ -302,8 +289,8 @@ class Store:
             ValueError: if it is damaged; the message says what.
         """
         try:
-            record = self._record(step)
-            with _quiet():
+            record = self.record(step)
+            with quiet():
                 saved = self._tree(step)
                 as_numpy = jax.tree.map(
                     lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved
@@ -339,11 +326,11 @@ class Store:
         scores = {}
         for each in steps if step == "best" else ():
             with self._readable(each):
-                record = self._record(each)
+                record = self.record(each)
             scores[each] = record.metrics if record else {}
         chosen = self._choose(step, scores)
-        with self._readable(chosen), _quiet():
-            record = self._record(chosen)
+        with self._readable(chosen), quiet():
+            record = self.record(chosen)
             saved = self._tree(chosen)
             params = "ema_params" if saved.get("ema_params") else "params"
             found = {"params": saved[params], **(saved.get("collections") or {})}
@@ -360,7 +347,7 @@ class Store:
         }
         wanted = {place: expected[name] for name, place in places.items()}
         as_numpy = dict.fromkeys(wanted, ocp.RestoreArgs(restore_type=np.ndarray))
-        with self._readable(chosen), _quiet():
+        with self._readable(chosen), quiet():
             state = self._manager.restore(
                 chosen,
                 args=ocp.args.Composite(
@@ -411,7 +398,7 @@ class Store:
         handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=_alone())
         return handler.metadata(self.folder / str(step) / STATE).tree
 
-    def _record(self, step: int) -> Record | None:
+    def record(self, step: int) -> Record | None:
         """Returns the record of a step, None if an older version saved it.
 
         Raises:
@@ -499,15 +486,4 @@ def _score(metrics: Mapping[str, float]) -> float:
 
 def _first_line(error: Exception) -> str:
     text = str(error).partition(" [tensorstore_spec")[0].strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:300]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences Orbax's warning that a manager for reading is read-only."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
+    return textwrap.shorten(text[0] if text else type(error).__name__, 300)
