@@ -15,7 +15,9 @@ _before = sys.unraisablehook
 
 
 def _hook(unraisable) -> None:
-    if str(unraisable.exc_value) != "Event loop is closed":
+    code = getattr(unraisable.object, "cr_code", None)  # of a coroutine
+    reads = code is not None and "orbax" in code.co_filename
+    if not reads and str(unraisable.exc_value) != "Event loop is closed":
         _before(unraisable)
 
 

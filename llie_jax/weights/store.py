@@ -485,5 +485,8 @@ def _score(metrics: Mapping[str, float]) -> float:
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).partition(" [tensorstore_spec")[0].strip().splitlines()
+    text = str(error)
+    for details in (" [tensorstore_spec", " See full TensorStore details"):
+        text = text.partition(details)[0]
+    text = text.strip().splitlines()
     return textwrap.shorten(text[0] if text else type(error).__name__, 300)
