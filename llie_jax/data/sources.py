@@ -91,6 +91,14 @@ class Source(abc.ABC):
         data, file = self._read(index, key)
         return io.decode_header(data, name=file)
 
+    def byte_size(self, index: int, key: str) -> int:
+        """Returns the size of an image file of a record, in bytes."""
+        return len(self._read(index, key)[0])
+
+    def content_digest(self, index: int, key: str) -> str:
+        """Returns the SHA-256 of an image file of a record."""
+        return hashlib.sha256(self._read(index, key)[0]).hexdigest()
+
     def sizes(self) -> np.ndarray:
         """Returns the sizes of all records, int32 [N, 2] of (H, W)."""
         headers = parallel_map(
@@ -149,6 +157,10 @@ class FolderSource(Source):
         """Returns the header of an image; reads no more of the file."""
         return reading.read_header(self.files[index][self.keys.index(key)])
 
+    def byte_size(self, index: int, key: str) -> int:
+        """Returns the size of an image file, without reading it."""
+        return self.files[index][self.keys.index(key)].stat().st_size
+
 
 class SubsetSource(Source):
     """A subset of the records of another source, in the same order.
@@ -172,6 +184,10 @@ class SubsetSource(Source):
     def header(self, index: int, key: str) -> Header:
         """Returns the header of an image, as its source reads it."""
         return self.source.header(self.indices[index], key)
+
+    def byte_size(self, index: int, key: str) -> int:
+        """Returns the size of an image file, as its source knows it."""
+        return self.source.byte_size(self.indices[index], key)
 
 
 def check_keys(source: Source, keys: Iterable[str], user: str) -> None:

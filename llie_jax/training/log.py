@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from tensorboardX import SummaryWriter
 
-from llie_jax import files
+from llie_jax import files, messages
 from llie_jax.image import io
 from llie_jax.training.wandb_log import WandbLog
 from llie_jax.weights.run import RunFolder, read_log
@@ -30,10 +30,15 @@ class RunLog:
     def __init__(self, run: RunFolder, *, step: int, wandb: WandbLog | None = None):
         self.path = run.log
         self._wandb = wandb
+        kept = [line for line in read_log(self.path) if line["step"] <= step]
         if self.path.exists():
-            kept = [line for line in read_log(self.path) if line["step"] <= step]
-            with files.atomic(self.path) as path:
+            with files.atomic(self.path, durable=True) as path:
                 path.write_text("".join(map(_text, kept)))
+        if step and not kept:
+            messages.note(
+                f"{self.path} has no line of the {step} steps before; the curves begin "
+                "here."
+            )
         self._events = SummaryWriter(
             str(run.events), purge_step=step + 1, flush_secs=30
         )
@@ -50,6 +55,11 @@ class RunLog:
                 self._events.add_scalar(key, value, step)
         if self._wandb:
             self._wandb.write(step, values)
+
+    def sync(self) -> None:
+        """Waits until all lines are on the disk."""
+        if self.path.exists():
+            files.sync(self.path)
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
         """Sends a uint8 picture [H, W, 3] to TensorBoard."""

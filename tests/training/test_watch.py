@@ -127,7 +127,9 @@ def test_a_run_that_goes_on_elsewhere_says_so(pairs, tmp_path, capsys):
     lines[0]["devices"] = 4
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     loop.train(config, tmp_path, stop_at=4)
-    assert "resuming at step 2, on 1 devices instead of 4" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "resuming at step 2" in told
+    assert "count 4 then, 1 now" in told
 
 
 @pytest.mark.slow
