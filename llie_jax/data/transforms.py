@@ -228,23 +228,6 @@ class Plan:
         }
 
 
-def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Returns an image [H, W, C] resized to (height, width), in its own dtype.
-
-    Bilinear between pixel centres, borders replicated, no antialiasing: OpenCV's
-    INTER_LINEAR. Integers are rounded.
-    """
-    values = image
-    for axis, (old, new) in enumerate(zip(image.shape, size, strict=False)):
-        place = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-        low = place.astype(int)
-        share = (place - low).astype(np.float32).reshape(-1, *(1,) * (2 - axis))
-        below = np.take(values, low, axis).astype(np.float32)
-        above = np.take(values, np.minimum(low + 1, old - 1), axis)
-        values = below + share * (above - below)
-    return values if image.dtype == np.float32 else np.rint(values).astype(image.dtype)
-
-
 def crop(
     image: np.ndarray, rows: np.ndarray, columns: np.ndarray, transpose: bool
 ) -> np.ndarray:
