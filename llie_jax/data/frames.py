@@ -45,7 +45,7 @@ def decode_header(data: bytes, name: str) -> Header:
 def to_png(data: bytes, name: str) -> bytes:
     """Returns a frame as a PNG, which TFDS can store as an image."""
     file = io.BytesIO()
-    # Level 1 is three times as fast as Pillow's default, for 5 % more bytes.
+    # Level 1 takes a quarter of the time of the default, for 17 % more bytes.
     Image.fromarray(decode(data, name)).save(file, format="PNG", compress_level=1)
     return file.getvalue()
 

@@ -201,6 +201,7 @@ def make_pipeline(
             "rotated; "
             "set augment.mixup to 0.0 and augment.rotate to False."
         )
+    groups = source.groups
     if any(size):
         source = ResizedSource(source, size)
     sizes = source.sizes()
@@ -215,7 +216,7 @@ def make_pipeline(
     whole, overviews = _load(source, shape, dtypes, overview, on_device=on_device)
     return Pipeline(
         residence=residence,
-        plan=transforms.Plan(sizes, stages, augment, seed),
+        plan=transforms.Plan(sizes, stages, augment, seed, groups),
         resident=whole | overviews if on_device else {},
         expand=expand_crops if on_device else expand_images,
         _source=_Cached(source, dtypes, host_cache_bytes),

@@ -22,10 +22,13 @@ import tensorflow_datasets as tfds
 
 from llie_jax import files
 from llie_jax.data import catalogue, frames, locating, sources, synthetic
-from llie_jax.data.dataset import Dataset
+from llie_jax.data.dataset import WHOLE, Dataset
 
 TARGETS = "_targets"
 """Ends the names of splits that hold the references of scenes."""
+
+_STORED = {WHOLE: "whole"}
+"""Split -> its name in TFDS, which uses "all" for the union of all splits."""
 
 VERSION = "2.0.0"
 
@@ -204,7 +207,8 @@ def plan_splits(opened: Sequence[sources.FolderSource]) -> dict[str, Split]:
         shared = facts is not None and facts.shared_target
         names, scenes, found = source.names, source.scenes, source.files
         keys = ("image",) if shared else source.keys
-        plan[source.split] = _plan(
+        split = _STORED.get(source.split, source.split)
+        plan[split] = _plan(
             names, scenes, [dict(zip(keys, paths, strict=False)) for paths in found]
         )
         if shared:
@@ -214,7 +218,7 @@ def plan_splits(opened: Sequence[sources.FolderSource]) -> dict[str, Split]:
                     for name, paths in zip(names, found, strict=True)
                 )
             )
-            plan[source.split + TARGETS] = _plan(
+            plan[split + TARGETS] = _plan(
                 targets, targets, [{"image": path} for path in targets.values()]
             )
     return plan
@@ -294,7 +298,12 @@ def splits(directory: str | pathlib.Path) -> dict[str, list[str]]:
         ValueError: if the folder was not written by `prepare`.
     """
     names = _metadata(directory)["names"]
-    return {key: value for key, value in names.items() if not key.endswith(TARGETS)}
+    shown = {stored: split for split, stored in _STORED.items()}
+    return {
+        shown.get(key, key): value
+        for key, value in names.items()
+        if not key.endswith(TARGETS)
+    }
 
 
 def _metadata(directory: str | pathlib.Path) -> dict[str, Any]:
@@ -328,18 +337,19 @@ def open_prepared(
     split = sources.choose_split(split, list(splits(directory)), where=str(directory))
     info = tfds.builder_from_directory(directory).info
     known = catalogue.DATASETS.get(info.name)
-    targets = facts["names"].get(split + TARGETS)
-    keys = sorted(facts["dtypes"][split], key=lambda key: key != "image")
+    stored = _STORED.get(split, split)
+    targets = facts["names"].get(stored + TARGETS)
+    keys = sorted(facts["dtypes"][stored], key=lambda key: key != "image")
     return PreparedSource(
         directory=pathlib.Path(directory),
         name=info.name,
         split=split,
         keys=(*keys, "target") if targets else tuple(keys),
-        names=tuple(facts["names"][split]),
-        scenes=tuple(facts["scenes"][split]),
-        stored_sizes=tuple(map(tuple, facts["sizes"][split])),
-        stored_dtypes=facts["dtypes"][split]
-        | ({"target": facts["dtypes"][split + TARGETS]["image"]} if targets else {}),
+        names=tuple(facts["names"][stored]),
+        scenes=tuple(facts["scenes"][stored]),
+        stored_sizes=tuple(map(tuple, facts["sizes"][stored])),
+        stored_dtypes=facts["dtypes"][stored]
+        | ({"target": facts["dtypes"][stored + TARGETS]["image"]} if targets else {}),
         targets=tuple(targets or ()),
         size=known.size if known else None,
     )
@@ -388,10 +398,11 @@ class PreparedSource(sources.Source):
 
     def _place(self, index: int, key: str) -> tuple[str, str, int]:
         """Returns the split, the key and the position where an image is stored."""
+        stored = _STORED.get(self.split, self.split)
         if key != "target" or not self.targets:
-            return self.split, key, index
+            return stored, key, index
         scene = self.names[index].rpartition("/")[0]
-        return self.split + TARGETS, "image", self._target_places[scene]
+        return stored + TARGETS, "image", self._target_places[scene]
 
     @functools.cached_property
     def _target_places(self) -> dict[str, int]:
@@ -408,8 +419,9 @@ class PreparedSource(sources.Source):
             for key, feature in stored.info.features.items()
             if isinstance(feature, tfds.features.Image)
         }
-        wanted = [self.split, *([self.split + TARGETS] if self.targets else [])]
-        return {split: stored.as_data_source(split, decoders=raw) for split in wanted}
+        split = _STORED.get(self.split, self.split)
+        wanted = [split, *([split + TARGETS] if self.targets else [])]
+        return {each: stored.as_data_source(each, decoders=raw) for each in wanted}
 
     def _read(self, index: int, key: str) -> tuple[bytes, str]:
         name = f"the {key} {self.names[index]!r} of {self.directory}"

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,22 @@ from llie_jax.image.reading import Header
 from llie_jax.types import Record
 
 _THREADS = 4  # decoding releases the GIL; more threads only use more memory
+
+
+class Group(NamedTuple):
+    """Consecutive records of a source that training draws alike.
+
+    Attributes:
+        label: names them in logs.
+        count: how many records there are.
+        repeat: how often an epoch shows each of them.
+        weight: their share of the samples, relative to other groups; 0 uses `repeat`.
+    """
+
+    label: str
+    count: int
+    repeat: float = 1.0
+    weight: float = 0.0
 
 
 class Source(abc.ABC):
@@ -35,6 +52,7 @@ class Source(abc.ABC):
         expected_counts: published number of records per split; empty if none is
             published.
         size: (height, width) to which the set resizes all images, or None.
+        groups: how training draws the records, in order; a mixture has several.
     """
 
     name: str
@@ -48,6 +66,11 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def _read(self, index: int, key: str) -> tuple[bytes, str]:
         """Returns the bytes of an image file, and its name for error messages."""
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """How training draws the records: in a single group, each once."""
+        return (Group(self.name, len(self)),)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -188,6 +211,31 @@ class SubsetSource(Source):
         self.scenes = tuple(source.scenes[index] for index in self.indices)
         self.expected_counts = {}
         self.size = source.size
+        ends = np.cumsum([group.count for group in source.groups])
+        counts = np.bincount(
+            np.searchsorted(ends, self.indices, "right"), minlength=len(ends)
+        )
+        self._groups = tuple(
+            group._replace(count=int(count))
+            for group, count in zip(source.groups, counts, strict=True)
+        )
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The groups of the source, with what the subset has of them."""
+        return self._groups
+
+    def __getitem__(self, index: int) -> Record:
+        """Returns the record, as its source has it."""
+        return self.source[self.indices[index]]
+
+    def image(self, index: int, key: str) -> np.ndarray:
+        """Returns a single image of a record, as its source has it."""
+        return self.source.image(self.indices[index], key)
+
+    def sizes(self) -> np.ndarray:
+        """Returns the sizes of all records, int32 [N, 2] of (H, W)."""
+        return self.source.sizes()[list(self.indices)]
 
     def _read(self, index: int, key: str) -> tuple[bytes, str]:
         return self.source._read(self.indices[index], key)

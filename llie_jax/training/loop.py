@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import re
 
 import jax
 
@@ -196,9 +197,16 @@ def _run(
     meter = Meter(config, skipped=int(state.skipped))
     scores, stopped = None, False
 
+    shown = step
+
     def show():
         """Reads the terms of the steps since the last call; the only host sync."""
+        nonlocal shown
         terms = meter.read()
+        if len(pipeline.plan.groups) > 1 and step > shown:
+            shares = pipeline.plan.shares(range(shown, step))
+            terms |= {f"share_{label}": share for label, share in shares.items()}
+        shown = step
         if terms and log:
             log.write(step, terms)
             line.update(step, terms)
@@ -293,7 +301,9 @@ def _check_config(run: RunFolder, config) -> None:
     differing = [
         f"{key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} now"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key, ...) != new.get(key, ...) and key not in MAY_CHANGE
+        if old.get(key, ...) != new.get(key, ...)
+        and key not in MAY_CHANGE
+        and not re.fullmatch(r"data\.mixture\.\w+\.root", key)
     ]
     if differing:
         more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""

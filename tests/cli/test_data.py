@@ -56,7 +56,8 @@ def test_photos_without_references(tmp_path, capsys):
     assert call("prepare", folder, "--data-dir", tmp_path / "data") == 0
     written = pathlib.Path(capsys.readouterr().out.strip())
     assert written.parents[1] == tmp_path / "data"
-    assert data.open_source(written).keys == ("image",)
+    stored = data.open_source(written, split="test")  # without splits, any will do
+    assert (stored.keys, stored.split, len(list(stored))) == (("image",), "all", 2)
 
 
 def test_check_of_a_faulty_folder(tmp_path, capsys):
