@@ -118,7 +118,7 @@ def _note(text: str) -> None:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from llie_jax.data import catalogue, locating
+    from llie_jax.data import catalogue, labelled, locating
     from llie_jax.data.dataset import unit
 
     for dataset in catalogue.DATASETS.values():
@@ -135,13 +135,21 @@ def _list(args: argparse.Namespace) -> int:
             root = catalogue.default_root(dataset.name)
             there = locating.locate(dataset, root) or list(root.glob("*/dataset_info*"))
             print(f"  here     {root if there else f'no ({root})'}")
+    for known in labelled.SETS.values():
+        print(f"{known.name}: {known.title}")
+        print(f"  labels   enhance it with: llie-jax enhance --tree {known.name}")
+        if known.page:
+            print(f"  licence  {known.licence}")
+            print(f"  page     {known.page}")
     return 0
 
 
 def _check(args: argparse.Namespace) -> int:
     from llie_jax.cli import output
-    from llie_jax.data import checking
+    from llie_jax.data import checking, labelled
 
+    if args.name in labelled.SETS and args.name != "any":
+        return _check_labelled(labelled.get(args.name), args.root)
     checks = checking.check(args.name, root=args.root)
     for each in checks:
         print(f"{args.name} {each.split}: {each.state}")
@@ -170,6 +178,18 @@ def _check(args: argparse.Namespace) -> int:
             f"{each.split}: {each.state}" for each in checks if not each.complete
         )
         raise ValueError(f"{args.name} is not complete ({states}).")
+    return 0
+
+
+def _check_labelled(known, root: str | None) -> int:
+    """Shows how many photos of a labelled set there are."""
+    from llie_jax.data import catalogue, labelled
+
+    root = pathlib.Path(root or catalogue.default_root(known.name)).expanduser()
+    tree = labelled.scan(known, root)
+    print(f"{known.name}: {len(tree.photos)} photos, {len(tree.others)} other files")
+    for folders, published in known.counts.items():
+        print(f"  {folders or 'all':14} {tree.count(folders)} of {published} published")
     return 0
 
 

@@ -6,8 +6,10 @@ import dataclasses
 import glob
 import os
 import pathlib
+import shutil
 import sys
 import time
+from collections.abc import Iterable
 
 from llie_jax import files, messages
 from llie_jax.cli.arguments import above_zero, name_part, positive
@@ -19,6 +21,7 @@ EXAMPLES = """
   llie-jax enhance night.jpg --out bright.png --strength 0.7 --warmth 0.3
   llie-jax enhance photos/ --out bright/ --weights darkir.safetensors --compare
   llie-jax enhance "photos/*.JPG" old/ --out bright/ --format png --overwrite
+  llie-jax enhance Dark_Zurich/ --out bright/ --tree dark_zurich
 
 --out is a file if it has an image suffix, otherwise a folder. Greyscale, transparency,
 EXIF data and colour profile are kept where the output format holds them; photos are
@@ -105,6 +108,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--recursive", action="store_true", help="include subfolders")
     parser.add_argument(
+        "--tree",
+        metavar="SET",
+        help="INPUT is a whole labelled set: enhance its photos, copy everything else, "
+        "keep all names; rerun to resume. codan, dark_zurich, nighttime_driving, "
+        "exdark, or any, where all images are photos",
+    )
+    parser.add_argument(
         "--overwrite", action="store_true", help="replace existing results"
     )
     parser.add_argument(
@@ -158,7 +168,10 @@ def run(args: argparse.Namespace) -> int:
 
     console = Console(stderr=True)
     look = dataclasses.asdict(Adjustments(args.strength, args.saturation, args.warmth))
-    jobs = _jobs(args)
+    jobs, copies = _tree_jobs(args) if args.tree else (_jobs(args), [])
+    if not jobs:
+        _copy(copies)
+        return 0
     _check_targets(jobs, overwrite=args.overwrite)
     sizes = {}
     for job in jobs:
@@ -197,6 +210,7 @@ def run(args: argparse.Namespace) -> int:
         shared_kernels=not args.kernels_per_tile,
     )
     done = _enhance_all(args, console, enhancer, sizes)
+    _copy(copies)
     if len(done) < len(jobs):
         _say(console, f"{len(jobs) - len(done)} of {len(jobs)} photos failed.")
     if args.json:
@@ -306,6 +320,50 @@ def _exposure(facts: dict) -> str:
     if facts["share"] == 1:
         return f"dark, full effect ({gain})"
     return f"{facts['share']:.0%} of the effect (in full, {gain})"
+
+
+def _tree_jobs(
+    args: argparse.Namespace,
+) -> tuple[list[Job], list[tuple[pathlib.Path, pathlib.Path]]]:
+    """Returns what is left to enhance and to copy, (file, copy), of a labelled set."""
+    from llie_jax.data import labelled
+
+    known, out = labelled.get(args.tree), pathlib.Path(args.out).expanduser()
+    root = pathlib.Path(args.input[0]).expanduser()
+    if len(args.input) > 1 or not root.is_dir():
+        raise ValueError(
+            f"--tree {args.tree} needs one folder, that of the set; got "
+            f"{messages.listed(args.input, limit=3)}."
+        )
+    if changed := [
+        option
+        for option in ("format", "suffix", "compare", "recursive")
+        if getattr(args, option)
+    ]:
+        raise ValueError(
+            f"--tree keeps all names and folders; leave out --{changed[0]}."
+        )
+    if out.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"--out {out} is inside the set; choose another folder.")
+    tree = labelled.scan(known, root)
+    for folders, published in known.counts.items():
+        if found := tree.count(folders):
+            where = f"{folders}: " if folders else ""
+            messages.note(f"{where}{found} of {published} published photos")
+    jobs = [Job(root / relative, out / relative) for relative in tree.photos]
+    left = [job for job in jobs if args.overwrite or not job.target.exists()]
+    if len(left) < len(jobs):
+        messages.note(f"resuming: {len(jobs) - len(left)} results are already there")
+    copies = [(root / relative, out / relative) for relative in tree.others]
+    return left, [pair for pair in copies if args.overwrite or not pair[1].exists()]
+
+
+def _copy(pairs: Iterable[tuple[pathlib.Path, pathlib.Path]]) -> None:
+    """Copies files, each completely or not at all."""
+    for source, target in pairs:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with files.atomic(target) as temporary:
+            shutil.copyfile(source, temporary)
 
 
 def _jobs(args: argparse.Namespace) -> list[Job]:
