@@ -6,10 +6,12 @@ llie-jax train --config darkir:data=lolblur --workdir runs/darkir_lolblur
     --config.data.train.root=data/lolblur
 llie-jax train --config darkir:data=mixture --workdir runs/darkir_mt
 
-DarkIR-l is `darkir:size=l`. The paper's perceptual loss needs torchvision's VGG19
-weights and is off here, so that a run needs only the data;
---config.loss.terms.perceptual.weight=0.01 turns it on, and the error names the file if
-it is missing. `lfpv=true` wraps the model in LFPV, see docs/recipes.md.
+DarkIR-l is `darkir:size=l`. The perceptual loss needs the weights of a pretrained
+network and is off here, so that a run needs only the data;
+--config.loss.terms.perceptual.weight=0.01 turns it on, and the error says how to get
+the weights if they are missing. The authors' code compares features of VGG19, the paper
+says LPIPS: `perceptual=lpips_vgg` (or lpips_alex). `lfpv=true` wraps the model in LFPV,
+see docs/recipes.md.
 
 `data=mixture` trains for several tasks at once, on the sets of the authors' code:
 LOL-v1 and both parts of LOL-v2, each shown five times an epoch, 10,370 pairs, beside
@@ -26,10 +28,9 @@ from typing import Literal
 
 from llie_jax.configs import base
 
-FIVE = 5.0
 MIXTURES = {
-    "mixture": dict(lol_v1=FIVE, lol_v2_real=FIVE, lol_v2_syn=FIVE, lolblur=1.0),
-    "mixture_published": dict(lol_v2_real=FIVE, lol_v2_syn=FIVE, lsrw=1.0, lolblur=1.0),
+    "mixture": dict(lol_v1=5.0, lol_v2_real=5.0, lol_v2_syn=5.0, lolblur=1.0),
+    "mixture_published": dict(lol_v2_real=5.0, lol_v2_syn=5.0, lsrw=1.0, lolblur=1.0),
 }
 """The sets of multi-task training, and how often an epoch shows them."""
 
@@ -40,6 +41,7 @@ def get_config(
         *("mixture", "mixture_published"),
     ] = "lol_v1",
     size: Literal["m", "l", "small"] = "m",
+    perceptual: Literal["vgg19", "lpips_vgg", "lpips_alex"] = "vgg19",
     lfpv: bool = False,
 ):
     """Returns the config."""
@@ -67,7 +69,7 @@ def get_config(
         pixel=base.spec("l1"),
         edge=base.spec("edge", weight=50.0),
         guide=base.spec("l1", on="aux.guide", resize="target_area"),
-        perceptual=base.spec("vgg19", weight=0.0),
+        perceptual=base.spec(perceptual, weight=0.0),
     )
     config.schedule.hold_steps = epoch
     config.log.every_steps = 50
