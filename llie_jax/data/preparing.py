@@ -107,7 +107,7 @@ def prepare(
     )
     staging = directory.with_name(f".{prepared.VERSION}.partial")
     files.writable_folder(staging)
-    hint = "or choose another --data-dir"
+    hint = "choose another --data-dir"
     with files.lock(staging / "lock", hint=hint):
         shards = _shards(name, plan, staging, bits)
         _resume(staging, shards)
