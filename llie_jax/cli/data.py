@@ -126,6 +126,8 @@ def _list(args: argparse.Namespace) -> int:
         print(f"  {unit(dataset.keys):8} {_counts(dataset.counts) or 'any number'}")
         if dataset.image_size:
             print("  size     {} x {} (height x width)".format(*dataset.image_size))
+        if dataset.remarks:
+            print(f"  note     {dataset.remarks}")
         print(f"  licence  {dataset.licence}")
         if dataset.page:
             print(f"  page     {dataset.page}")

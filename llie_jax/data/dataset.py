@@ -38,7 +38,7 @@ def scene_folder(name: str) -> str:
 
 def scene_of_takes(name: str) -> str:
     """The scene rule of SDSD: `pair1_2/0001` is a second take of the scene `pair1`."""
-    return scene_folder(name).partition("_2")[0]
+    return scene_folder(name).removesuffix("_2")
 
 
 def first_part(name: str) -> str:

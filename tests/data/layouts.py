@@ -154,7 +154,10 @@ def sdsd_indoor(tree):
 
 
 def sdsd_outdoor(tree):
-    scenes = {"train": ("MVI_0899",), "test": ("MVI_0898", "MVI_0898_2")}
+    scenes = {
+        "train": ("MVI_0899", "MVI_2001", "MVI_2002"),
+        "test": ("MVI_0898", "MVI_0898_2"),
+    }
     return _sdsd(tree, "outdoor_static_np", scenes)
 
 

@@ -125,6 +125,9 @@ def test_second_takes_stay_with_their_scene(tmp_path):
     test = data.open_source("sdsd_indoor", root=tmp_path, split="test")
     assert collections.Counter(test.scenes) == {"pair1": 4}
     assert collections.Counter(train.scenes) == {"pair2": 4, "pair10": 2}
+    layouts.write("sdsd_outdoor", tmp_path / "outdoor")
+    train = data.open_source("sdsd_outdoor", root=tmp_path / "outdoor", split="train")
+    assert set(train.scenes) == {"MVI_0899", "MVI_2001", "MVI_2002"}
 
 
 def test_a_shared_reference_is_read_once_for_a_split(tmp_path, monkeypatch):
