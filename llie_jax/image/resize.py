@@ -49,7 +49,8 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Returns an image [H, W, C] resized to (height, width), in its own dtype.
 
     Bilinear between pixel centres, borders replicated, no antialiasing: OpenCV's
-    INTER_LINEAR, within one level of 255. Integers are rounded. In NumPy, for images as they are read.
+    INTER_LINEAR, within one level of 255. Integers are rounded. In NumPy, for images
+    as they are read.
     """
     if image.shape[:2] == tuple(size):
         return image
