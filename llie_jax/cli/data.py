@@ -8,7 +8,7 @@ import pathlib
 import sys
 from collections.abc import Mapping
 
-from llie_jax import messages
+from llie_jax import files, messages
 from llie_jax.cli.arguments import positive
 
 HELP = "List, check and prepare data sets; make pairs from your own photos."
@@ -200,7 +200,7 @@ def _prepare(args: argparse.Namespace) -> int:
 
     root, published = args.root, args.name in catalogue.DATASETS
     if args.name == "lowlight_demo":
-        root = pathlib.Path(root or catalogue.default_root(args.name))
+        root = files.local(root or catalogue.default_root(args.name))
         if not locating.locate(catalogue.get(args.name), root):
             counts = synthetic.write_demo(root)
             _note(f"Made {_counts(counts)} pairs in {root}.")

@@ -7,7 +7,7 @@ package contains no images.
 import os
 import pathlib
 
-from llie_jax import messages
+from llie_jax import files, messages
 from llie_jax.data import dataset
 from llie_jax.data.dataset import Dataset
 
@@ -429,7 +429,7 @@ def get(name: str) -> Dataset:
 
 def default_folder() -> pathlib.Path:
     """Returns the folder of all data sets: `$LLIE_JAX_DATA`, or `data`."""
-    return pathlib.Path(os.environ.get("LLIE_JAX_DATA") or "data")
+    return files.path(os.environ.get("LLIE_JAX_DATA") or "data")
 
 
 def default_root(name: str) -> pathlib.Path:

@@ -90,7 +90,7 @@ def prepare(
             f"{name} needs no preparation; sets that can be prepared: "
             f"{', '.join(prepared.BUILDERS)}, and your own folders."
         )
-    data_dir = pathlib.Path(data_dir).absolute()
+    root, data_dir = files.local(root), files.local(data_dir).absolute()
     directory = data_dir / name / prepared.VERSION
     if directory.exists():
         raise FileExistsError(

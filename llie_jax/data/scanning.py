@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from llie_jax import messages
 from llie_jax.data import locating
 from llie_jax.data.dataset import Dataset, same_name
+from llie_jax.files import path as path_of
 from llie_jax.image import formats, io
 
 _PLAIN = Dataset(name="", title="", splits={})
@@ -118,7 +119,7 @@ def scan_scenes(
     """
     files, alone, doubles = {}, [], []
     skipped = collections.Counter()
-    for scene in locating.scene_folders(pathlib.Path(folder)):
+    for scene in locating.scene_folders(path_of(folder)):
         if scene.name in excluded:
             continue
         exposures = {}
@@ -162,7 +163,7 @@ def scan_folders(
         OSError: if a folder is missing, or is a file.
     """
     folders = tuple(
-        pathlib.Path(folder) for folder in (inputs, targets) if folder is not None
+        path_of(folder) for folder in (inputs, targets) if folder is not None
     )
     for folder in folders:
         io.list_folder(folder)  # raises

@@ -13,6 +13,7 @@ from tensorboardX import SummaryWriter
 
 from llie_jax import files
 from llie_jax.image import io
+from llie_jax.training.wandb_log import WandbLog
 from llie_jax.weights.run import RunFolder, read_log
 
 
@@ -23,10 +24,12 @@ class RunLog:
         run: the run's folder.
         step: the step that the run resumes from. Lines of later steps, from a run that
             was interrupted before it could save, are removed: those steps run again.
+        wandb: where numbers and pictures go too, None for nowhere.
     """
 
-    def __init__(self, run: RunFolder, *, step: int):
+    def __init__(self, run: RunFolder, *, step: int, wandb: WandbLog | None = None):
         self.path = run.log
+        self._wandb = wandb
         if self.path.exists():
             kept = [line for line in read_log(self.path) if line["step"] <= step]
             with files.atomic(self.path) as path:
@@ -45,16 +48,22 @@ class RunLog:
         for key, value in values.items():
             if isinstance(value, int | float):
                 self._events.add_scalar(key, value, step)
+        if self._wandb:
+            self._wandb.write(step, values)
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
         """Sends a uint8 picture [H, W, 3] to TensorBoard."""
         self._events.add_image(name, image, step, dataformats="HWC")
+        if self._wandb:
+            self._wandb.picture(step, name, image)
 
     def close(self) -> None:
         """Closes the files."""
         # On a full disk flushing fails too; the first error is already being raised.
         with contextlib.suppress(OSError):
             self._events.close()
+        if self._wandb:
+            self._wandb.close()
 
 
 def _text(line: Mapping[str, float | str]) -> str:
@@ -122,14 +131,16 @@ class ProgressLine:
         Args:
             step: steps done.
             values: `loss`, `psnr` (if there are references), `images_per_second`,
-                `data_wait` (share of the time) and `seconds_per_step`.
+                `data_wait` (share of the time), `seconds_per_step`, and `mfu` (if the
+                peak of the devices is known).
         """
         left = (self._total - step) * values["seconds_per_step"]
         psnr = f"PSNR {values['psnr']:.2f} dB  " if "psnr" in values else ""
+        used = f"MFU {100 * values['mfu']:.1f} %  " if "mfu" in values else ""
         text = (
             f"loss {values['loss']:.4f}  {psnr}"
             f"{values['images_per_second']:.1f} images/s  "
-            f"wait {100 * values['data_wait']:.1f} %  left {_clock(left)}"
+            f"wait {100 * values['data_wait']:.1f} %  {used}left {_clock(left)}"
         )
         if self._bar:
             self._bar.update(self._task, completed=step, text=text)

@@ -4,23 +4,28 @@ import contextlib
 import dataclasses
 import os
 import re
+import socket
 
 import jax
 
-from llie_jax import evaluation, files, parallel, weights
+from llie_jax import evaluation, files, messages, parallel, weights
 from llie_jax.configs import base
 from llie_jax.data import sources
 from llie_jax.evaluation import report
 from llie_jax.training import log as logs
 from llie_jax.training.experiment import Experiment
-from llie_jax.training.initial import begin, initial_variables
+from llie_jax.training.initial import begin, initial_variables, template
 from llie_jax.training.inputs import open_data, open_pipeline
 from llie_jax.training.interrupts import Signals
-from llie_jax.training.meter import Meter
+from llie_jax.training.meter import DivergedError as DivergedError
+from llie_jax.training.meter import LossSpikeError, Meter
 from llie_jax.training.meter import NonFiniteError as NonFiniteError
 from llie_jax.training.state import TrainState
+from llie_jax.training.utilisation import peak_flops, step_flops
 from llie_jax.training.validation import Validation
-from llie_jax.weights.run import RunFolder
+from llie_jax.training.wandb_log import WandbLog
+from llie_jax.training.watch import Profile, Watchdog
+from llie_jax.weights.run import RunFolder, read_log
 from llie_jax.weights.store import Store
 
 MAY_CHANGE = (
@@ -29,9 +34,13 @@ MAY_CHANGE = (
     "data.device_limit_mb",
     "data.workers",
     "parallel",
+    "remat",
+    "shard_optimizer",
     "nonfinite",
     "max_skipped",
     "log.every_steps",
+    "log.wandb",
+    "log.watchdog_seconds",
     "evaluate.every_steps",
     "evaluate.strip_images",
     "checkpoint.every_steps",
@@ -66,6 +75,7 @@ def train(
     workdir: str | os.PathLike,
     *,
     stop_at: int | None = None,
+    profile: int = 0,
     progress: bool = True,
 ) -> Result:
     """Trains as the config says, and writes everything to `workdir`.
@@ -78,6 +88,7 @@ def train(
         workdir: the run's folder, created if missing: `config.json`, `checkpoints/`,
             `log.jsonl`, `events/` (TensorBoard), `samples/`, `report.html`.
         stop_at: saves and stops after this step, as if interrupted.
+        profile: number of steps of which JAX's profiler writes a trace, to `profile/`.
         progress: shows a bar or lines on standard error.
 
     Raises:
@@ -85,16 +96,14 @@ def train(
             anything is compiled.
         FileNotFoundError: if data or weights are missing.
         OSError: if the folder cannot be written, or another run is writing there.
-        NonFiniteError: if the loss is not finite (`config.nonfinite`).
+        DivergedError: if the loss is not finite (`config.nonfinite`), or rises
+            suddenly, too often (`config.spike`).
     """
+    run = RunFolder.at(workdir)
     config = base.check(config)
     experiment = Experiment.from_config(config)
     mesh = parallel.make_mesh()
-    for name, stage in config.stages.items():
-        parallel.check_batch_size(
-            stage.batch_size, mesh, f"config.stages.{name}.batch_size"
-        )
-    run = RunFolder.at(workdir)
+    experiment.check_batches(mesh)
     _check_config(run, config)
     training, held_out = open_data(config)
     where = f"{training.name} {training.split}"
@@ -109,6 +118,7 @@ def train(
     }
     initial = initial_variables(experiment)
     files.writable_folder(run.path, hint=_HINT)
+    _warn_of_hosts(run, mesh)
     with contextlib.ExitStack() as stack:
         notes = _lock(run, stack)
         if parallel.is_first():
@@ -117,8 +127,9 @@ def train(
             Store(run.checkpoints, writing=True, hint=_HINT)
         )
         state, step = begin(experiment, checkpoints, mesh, initial)
+        state = experiment.spread(state, mesh)
         if step:
-            notes.append(f"resuming at step {step}")
+            notes.append(f"resuming at step {step}{_elsewhere(run, mesh)}")
         if held_out is None:
             notes.append("no validation: the newest weights count as the best")
         elif "target" not in held_out.keys:
@@ -139,8 +150,21 @@ def train(
             checkpoints=checkpoints,
             signals=signals,
             stop_at=stop_at,
+            profile=profile,
             progress=progress,
             notes=notes,
+        )
+
+
+def _warn_of_hosts(run: RunFolder, mesh) -> None:
+    """Warns if several hosts write to a path that may be another folder on each."""
+    hosts = sorted(set(parallel.gather_objects(socket.gethostname(), mesh)))
+    if len(hosts) > 1 and files.is_local(run.path) and parallel.is_first():
+        messages.note(
+            f"{run.path} is a local path, and the run has {len(hosts)} hosts "
+            f"({messages.listed(hosts, limit=4)}). All must find the same folder "
+            "there, on a shared disk, or no checkpoint is complete; a bucket "
+            "(gs://...) is the same everywhere."
         )
 
 
@@ -176,6 +200,7 @@ def _run(
     checkpoints: Store,
     signals: Signals,
     stop_at: int | None,
+    profile: int,
     progress: bool,
     notes: list[str],
 ) -> Result:
@@ -184,18 +209,19 @@ def _run(
     validation = held_out and Validation(
         experiment.model, held_out, mesh, mapping=config.parallel
     )
-    log = logs.RunLog(run, step=step) if first_process else None
+    log = _open_log(run, config, step=step, mesh=mesh) if first_process else None
     line = logs.ProgressLine(first=step, total=total, shown=progress and first_process)
     for note in notes:
         line.note(note)
-    mapped = parallel.map_step(
-        lambda axis: experiment.train_step(pipeline.expand, axis),
-        mesh,
-        mapping=config.parallel,
-    )
+    mapped = experiment.mapped_step(pipeline.expand, mesh, mapping=config.parallel)
     rng = parallel.replicate_key(jax.random.key(config.seed + 1), mesh)
-    meter = Meter(config, skipped=int(state.skipped))
-    scores, stopped = None, False
+    peak = peak_flops()
+    flops = step_flops(config) if peak else lambda step: 0.0
+    meter = Meter(
+        config, skipped=int(state.skipped), devices=mesh.size, peak_flops=peak
+    )
+    trace = Profile(run.profile, first=step, steps=profile if first_process else 0)
+    scores, stopped, rollbacks = None, False, 0
 
     shown = step
 
@@ -210,6 +236,31 @@ def _run(
         if terms and log:
             log.write(step, terms)
             line.update(step, terms)
+
+    def roll_back():
+        """Returns the newest checkpoint's state, as one of the step reached."""
+        nonlocal rollbacks
+        rollbacks += 1
+        where, loss = meter.spike
+        what = f"step {where}: the loss rose to {loss:.4g}"
+        if rollbacks > config.spike.max_rollbacks:
+            raise LossSpikeError(
+                f"{what}, after {config.spike.max_rollbacks} rollbacks. Try a lower "
+                "config.optimizer.learning_rate or config.optimizer.clip_norm, or a "
+                "higher config.spike.factor."
+            )
+        with meter.paused():
+            checkpoints.wait()
+            found = checkpoints.restore(template(state, mesh))
+        if found is None:
+            line.note(f"{what}, but there is no checkpoint to go back to")
+            return state
+        restored, since = found
+        line.note(f"{what}; going on from step {since}, without those since then")
+        if log:
+            log.write(step, {"rolled_back_to": since, "spike": loss})
+        # The data go on, so the batches that led to the spike do not come again.
+        return experiment.spread(restored.replace(step=state.step), mesh)
 
     def validate():
         nonlocal scores
@@ -229,20 +280,23 @@ def _run(
                 log.picture(step, name, logs.write_strip(run.sample(step), rows))
 
     batches = pipeline.batches(first_step=step)
+    watchdog = Watchdog(config.log.watchdog_seconds)
     try:
+        watchdog.start()
         while step < total and not stopped:
             with meter.waiting():
                 batch = parallel.shard_batch(next(batches), mesh)
             state, terms = mapped(state, constants, batch, rng)
+            meter.add(step + 1, terms, images=len(batch["index"]), flops=flops(step))
             step += 1
-            meter.add(step, terms, images=len(batch["index"]))
+            watchdog.step()
+            if trace.step(step, terms):
+                line.note(f"see the trace: tensorboard --logdir {trace.folder}")
             line.advance(step)
 
             at_end = step == total
             logs_now = step % config.log.every_steps == 0
-            stopped = step == stop_at
-            if parallel.process_count() == 1 or logs_now:
-                stopped |= parallel.any_process(signals.received is not None)
+            stopped = signals.stop(step) or step == stop_at
             validates = validation and (
                 at_end or (step % config.evaluate.every_steps == 0 and not stopped)
             )
@@ -254,12 +308,15 @@ def _run(
             )
             if logs_now or saves:
                 show()
+                if meter.spike:
+                    state, saves = roll_back(), True
             if validates:
                 validate()
             if saves:
                 with meter.paused():
                     psnr = scores.get("psnr") if validates else None
-                    checkpoints.save(state, step=step, psnr=psnr)
+                    whole = experiment.gathered(state, mesh)
+                    checkpoints.save(whole, step=step, psnr=psnr)
         checkpoints.wait()
         if step == total:
             line.note(f"finished: {step} steps, saved in {run.path}")
@@ -273,6 +330,8 @@ def _run(
                 "command resumes from here"
             )
     finally:
+        watchdog.stop()
+        trace.close()
         line.close()
         if log:
             log.close()
@@ -283,6 +342,32 @@ def _run(
         signal=signals.received,
         validation=scores,
     )
+
+
+def _open_log(run: RunFolder, config, *, step: int, mesh) -> logs.RunLog:
+    """Returns the log, with a line that says on what the run goes on."""
+    project = config.log.wandb
+    wandb = WandbLog(project, run, config.to_dict()) if project else None
+    log = logs.RunLog(run, step=step, wandb=wandb)
+    log.write(step, _place(mesh))
+    return log
+
+
+def _place(mesh) -> dict[str, int | str]:
+    """Returns what a run runs on."""
+    return {
+        "devices": mesh.size,
+        "processes": parallel.process_count(),
+        "device_kind": parallel.device_kind(),
+    }
+
+
+def _elsewhere(run: RunFolder, mesh) -> str:
+    """Returns ", on 8 devices instead of 4" if a run goes on elsewhere, or ""."""
+    places = [line for line in read_log(run.log) if "devices" in line]
+    if not places or places[-1]["devices"] == mesh.size:
+        return ""
+    return f", on {mesh.size} devices instead of {places[-1]['devices']}"
 
 
 def _check_config(run: RunFolder, config) -> None:

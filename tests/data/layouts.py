@@ -154,10 +154,8 @@ def sdsd_indoor(tree):
 
 
 def sdsd_outdoor(tree):
-    scenes = {
-        "train": ("MVI_0899", "MVI_2001", "MVI_2002"),
-        "test": ("MVI_0898", "MVI_0898_2"),
-    }
+    training = ("MVI_0899", "MVI_2001", "MVI_2002")
+    scenes = {"train": training, "test": ("MVI_0898", "MVI_0898_2")}
     return _sdsd(tree, "outdoor_static_np", scenes)
 
 
