@@ -138,11 +138,11 @@ def run(args: argparse.Namespace) -> None:
 def _recorded(known) -> dict:
     """Returns the facts that a run or a release file records about its weights."""
     from llie_jax import weights
+    from llie_jax.data import mixture
 
     if known["source"] == "run":
         folder = weights.RunFolder.of_checkpoint(known["path"])
-        train = folder.read_config()["data"]["train"]
-        trained_on = f"{train['name']} {train['split']}"
+        trained_on = mixture.trained_on(folder.read_config()["data"])
         return {"step": known["step"], "trained_on": trained_on}
     written_anew = ("spec", "llie_jax_version")
     return {k: v for k, v in known["metadata"].items() if k not in written_anew}

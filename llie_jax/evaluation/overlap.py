@@ -8,7 +8,7 @@ from typing import Any
 
 from llie_jax import data
 from llie_jax import weights as weight_files
-from llie_jax.data import catalogue, sources
+from llie_jax.data import catalogue, mixture, sources
 from llie_jax.data.sources import Source
 
 
@@ -78,8 +78,8 @@ def training_data(described: Mapping[str, Any], config: Mapping[str, Any] | None
         config: the run's config, if they come from a run.
     """
     if config:
-        train = config["data"]["train"]
-        return train["name"], train["root"] or None
+        root = config["data"]["train"]["root"]
+        return mixture.trained_on(config["data"]), root or None
     metadata = described["metadata"]
     published = weight_files.recognise(metadata.get("source_sha256", ""))
     facts = metadata.get("trained_on", ""), published.trained_on if published else ""

@@ -32,6 +32,7 @@ from llie_jax.weights.store import Store
 
 MAY_CHANGE = (
     "data.train.root",
+    "data.mixture.*.root",
     "data.residence",
     "data.device_limit_mb",
     "data.workers",
@@ -247,9 +248,16 @@ def _run(
     trace = Profile(run.profile, first=step, steps=profile if first_process else 0)
     scores, stopped, rollbacks = None, False, 0
 
+    shown = step
+
     def show():
         """Reads the terms of the steps since the last call; the only host sync."""
+        nonlocal shown
         terms = meter.read()
+        if len(pipeline.plan.groups) > 1 and step > shown:
+            shares = pipeline.plan.shares(range(shown, step))
+            terms |= {f"share_{label}": share for label, share in shares.items()}
+        shown = step
         if terms and log:
             log.write(step, terms)
             line.update(step, terms)
