@@ -91,6 +91,8 @@ class Pretrained:
             protocol `default`, metric to value; empty if nobody measured it.
         crop_multiple: `reference` is of images cropped at the bottom and right to
             multiples of this.
+        selected_on: the sets on whose test images the authors chose this checkpoint,
+            or a test option that `spec` holds.
         measured: what this project scores with them, as `llie-jax verify` measured;
             `weights.published` fills it in. Empty if it has not been measured.
     """
@@ -106,6 +108,7 @@ class Pretrained:
     parts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     reference: Mapping[str, float] = dataclasses.field(default_factory=dict)
     crop_multiple: int = 1
+    selected_on: tuple[str, ...] = ()
     measured: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property

@@ -52,6 +52,20 @@ def _resident_bytes() -> float:
     return int(statistics.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _networks_of_this_machine_are_hidden(tmp_path_factory):
+    """What is installed or cached here changes the columns of protocols."""
+    from llie_jax.features import packages, weights
+
+    empty = tmp_path_factory.mktemp("cache") / "llie_jax"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, "cache", lambda: empty)
+        patch.setattr(packages, "locate", lambda file: None)
+        patch.delenv("LLIE_JAX_WEIGHTS", raising=False)
+        patch.setenv("TORCH_HOME", str(empty))
+        yield
+
+
 @pytest.fixture
 def native_convolutions():
     """Models compile in half of the time; the CPU's forms have tests of their own."""

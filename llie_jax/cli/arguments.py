@@ -10,10 +10,15 @@ PROTOCOLS = (
     "default",
     "retinexformer",
     "cidnet",
+    "cidnet_unpaired",
     "darkir",
+    "darkir_unpaired",
+    "lednet",
     "snr",
     "snr_syn",
     "snr_video",
+    "llflow",
+    "niqe",
 )
 """The names in `llie_jax.metrics.protocol`, which is slow to import, for help texts."""
 

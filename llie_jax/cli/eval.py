@@ -43,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="write scores.json, scores.csv and report.html there",
     )
+    add(
+        "--gt-mean",
+        action="store_true",
+        help="also score images scaled to the mean brightness of the reference, as "
+        "some papers do; these columns are marked",
+    )
     add("--save-images", action="store_true", help="also write outputs to DIR/images")
     add("--json", metavar="FILE", help="write the scores to this file")
     add(
@@ -95,6 +101,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the report also shows the weights that come with llie_jax, on "
         "photographs of scikit-image",
     )
+    add(
+        "--measure",
+        action="store_true",
+        help="also record the time and the memory that the model takes for the first "
+        "image; on an otherwise idle machine",
+    )
     add_processes(parser)
 
 
@@ -119,6 +131,7 @@ def _score(args: argparse.Namespace) -> None:
         root=args.root,
         split=args.split,
         protocol=args.protocol,
+        gt_mean=args.gt_mean,
         out=args.out,
         save_images=args.save_images,
         json=args.json,
@@ -130,6 +143,7 @@ def _score(args: argparse.Namespace) -> None:
         test_options=base.parse_options(args.option),
         use_reference=args.use_reference,
         show_shipped=args.show_shipped,
+        measure=args.measure,
     )
     if not parallel.is_first():
         return

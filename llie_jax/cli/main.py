@@ -21,10 +21,13 @@ SUBCOMMANDS = (
     "train",
     "eval",
     "score",
+    "compare",
     "data",
     "models",
     "costs",
     "convert",
+    "features",
+    "niqe-fit",
     "verify",
     "plan",
     "redundancy",
@@ -138,7 +141,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in SUBCOMMANDS:
-        module = importlib.import_module(f"llie_jax.cli.{name}")
+        module = importlib.import_module(f"llie_jax.cli.{name.replace('-', '_')}")
         command = commands.add_parser(
             name,
             help=module.HELP,

@@ -3,10 +3,12 @@
 llie-jax train --config darkir --workdir runs/darkir
     --config.data.train.root=data/lol_v1
 
-DarkIR-l is `darkir:size=l`. The paper's perceptual loss needs torchvision's VGG19
-weights and is off here, so that a run needs only the data;
---config.loss.terms.perceptual.weight=0.01 turns it on, and the error names the file if
-it is missing. `lfpv=true` wraps the model in LFPV, see docs/recipes.md.
+DarkIR-l is `darkir:size=l`. The perceptual loss needs the weights of a pretrained
+network and is off here, so that a run needs only the data;
+--config.loss.terms.perceptual.weight=0.01 turns it on, and the error says how to get
+the weights if they are missing. The authors' code compares features of VGG19, the paper
+says LPIPS: `perceptual=lpips_vgg` (or lpips_alex). `lfpv=true` wraps the model in LFPV,
+see docs/recipes.md.
 """
 
 from typing import Literal
@@ -15,7 +17,10 @@ from llie_jax.configs import base
 
 
 def get_config(
-    data: base.LOL = "lol_v1", size: Literal["m", "l"] = "m", lfpv: bool = False
+    data: base.LOL = "lol_v1",
+    size: Literal["m", "l"] = "m",
+    perceptual: Literal["vgg19", "lpips_vgg", "lpips_alex"] = "vgg19",
+    lfpv: bool = False,
 ):
     """Returns the config."""
     config = base.get_config()
@@ -32,7 +37,7 @@ def get_config(
         pixel=base.spec("l1"),
         edge=base.spec("edge", weight=50.0),
         guide=base.spec("l1", on="aux.guide", resize="target_area"),
-        perceptual=base.spec("vgg19", weight=0.0),
+        perceptual=base.spec(perceptual, weight=0.0),
     )
     config.schedule.hold_steps = epoch
     config.log.every_steps = 50

@@ -32,6 +32,7 @@ def evaluate(
     source,
     *,
     protocol: str | protocols.Protocol = "default",
+    gt_mean: bool = False,
     batch_size: int | None = None,
     tile: int | None = None,
     crop_multiple: int = 1,
@@ -40,6 +41,7 @@ def evaluate(
     max_report_images: int = 12,
     weights: Mapping[str, Any] | None = None,
     overlap: str = "",
+    selected_on_test: bool = False,
     inputs: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
     reference_inputs: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]
     | None = None,
@@ -59,7 +61,10 @@ def evaluate(
         model: the model.
         variables: its variables; those of a running training may be replicated.
         source: the records, see `llie_jax.data.open_source`.
-        protocol: how to score, a name or a `Protocol`.
+        protocol: how to score, a name or a `Protocol`. Its optional columns are left
+            out where they cannot be computed.
+        gt_mean: also computes the protocol's columns with GT mean, which use the
+            reference to change the image.
         batch_size: images per batch, rounded up to a multiple of the devices; by
             default one per device.
         tile: images of more than tile * tile pixels are enhanced in tiles of this side,
@@ -73,6 +78,7 @@ def evaluate(
         max_report_images: number of pictures to keep for the report, evenly spread.
         weights: facts about the weights, from `llie_jax.weights.describe`.
         overlap: which of the images the weights were trained on, as text; "" for none.
+        selected_on_test: whether the weights were chosen by their scores on the images.
         inputs: further inputs of the model: name -> function of the image
             [H, W, 3], as deep as its file, that returns a value without the batch axis.
         reference_inputs: likewise, functions of the image and the target. The scores
@@ -92,6 +98,7 @@ def evaluate(
         FileNotFoundError, ImportError: if a metric's constants cannot be loaded.
     """
     protocol = protocols.get(protocol)
+    protocol = protocol.with_gt_mean() if gt_mean else protocol
     protocol.check_keys(source.keys, f"{source.name} {source.split}")
     paired = "target" in source.keys
     inputs, reference_inputs = inputs or {}, reference_inputs or {}
@@ -148,9 +155,15 @@ def evaluate(
             for index, (height, width) in enumerate(pairs.sizes().tolist())
             if height * width > tile**2
         ]
+    # Cropped or resized references have other hashes.
+    hashed = paired and pairs is source
     constants: dict[metrics.Metric, dict] = {}
+    smallest = tuple(pairs.sizes().min(axis=0).tolist())
+    protocol = protocol.available(constants, size=smallest)
     scorer = protocol.scorer(constants)
-    other = _OtherScores(protocol, paired, constants) if all_protocols else None
+    other = None
+    if all_protocols:
+        other = _OtherScores(protocol, paired, smallest, constants)
 
     def more(record: types.Record) -> dict[str, np.ndarray]:
         """Returns the further inputs of the model."""
@@ -180,6 +193,7 @@ def evaluate(
         return {
             index: show(index, record, output)
             | {key: values[k] for key, values in found.items()}
+            | ({"reference": results.pixels_hash(targets[k])} if hashed else {})
             for k, (index, record, output) in enumerate(chunk)
         }
 
@@ -189,9 +203,9 @@ def evaluate(
         if index in shown:
             found["picture"] = Picture(
                 record["name"],
-                image=_thumbnail(record["image"]),
-                output=_thumbnail(protocol.to_levels(output)),
-                target=_thumbnail(record["target"]) if paired else None,
+                image=thumbnail(record["image"]),
+                output=thumbnail(protocol.to_levels(output)),
+                target=thumbnail(record["target"]) if paired else None,
             )
         return found
 
@@ -234,12 +248,15 @@ def evaluate(
                 "crop_multiple": crop_multiple,
                 "tiled": [source.names[index] for index in tiled],
                 "self_ensemble": False,
-                "gt_mean": False,
+                "gt_mean": protocol.uses_reference,
+                "constants": scorer.origins,
                 "inputs": sorted(inputs),
                 "uses_reference": sorted(reference_inputs),
                 "overlap": overlap,
+                "selected_on_test": selected_on_test,
                 **model.options,
             },
+            references={r["name"]: r["reference"] for r in rows} if hashed else {},
         ),
         pictures=[row["picture"] for row in rows if "picture" in row],
         other=_mean_of_all(rows) if all_protocols else {},
@@ -257,22 +274,34 @@ class _OtherScores:
     Args:
         protocol: the protocol that the outputs were made under.
         paired: whether there are references.
+        size: (height, width) that the smallest images have; metrics that need larger
+            ones are left out, as are those whose network is not installed.
         constants: constants of the metrics, see `metrics.Scorer`.
     """
 
-    def __init__(self, protocol: protocols.Protocol, paired: bool, constants: dict):
-        self._protocols = {
-            name: other.scorer(constants)
-            for name, other in protocols.PROTOCOLS.items()
+    def __init__(
+        self,
+        protocol: protocols.Protocol,
+        paired: bool,
+        size: tuple[int, int],
+        constants: dict,
+    ):
+        def computable(metric: registry.Spec) -> bool:
+            card = metrics.card(metric)
+            return (
+                (paired or not card.needs_target)
+                and min(size) >= card.minimum_size
+                and metrics.loads(metric, constants)
+            )
+
+        self._protocols = {}
+        for name, other in protocols.PROTOCOLS.items():
             # Other protocols give the model images of another size.
-            if (other.size, other.pair_size) == (protocol.size, protocol.pair_size)
-            and (paired or not other.needs_target)
-        }
-        known = [
-            name
-            for name in registry.names("metric")
-            if paired or not metrics.card(name).needs_target
-        ]
+            if (other.size, other.pair_size) == (protocol.size, protocol.pair_size):
+                other = other.available(constants, size=size)
+                if all(computable(metric) for metric in other.metrics.values()):
+                    self._protocols[name] = other.scorer(constants)
+        known = [name for name in registry.names("metric") if computable(name)]
         self._metrics = metrics.Scorer(
             dict(zip(known, known, strict=True)),
             prepare=lambda output: np.clip(output, 0, 1),
@@ -310,13 +339,14 @@ def _spread(total: int, count: int) -> set[int]:
     return set(chosen.tolist())
 
 
-def _thumbnail(image: np.ndarray) -> np.ndarray:
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """Returns an image scaled down for a page, uint8 [H, W, 3]."""
     picture = Image.fromarray(levels.to_uint8(image))
     picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
     return np.asarray(picture)
 
 
-def _facts(model, source, weights, mesh, *, options) -> dict[str, Any]:
+def _facts(model, source, weights, mesh, *, options, references) -> dict[str, Any]:
     """Returns what a result file records besides the scores."""
     from llie_jax import __version__
 
@@ -331,6 +361,7 @@ def _facts(model, source, weights, mesh, *, options) -> dict[str, Any]:
             "split": source.split,
             "fingerprint": source.fingerprint(),
             "note": source.note(),
+            **({"references": references} if references else {}),
         },
         "device": f"{mesh.size} x {devices[0].device_kind}",
         "versions": {

@@ -53,7 +53,7 @@ def _numbers(scores: Scores) -> str:
     """Returns the headline numbers."""
     mean, floor = scores.mean, scores.input_mean
     cards = []
-    for column, metric in scores.protocol.metrics.items():
+    for column, metric in scores.columns.items():
         label = results.heading(column, metric)
         if floor:
             label += f", unchanged input {results.text(floor[column], metric)}"
@@ -66,7 +66,10 @@ def _numbers(scores: Scores) -> str:
         for value, label in cards
     )
     definitions = html.escape(results.definitions(scores.protocol))
-    used = scores.facts.get("options", {}).get("uses_reference")
+    used = (
+        scores.facts.get("options", {}).get("uses_reference")
+        or scores.protocol.uses_reference
+    )
     rule = "" if used else ", no use of the ground truth"
     return (
         f'<p class="soft">Protocol {html.escape(scores.protocol.name)}: '
@@ -86,8 +89,8 @@ def _pictures(scores: Scores) -> str:
             break
         row = scores.images[picture.name]
         values = ", ".join(
-            f"{column.upper()} {results.text(row[column], metric)}"
-            for column, metric in scores.protocol.metrics.items()
+            f"{results.title(column)} {results.text(row[column], metric)}"
+            for column, metric in scores.columns.items()
         )
         figures.append(_figure(picture, images, values))
     if not figures:
@@ -144,7 +147,7 @@ def _figure(picture: Picture, images: Sequence[str], values: str) -> str:
 
 def _table(scores: Scores) -> str:
     """Returns the table of all scores; a click on a heading sorts it."""
-    columns = scores.protocol.metrics
+    columns = scores.columns
     heads = ["image", *(results.heading(c, m) for c, m in columns.items())]
     if scores.inputs:
         heads += [f"input {results.heading(c, m)}" for c, m in columns.items()]
@@ -166,12 +169,11 @@ def _other(scores: Scores) -> str:
     lines = []
     for name, row in scores.other["protocols"].items():
         protocol = protocols.get(name)
-        values = " / ".join(
-            results.text(row[c], m) for c, m in protocol.metrics.items()
-        )
+        values = results.protocol_text(row, protocol)
         lines.append((f"protocol {name}", values, protocol.description))
     for name, value in scores.other["metrics"].items():
-        lines.append((name, results.text(value, name), metrics.card(name).used_by))
+        used_by = metrics.card(name).used_by
+        lines.append((results.marked(name), results.text(value, name), used_by))
     return (
         "<h2>The same outputs under other definitions</h2>\n"
         f'<div class="scroll settings"><table>{page.rows(lines)}</table></div>'
@@ -183,8 +185,9 @@ def _settings(scores: Scores | None, settings: Mapping[str, Any] | None) -> str:
     parts = []
     if scores:
         content = scores.to_dict()
-        for key in ("images", "mean", "input", "other"):
+        for key in ("images", "mean", "input", "other", "columns"):
             content.pop(key, None)
+        content.get("data", {}).pop("references", None)
         parts.append(("Evaluation", content, " open"))
     if settings:
         parts.append(("Training", settings, ""))

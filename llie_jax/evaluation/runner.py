@@ -1,15 +1,16 @@
 """`llie-jax eval` and `llie-jax score`, from their arguments to their files."""
 
 import concurrent.futures
+import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llie_jax import data, files, messages, parallel
+from llie_jax import data, files, messages, metrics, parallel
 from llie_jax import weights as weight_files
-from llie_jax.data import sources
-from llie_jax.evaluation import overlap, report, showcase
+from llie_jax.data import opening, sources
+from llie_jax.evaluation import overlap, provenance, report, showcase, speed
 from llie_jax.evaluation import scores as results
 from llie_jax.evaluation.evaluator import evaluate, progress_bar, references
 from llie_jax.evaluation.scores import Scores
@@ -26,6 +27,7 @@ def run(
     root: str | os.PathLike | None = None,
     split: str = "test",
     protocol: str = "default",
+    gt_mean: bool = False,
     out: str | os.PathLike | None = None,
     save_images: bool = False,
     json: str | os.PathLike | None = None,
@@ -37,6 +39,7 @@ def run(
     test_options: Mapping[str, float] | None = None,
     use_reference: bool = False,
     show_shipped: bool = False,
+    measure: bool = False,
     progress: bool = True,
 ) -> Scores:
     """Scores weights on a data set, and writes the results.
@@ -48,6 +51,7 @@ def run(
         root: the folder of a named data set.
         split: the split; a folder without splits is scored whole.
         protocol: how to score.
+        gt_mean: see `evaluate`.
         out: a folder for `scores.json`, `scores.csv` and `report.html`.
         save_images: also write the outputs to `out/images`.
         json: a further file for the scores.
@@ -62,6 +66,7 @@ def run(
         use_reference: gives the model the references as inputs, such as those that
             URetinex-Net's ratio comes from; recorded in the results.
         show_shipped: also shows the weights that ship, if any do, in the report.
+        measure: also times the model on the first image, see `speed.measure`.
         progress: shows a bar on standard error.
 
     Raises:
@@ -92,6 +97,7 @@ def run(
     settings = run_folder and run_folder.read_config()
     if run_folder:
         described["config_sha256"] = weight_files.file_sha256(run_folder.config)
+        described |= provenance.training_facts(settings)
     trained_on, trained_root = overlap.training_data(described, settings)
     seen = overlap.find(trained_on, source, trained_root)
     if seen and not allow_overlap:
@@ -104,6 +110,7 @@ def run(
         variables,
         source,
         protocol=chosen,
+        gt_mean=gt_mean,
         batch_size=batch_size,
         tile=tile,
         mapping=mapping,
@@ -112,9 +119,18 @@ def run(
         max_report_images=12 if out else 0,
         weights=described,
         overlap=str(seen) if seen else "",
+        selected_on_test=provenance.selected_on_test(described, source),
         reference_inputs=references(model) if use_reference else None,
         progress=progress,
     )
+    _, where = opening.resolve(data_set, root=root)
+    here = {"root": str(files.absolute(where))}
+    more: dict[str, Any] = {"data": scores.facts["data"] | here}
+    if measure:
+        more["measured"] = speed.measure(
+            model, variables, source[0]["image"], protocol=chosen
+        )
+    scores = dataclasses.replace(scores, facts={**scores.facts, **more})
     if not parallel.is_first():
         return scores
     if json:
@@ -138,6 +154,7 @@ def compare_folders(
     targets: str | os.PathLike | None = None,
     *,
     protocol: str = "default",
+    gt_mean: bool = False,
     json: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> Scores:
@@ -147,7 +164,10 @@ def compare_folders(
         predictions: the folder of results.
         targets: the folder of references; suffixes may differ. None for a protocol that
             needs none.
-        protocol: how to score.
+        protocol: how to score. Its optional columns are left out where they cannot be
+            computed.
+        gt_mean: also computes the protocol's columns with GT mean, which use the
+            reference to change the image.
         json: a file for the scores.
         progress: shows a bar on standard error.
 
@@ -158,6 +178,7 @@ def compare_folders(
         OSError: if a folder is missing, or the file cannot be written.
     """
     chosen = protocols.get(protocol)
+    chosen = chosen.with_gt_mean() if gt_mean else chosen
     if chosen.pair_size:
         raise ValueError(
             f"Protocol {chosen.name!r} resizes pairs before the model sees them, which "
@@ -186,34 +207,56 @@ def compare_folders(
     messages.note("; ".join(scan.notes()) and f"{where}: {'; '.join(scan.notes())}.")
     json = json and _writable_file(json)
 
-    scorer = chosen.scorer()
+    constants: dict[metrics.Metric, dict] = {}
+    smallest = _smallest([image for image, *_ in scan.files.values()])
+    chosen = chosen.available(constants, size=smallest)
+    scorer = chosen.scorer(constants)
 
-    def score(pair: Sequence[pathlib.Path]) -> dict[str, float]:
+    def score(pair: Sequence[pathlib.Path]) -> tuple[dict[str, float], str]:
         image, *target = ([io.read_rgb(path)] for path in pair)
-        return scorer(image, *target, names=pair[:1])[0]
+        row = scorer(image, *target, names=pair[:1])[0]
+        return row, results.pixels_hash(*target[0]) if target else ""
 
     with (
         progress_bar(len(scan.files), progress) as advance,
         concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
-        rows = {}
-        for name, row in zip(
+        rows, references = {}, {}
+        for name, (row, reference) in zip(
             scan.files, pool.map(score, scan.files.values()), strict=True
         ):
-            rows[name] = row
+            rows[name], references[name] = row, reference
             advance()
     scores = Scores(
         protocol=chosen,
         images=rows,
         facts={
-            "data": dict(zip(("pred", "gt"), map(str, folders), strict=False)),
+            "data": {
+                **dict(zip(("pred", "gt"), map(str, folders), strict=False)),
+                **({"references": references} if targets is not None else {}),
+            },
             "device": "host",
-            "options": {"image": "files"},
+            # What made the files is not known: null.
+            "options": {
+                "image": "files",
+                "self_ensemble": None,
+                "tile": None,
+                "gt_mean": chosen.uses_reference,
+                "constants": scorer.origins,
+            },
         },
     )
     if json:
         results.write_json(json, scores)
     return scores
+
+
+def _smallest(paths: Sequence[pathlib.Path]) -> tuple[int, int]:
+    """Returns the least height and the least width of image files."""
+    headers = sources.parallel_map(
+        lambda path: io.decode_header(path.read_bytes(), name=str(path)), paths
+    )
+    return min(x.height for x in headers), min(x.width for x in headers)
 
 
 def _run_folder(described: dict[str, Any]) -> weight_files.RunFolder | None:

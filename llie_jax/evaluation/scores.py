@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import io
 import json
 import math
@@ -19,9 +20,13 @@ from rich.text import Text
 from llie_jax import files, metrics, registry
 from llie_jax.files import plain as plain
 from llie_jax.messages import printable
+from llie_jax.metrics.niqe import ORIGINAL
 from llie_jax.metrics.protocol import Protocol
 
 _ROWS_ON_SCREEN = 40
+
+USES_REFERENCE = "uses the reference"
+"""The mark of scores whose outputs depend on the reference."""
 
 Columns = Mapping[str, float]
 """Column ("psnr", "ssim") -> value."""
@@ -67,6 +72,16 @@ class Scores:
     other: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
+    def columns(self) -> dict[str, registry.Spec]:
+        """The protocol's columns that were computed -> their metrics."""
+        rows = list(self.images.values())
+        return {
+            column: metric
+            for column, metric in self.protocol.metrics.items()
+            if all(column in row for row in rows)
+        }
+
+    @property
     def count(self) -> int:
         """The number of images."""
         return len(self.images)
@@ -84,15 +99,7 @@ class Scores:
     @property
     def marks(self) -> list[str]:
         """What makes the scores unlike others: shown in every table, at the number."""
-        options = self.facts.get("options", {})
-        found = []
-        if options.get("uses_reference"):
-            found.append("uses the reference")
-        if options.get("overlap"):
-            found.append(options["overlap"])
-        if options.get("crop_multiple", 1) > 1:
-            found.append(f"on crops to multiples of {options['crop_multiple']}")
-        return found
+        return marks(self.facts.get("options", {}))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of the result file; infinity is the string "inf"."""
@@ -106,6 +113,14 @@ class Scores:
             "model": facts.pop("model", None),
             "weights_sha256": facts.pop("weights_sha256", None),
             "device": facts.pop("device", None),
+            "columns": {
+                column: {
+                    "metric": metrics.metric_name(metric),
+                    "unit": unit(metric),
+                    "higher_is_better": metrics.card(metric).higher_is_better,
+                }
+                for column, metric in self.protocol.metrics.items()
+            },
             "options": options,
             **facts,
         }
@@ -114,6 +129,30 @@ class Scores:
         if self.other:
             content["other"] = self.other
         return plain(content)
+
+
+def marks(options: Mapping[str, Any]) -> list[str]:
+    """Returns what makes scores unlike others, from the options of their file."""
+    found = []
+    if options.get("uses_reference") or options.get("gt_mean"):
+        found.append(USES_REFERENCE)
+    if options.get("overlap"):
+        found.append(options["overlap"])
+    if options.get("selected_on_test"):
+        found.append("selected on the test split")
+    if options.get("self_ensemble"):
+        found.append("self-ensemble of 8")
+    if options.get("constants", {}).get("niqe", ORIGINAL) != ORIGINAL:
+        found.append("NIQE with other pristine parameters than papers")
+    if options.get("crop_multiple", 1) > 1:
+        found.append(f"on crops to multiples of {options['crop_multiple']}")
+    return found
+
+
+def pixels_hash(image: np.ndarray) -> str:
+    """Returns a hash of an image's size, depth and pixels, 16 hex digits."""
+    head = f"{image.shape} {image.dtype}".encode()
+    return hashlib.sha256(head + image.tobytes()).hexdigest()[:16]
 
 
 def mean_columns(rows) -> dict[str, float]:
@@ -137,16 +176,45 @@ def text(value: float, metric: registry.Spec) -> str:
 
 
 def heading(column: str, metric: registry.Spec) -> str:
-    """Returns the heading of a column: "PSNR (dB)"."""
-    return f"{column.upper()} ({unit(metric)})" if unit(metric) else column.upper()
+    """Returns the heading of a column: "PSNR (dB)", "SSIM, uses the reference"."""
+    name = title(column) + (f" ({unit(metric)})" if unit(metric) else "")
+    return f"{name}, uses the reference" if uses_reference(metric) else name
 
 
 def definitions(protocol: Protocol) -> str:
     """Returns what each column is: "PSNR is rgb_uint8, SSIM is gauss11"."""
-    return ", ".join(
-        f"{column.upper()} is {metrics.metric_name(metric)}"
+    text = ", ".join(
+        f"{title(column)} is {metrics.metric_name(metric)}"
         for column, metric in protocol.metrics.items()
     )
+    if protocol.not_computed:
+        missing = ", ".join(map(title, protocol.not_computed))
+        text += f"; not computed: {missing} (`llie-jax features list` says why)"
+    return text
+
+
+def title(column: str) -> str:
+    """Returns "PSNR GT mean" for "psnr_gt_mean"."""
+    return column.upper().replace("_GT_MEAN", " GT mean")
+
+
+def protocol_text(row: Columns, protocol: Protocol) -> str:
+    """Returns the columns of a protocol in one cell; those with GT mean are marked."""
+    return " / ".join(
+        text(value, metric) + (" (GT mean)" if uses_reference(metric) else "")
+        for column, value in row.items()
+        for metric in [protocol.metrics[column]]
+    )
+
+
+def marked(metric: str) -> str:
+    """Returns a metric's name, with a mark if it uses the reference."""
+    return f"{metric}, uses the reference" if uses_reference(metric) else metric
+
+
+def uses_reference(metric: registry.Spec) -> bool:
+    """Returns whether a metric changes the image by what the reference shows."""
+    return metrics.card(metric).uses_reference
 
 
 def write_json(path: str | os.PathLike, scores: Scores) -> None:
@@ -158,7 +226,7 @@ def write_json(path: str | os.PathLike, scores: Scores) -> None:
 
 def write_csv(path: str | os.PathLike, scores: Scores) -> None:
     """Writes one line per image: its scores, and those of its input if known."""
-    columns = list(scores.protocol.metrics)
+    columns = list(scores.columns)
     beside = [f"input_{column}" for column in columns] if scores.inputs else []
     text = io.StringIO(newline="")
     writer = csv.writer(text)
@@ -180,7 +248,7 @@ def _cell(name: str) -> str:
 
 def show(scores: Scores, console: Console) -> None:
     """Prints the table of scores, and those of other protocols if there are any."""
-    columns = scores.protocol.metrics
+    columns = scores.columns
     console.print(f"Protocol {scores.protocol.name}: {definitions(scores.protocol)}")
     if seen := scores.facts.get("options", {}).get("uses_reference"):
         console.print(
@@ -219,9 +287,8 @@ def _other_table(scores: Scores) -> Table:
     table.add_column("whose numbers")
     for name, row in scores.other["protocols"].items():
         protocol = protocols.get(name)
-        cells = " / ".join(text(row[c], m) for c, m in protocol.metrics.items())
-        table.add_row(name, cells, protocol.description)
+        table.add_row(name, protocol_text(row, protocol), protocol.description)
     table.add_section()
     for name, value in scores.other["metrics"].items():
-        table.add_row(name, text(value, name), metrics.card(name).used_by)
+        table.add_row(marked(name), text(value, name), metrics.card(name).used_by)
     return table

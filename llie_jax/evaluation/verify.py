@@ -10,7 +10,8 @@ from llie_jax import convert, data, files, messages
 from llie_jax import weights as weight_files
 from llie_jax.evaluation import overlap
 from llie_jax.evaluation.evaluator import evaluate, references
-from llie_jax.types import Pretrained
+from llie_jax.metrics import protocol as protocols
+from llie_jax.types import SCORE_TOLERANCES, Pretrained
 
 DATA, SPLIT, PROTOCOL = "lol_v1", "test", "default"
 """What all checkpoints are scored on, and how."""
@@ -119,6 +120,9 @@ def verify(
     """
     source = data.open_source(DATA, root=root, split=SPLIT)
     found = _files(files.local(folder).expanduser())
+    protocol = protocols.get(PROTOCOL)
+    compared = {column: protocol.metrics[column] for column in SCORE_TOLERANCES}
+    protocol = dataclasses.replace(protocol, metrics=compared)
     for name, record in records.items():
         hashes = [record.sha256, *record.parts.values()]
         if not all(each in found for each in hashes):
@@ -132,7 +136,7 @@ def verify(
             model,
             variables,
             source,
-            protocol=PROTOCOL,
+            protocol=protocol,
             max_report_images=0,
             crop_multiple=record.crop_multiple,
             reference_inputs=references(model),

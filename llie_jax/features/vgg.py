@@ -1,25 +1,21 @@
 """The convolutional trunk of VGG, and readers for its published weights."""
 
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
-import safetensors
-import safetensors.numpy
 from flax import linen as nn
 from flax import traverse_util
 
-from llie_jax import files
+from llie_jax.features import weights
 from llie_jax.messages import suggest
 
 VGG16 = (2, 2, 3, 3, 3)
 VGG19 = (2, 2, 4, 4, 4)
 """Convolutions per block."""
 
-_LAYOUTS = {"vgg16": VGG16, "vgg19": VGG19}
-_TORCHVISION = {"vgg16": "vgg16-397923af.pth", "vgg19": "vgg19-dcbb9e9d.pth"}
+LAYOUTS = {"vgg16": VGG16, "vgg19": VGG19}
 
 
 def layer_names(convolutions: Sequence[int] = VGG19) -> list[str]:
@@ -125,31 +121,23 @@ def from_torch(
     Raises:
         ValueError: if keys are missing or unknown; the message lists both.
     """
-    layers = layer_names(convolutions)
-    keys = {}
-    for index, name in enumerate(layers):
-        if name.startswith("conv"):
-            keys[f"features.{index}.weight"] = name, "kernel"
-            keys[f"features.{index}.bias"] = name, "bias"
-    unknown = [
-        key for key in tensors if key not in keys and not key.startswith("classifier.")
-    ]
-    needed = layers if taps is None else needed_layers(taps, convolutions)
-    keys = {key: leaf for key, leaf in keys.items() if leaf[0] in needed}
-    missing = [key for key in keys if key not in tensors]
-    if missing or unknown:
-        raise ValueError(
-            f"These are not the tensors of torchvision's VGG with {convolutions} "
-            f"convolutions (without batch normalisation): missing {missing}, "
-            f"unknown {unknown}."
-        )
-    params = {}
-    for key, (name, leaf) in keys.items():
-        value = np.asarray(tensors[key], np.float32)
-        if leaf == "kernel":
-            value = np.ascontiguousarray(value.transpose(2, 3, 1, 0))
-        params.setdefault(name, {})[leaf] = value
-    return params
+    flat = weights.convolutions(
+        tensors,
+        torch_layers(convolutions),
+        needed=_needed(convolutions, taps),
+        what=f"torchvision's VGG with {convolutions} convolutions "
+        "(without batch normalisation)",
+    )
+    return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def torch_layers(convolutions: Sequence[int] = VGG19) -> dict[str, str]:
+    """Returns torchvision's names of the convolutions -> ours."""
+    return {
+        f"features.{index}": name
+        for index, name in enumerate(layer_names(convolutions))
+        if name.startswith("conv")
+    }
 
 
 def load(
@@ -158,93 +146,32 @@ def load(
     name: str = "vgg19",
     taps: Sequence[str] | None = None,
 ) -> dict:
-    """Returns the parameters of "vgg19" or "vgg16" from a file.
+    """Returns the parameters of "vgg19" or "vgg16".
 
     Args:
-        path: a `.safetensors` file made by `llie-jax convert`, or torchvision's `.pth`
-            (needs PyTorch, extra `torch`). None looks for `{name}.safetensors` in the
-            folder of the environment variable LLIE_JAX_WEIGHTS, then in
-            `~/.cache/llie_jax`.
+        path: a `.safetensors` file made by `llie-jax features fetch` or `llie-jax
+            convert`, or torchvision's `.pth` (needs PyTorch, extra `torch`). None looks
+            for `{name}.safetensors` in the folder of the environment variable
+            LLIE_JAX_WEIGHTS, in `~/.cache/llie_jax`, then in installed packages.
         name: the layout.
         taps: if given, only the tensors these layers need are kept.
 
     Raises:
-        FileNotFoundError: if the file is missing; the message says how to get it.
+        FileNotFoundError: if it is nowhere; the message says how to get it.
         ImportError: if a `.pth` is given and PyTorch is not installed.
         ValueError: if the file is damaged or holds another network.
     """
-    convolutions = _LAYOUTS[name]
-    path = find(path, name=name)
-    if path.suffix in (".pth", ".pt"):
-        return from_torch(_read_torch(path), convolutions=convolutions, taps=taps)
-    try:
-        flat = safetensors.numpy.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise ValueError(
-            f"{path} cannot be read as safetensors ({error}); convert it again."
-        ) from error
-    layers = layer_names(convolutions)
-    needed = layers if taps is None else needed_layers(taps, convolutions)
-    wanted = {
-        f"params/{layer}/{leaf}"
-        for layer in needed
-        if layer.startswith("conv")
-        for leaf in ("kernel", "bias")
-    }
-    if missing := sorted(wanted - flat.keys()):
-        raise ValueError(
-            f"{path} does not hold {name}: {len(missing)} tensors are missing, the "
-            f"first is {missing[0]!r}; the file has {', '.join(sorted(flat)[:4])}, ..."
-        )
-    kept = {key: flat[key] for key in sorted(wanted)}
-    return traverse_util.unflatten_dict(kept, sep="/")["params"]
-
-
-def find(path: str | os.PathLike | None = None, *, name: str = "vgg19") -> pathlib.Path:
-    """Returns the path of a network's weights, see `load`.
-
-    Raises:
-        TypeError: if `path` is not a path.
-        FileNotFoundError: if the file is missing; the message says how to get it.
-    """
-    if path is not None:
-        if not isinstance(path, str | os.PathLike):
-            raise TypeError(
-                f"`weights` is the path of a weights file, not {path!r}; the factor on "
-                "a term is `weight`."
-            )
-        places = [files.path(path).expanduser()]
-    else:
-        places = [pathlib.Path("~/.cache/llie_jax").expanduser()]
-        if folder := os.environ.get("LLIE_JAX_WEIGHTS"):
-            places.insert(0, files.path(folder).expanduser())
-        places = [folder / f"{name}.safetensors" for folder in places]
-    for place in places:
-        if place.is_file():
-            return files.local_copy(place)
-    official = _TORCHVISION[name]
-    raise FileNotFoundError(
-        f"No weights of {name} at {' or '.join(map(str, places))}. Get torchvision's "
-        f"{official} (IMAGENET1K_V1) from https://download.pytorch.org/models/{official},"
-        f" run `llie-jax convert {official} {name}.safetensors`, and give that file as "
-        "`weights` or put it in ~/.cache/llie_jax or the folder LLIE_JAX_WEIGHTS."
+    convolutions = LAYOUTS[name]
+    flat, _ = weights.load_trunk(
+        name, torch_layers(convolutions), path=path, needed=_needed(convolutions, taps)
     )
+    return traverse_util.unflatten_dict(flat, sep="/")
 
 
-def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Returns the tensors of a PyTorch `state_dict` file, without running its code."""
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError(
-            f"Reading {path} needs PyTorch: install the extra `torch` "
-            "(pip install 'llie-jax[torch]'), or convert the file elsewhere."
-        ) from error
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return {key: tensor.detach().numpy() for key, tensor in state.items()}
-    except Exception as error:  # PyTorch raises many types for unreadable files
-        raise ValueError(
-            f"{path} is not a file of plain tensors that PyTorch can read "
-            f"({type(error).__name__}); download it again."
-        ) from error
+def _needed(convolutions: Sequence[int], taps: Sequence[str] | None) -> dict[str, str]:
+    """Returns the part of `torch_layers` that the taps need; all for None."""
+    layers = torch_layers(convolutions)
+    if taps is None:
+        return layers
+    needed = needed_layers(taps, convolutions)
+    return {key: name for key, name in layers.items() if name in needed}

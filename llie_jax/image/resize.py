@@ -149,6 +149,46 @@ def resize_bicubic(x: jax.Array, size: tuple[int, int]) -> jax.Array:
     return y.astype(x.dtype)
 
 
+def resize_matlab(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns `x` resized bicubically as MATLAB's `imresize` does, on the host.
+
+    The kernel has a = -0.5; when it downsamples, it is as much wider as the image gets
+    smaller. Outer edges are aligned, borders are mirrored. Rounding is the caller's.
+
+    Source: Keys, IEEE TASSP 1981; MATLAB's documentation.
+
+    Args:
+        x: image [H, W] or [H, W, C], floating point.
+        size: (height, width) of the result.
+
+    Returns:
+        [height, width] or [height, width, C], in the precision of `x`.
+    """
+    for axis, length in zip((0, 1), size, strict=True):
+        matrix = _matlab_weights(x.shape[axis], length).astype(x.dtype)
+        x = np.moveaxis(np.tensordot(matrix, x, (1, axis)), 0, axis)
+    return x
+
+
+@functools.cache
+def _matlab_weights(old: int, new: int) -> np.ndarray:
+    """Returns the weights [new, old] of each pixel in each pixel of the result."""
+    scale = min(new / old, 1)
+    centre = (np.arange(new)[:, None] + 0.5) * old / new - 0.5
+    reach = int(np.ceil(2 / scale)) + 1
+    place = np.floor(centre).astype(int) + np.arange(-reach, reach + 1)
+    d = np.abs(scale * (centre - place))
+    near = 1.5 * d**3 - 2.5 * d**2 + 1
+    far = -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
+    weight = np.where(d <= 1, near, np.where(d <= 2, far, 0))
+    weight /= weight.sum(1, keepdims=True)
+    mirrored = place % (2 * old)
+    mirrored = np.minimum(mirrored, 2 * old - 1 - mirrored)
+    weights = np.zeros((new, old))
+    np.add.at(weights, (np.arange(new)[:, None], mirrored), weight)
+    return weights
+
+
 def _interpolate(x: jax.Array, axis: int, length: int) -> jax.Array:
     """Resizes one axis and keeps its first and last element in place.
 

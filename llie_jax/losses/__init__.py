@@ -7,6 +7,10 @@ from llie_jax.losses.distribution import brightness as brightness
 from llie_jax.losses.distribution import soft_histogram as soft_histogram
 from llie_jax.losses.frequency import amplitude_spectrum as amplitude_spectrum
 from llie_jax.losses.frequency import edge as edge
+from llie_jax.losses.perceptual import LPIPSVGG as LPIPSVGG
+from llie_jax.losses.perceptual import LPIPSAlex as LPIPSAlex
+from llie_jax.losses.perceptual import LPIPSSqueeze as LPIPSSqueeze
+from llie_jax.losses.perceptual import LPIPSVGGUnshifted as LPIPSVGGUnshifted
 from llie_jax.losses.perceptual import (
     NormalizedVGGPerceptual as NormalizedVGGPerceptual,
 )

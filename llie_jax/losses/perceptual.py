@@ -7,7 +7,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from llie_jax.features import vgg
+from llie_jax.features import lpips, vgg
 from llie_jax.losses.base import LossCard, NetworkLoss
 from llie_jax.losses.pixel import as_float, check_shapes, l1, mse
 from llie_jax.messages import suggest
@@ -205,3 +205,92 @@ class NormalizedVGGPerceptual(_VGGLoss):
             return (x - mean) * jax.lax.rsqrt(variance + 1e-5)
 
         return mse(features(prediction), features(jax.lax.stop_gradient(target)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _LPIPSLoss(NetworkLoss):
+    """LPIPS with one network; no gradient flows through the target's features.
+
+    Attributes:
+        net: the network, one of `lpips.NETS`.
+        shifted: whether values are mapped to [-1, 1].
+        trunk: file of the network's weights; "" looks in the usual places, see
+            `llie_jax.features.weights`.
+        heads: file of the linear heads, likewise.
+    """
+
+    net: ClassVar[str]
+    shifted: ClassVar[bool] = True
+
+    trunk: str = ""
+    heads: str = ""
+
+    @property
+    def constants_key(self) -> str:
+        """Names the network's parameters: losses with equal keys share them."""
+        return f"lpips_{self.net}:{self.trunk}:{self.heads}"
+
+    def load_constants(self) -> dict:
+        """Loads network and heads.
+
+        Raises:
+            FileNotFoundError, ImportError, ValueError: see `lpips.load`.
+        """
+        constants, _ = lpips.load(
+            self.net, trunk=self.trunk or None, heads=self.heads or None
+        )
+        return constants
+
+    def constants_shapes(self) -> dict:
+        """Returns the shapes of the published network and heads, without files."""
+        return lpips.shapes(self.net)
+
+    def __call__(
+        self, prediction: jax.Array, target: jax.Array, constants: dict
+    ) -> jax.Array:
+        """Returns the distance per image, [B].
+
+        Args:
+            prediction: images [B, H, W, 3] in [0, 1], clipped or not.
+            target: images of the same shape.
+            constants: the network's parameters.
+
+        Raises:
+            ValueError: if the shapes differ or the images are too small.
+        """
+        check_shapes(prediction, target)
+        return lpips.distance(
+            as_float(prediction),
+            as_float(jax.lax.stop_gradient(target)),
+            constants,
+            net=self.net,
+            shifted=self.shifted,
+        )
+
+
+@register("lpips_alex", LossCard())
+class LPIPSAlex(_LPIPSLoss):
+    """LPIPS with AlexNet, see `llie_jax.features.lpips`."""
+
+    net = "alex"
+
+
+@register("lpips_vgg", LossCard())
+class LPIPSVGG(_LPIPSLoss):
+    """LPIPS with VGG16; DarkIR's paper has this term with the weight 0.01."""
+
+    net = "vgg"
+
+
+@register("lpips_vgg_unshifted", LossCard())
+class LPIPSVGGUnshifted(_LPIPSLoss):
+    """LPIPS with VGG16 on values in [0, 1], as DarkIR's test code has it."""
+
+    net, shifted = "vgg", False
+
+
+@register("lpips_squeeze", LossCard())
+class LPIPSSqueeze(_LPIPSLoss):
+    """LPIPS with SqueezeNet."""
+
+    net = "squeeze"

@@ -11,8 +11,15 @@ a table uses.
 import numpy as np
 
 from llie_jax import registry
-from llie_jax.metrics import psnr, ssim, values
-from llie_jax.metrics.base import Metric, MetricCard, Scorer, card, metric_name
+from llie_jax.metrics import gt_mean, lpips, mae, niqe, psnr, ssim, values
+from llie_jax.metrics.base import (
+    Metric,
+    MetricCard,
+    Scorer,
+    card,
+    loads,
+    metric_name,
+)
 
 __all__ = [
     "Metric",
@@ -20,7 +27,12 @@ __all__ = [
     "Scorer",
     "card",
     "compute",
+    "gt_mean",
+    "loads",
+    "lpips",
+    "mae",
     "metric_name",
+    "niqe",
     "psnr",
     "ssim",
     "values",

@@ -18,6 +18,9 @@ import numpy as np
 from llie_jax import registry
 from llie_jax.metrics import values
 
+ORIGIN = "origin"
+"""The constant that says in words where the others come from."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MetricCard(registry.Card):
@@ -28,6 +31,10 @@ class MetricCard(registry.Card):
         unit: of its values, "" if they have none.
         higher_is_better: whether larger values are better.
         needs_target: whether it compares with a reference; otherwise it takes none.
+        uses_reference: whether it changes the image by what the reference shows before
+            it compares them; tables mark such columns.
+        takes_raw: whether it gets the model's output as it is, because it has a
+            conversion of its own; others get what the protocol makes of it.
         minimum_size: the smallest height and width of its images, in pixels.
     """
 
@@ -36,6 +43,8 @@ class MetricCard(registry.Card):
     unit: str = ""
     higher_is_better: bool = True
     needs_target: bool = True
+    uses_reference: bool = False
+    takes_raw: bool = False
     minimum_size: int = 1
 
 
@@ -51,7 +60,8 @@ class Metric(abc.ABC):
     def load_constants(self) -> dict[str, Any]:
         """Loads the constants of the metric from files, such as a network's weights.
 
-        They are loaded once for many images and passed to each call.
+        They are loaded once for many images and passed to each call. An entry `ORIGIN`
+        says where they come from, in words; results record it.
 
         Raises:
             FileNotFoundError, ImportError, ValueError: if a file is missing or does not
@@ -125,17 +135,39 @@ def metric_name(spec: registry.Spec) -> str:
     return f"{spec['name']}({fields})" if fields else spec["name"]
 
 
+def loads(spec: registry.Spec, constants: dict[Metric, dict[str, Any]]) -> bool:
+    """Returns whether a metric's constants can be loaded, and keeps them.
+
+    Args:
+        spec: the metric.
+        constants: metric -> constants, which a `Scorer` reads.
+
+    Raises:
+        TypeError, ValueError: as `build`; and if a file is there, but damaged.
+    """
+    _, metric = build(spec)
+    if metric not in constants:
+        try:
+            constants[metric] = metric.load_constants()
+        except (FileNotFoundError, ImportError):
+            return False
+    return True
+
+
 class Scorer:
     """Metrics with their constants loaded, ready for many images.
 
     Args:
         metrics: column -> metric, by name or spec.
-        prepare: applied to each image before it is checked.
+        prepare: applied to each image before it is checked, for metrics that do not
+            take it raw.
         constants: a cache shared between scorers, metric -> constants; this scorer adds
             what it loads.
 
     Attributes:
         batch: how many images of one size to pass per call.
+        origins: column -> where the constants of its metric come from; only those that
+            say so.
 
     Raises:
         TypeError, ValueError: as `build`.
@@ -155,6 +187,11 @@ class Scorer:
         for _, metric in self._metrics.values():
             if metric not in self._constants:
                 self._constants[metric] = metric.load_constants()
+        self.origins = {
+            column: self._constants[metric][ORIGIN]
+            for column, (_, metric) in self._metrics.items()
+            if ORIGIN in self._constants[metric]
+        }
         self.batch = max((m.batch for _, m in self._metrics.values()), default=1)
 
     def __call__(
@@ -176,11 +213,15 @@ class Scorer:
             ValueError: if targets are missing, shapes differ, an image is too small, or
                 values are not finite or out of range.
         """
-        images = [self._prepare(image) for image in images]
         targets = [None] * len(images) if targets is None else list(targets)
-        for k in range(len(images)):
+        pairs: dict[bool, list] = {
+            card.takes_raw: [] for card, _ in self._metrics.values()
+        }
+        for k, (image, target) in enumerate(zip(images, targets, strict=True)):
             try:
-                images[k], targets[k] = self._checked(images[k], targets[k])
+                for raw, found in pairs.items():
+                    given = np.asarray(image) if raw else self._prepare(image)
+                    found.append(self._checked(given, target, raw=raw))
             except ValueError as error:
                 if names is None:
                     raise
@@ -190,21 +231,23 @@ class Scorer:
             constants = self._constants[metric]
             for start in range(0, len(images), metric.batch):
                 part = slice(start, start + metric.batch)
-                references = targets[part] if card.needs_target else []
-                found = metric(images[part], references, constants)
+                ours, references = zip(*pairs[card.takes_raw][part], strict=True)
+                found = metric(ours, references if card.needs_target else (), constants)
                 for row, value in zip(rows[part], found, strict=True):
                     row[column] = float(value)
         return rows
 
     def _checked(
-        self, image: np.ndarray, target: np.ndarray | None
+        self, image: np.ndarray, target: np.ndarray | None, *, raw: bool
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Returns an image and its target, checked for every metric."""
+        """Returns an image and its target, checked for the metrics that get them."""
         image = values.check_image(image)
         if target is not None:
             target = values.check_image(target, role="target")
         height, width = image.shape[:2]
         for column, (card, _) in self._metrics.items():
+            if card.takes_raw != raw:
+                continue
             name = metric_name(self._specs[column])
             if min(height, width) < card.minimum_size:
                 raise ValueError(

@@ -36,7 +36,11 @@ class Protocol:
             SNR-Net's map, are computed before. None does not resize.
         pair_size: (height, width) to which image and target are resized in the same way
             when they are read; scores are computed at this size. None keeps their size.
-        not_computed: columns of the published tables that are not computed here.
+        gt_mean: column -> metric, likewise: columns that use the reference to change
+            the image, computed on request only; see `with_gt_mean`.
+        optional: columns that are left out where the network of their metric is not
+            installed, see `available`.
+        not_computed: the columns that are left out.
     """
 
     name: str
@@ -47,6 +51,8 @@ class Protocol:
     pad_mode: str | None = None
     size: tuple[int, int] | None = None
     pair_size: tuple[int, int] | None = None
+    gt_mean: Mapping[str, registry.Spec] = dataclasses.field(default_factory=dict)
+    optional: tuple[str, ...] = ("lpips", "lpips_gt_mean")
     not_computed: tuple[str, ...] = ()
 
     def __post_init__(self):
@@ -62,6 +68,49 @@ class Protocol:
                     f"Protocol {self.name!r}: {field} is {value}; give height and "
                     "width, both at least 1, or None."
                 )
+
+    def with_gt_mean(self) -> "Protocol":
+        """Returns this protocol with the columns `gt_mean` after its own.
+
+        Raises:
+            ValueError: if it has none; the message names those that do.
+        """
+        if not self.gt_mean:
+            having = ", ".join(n for n, other in PROTOCOLS.items() if other.gt_mean)
+            raise ValueError(
+                f"Protocol {self.name!r} has no scores with GT mean; these have: "
+                f"{having}."
+            )
+        return dataclasses.replace(self, metrics={**self.metrics, **self.gt_mean})
+
+    def available(
+        self,
+        constants: dict | None = None,
+        *,
+        size: tuple[int, int] | None = None,
+    ) -> "Protocol":
+        """Returns this protocol without the optional columns that cannot be computed.
+
+        Args:
+            constants: a cache that `scorer` reads too, see `metrics.Scorer`.
+            size: (height, width) that the smallest images have; an optional metric may
+                need larger ones. None does not check it.
+        """
+        constants = {} if constants is None else constants
+        kept, missing = {}, []
+        for column, spec in self.metrics.items():
+            if column in self.optional:
+                small = size and min(size) < base.card(spec).minimum_size
+                if small or not base.loads(spec, constants):
+                    missing.append(column)
+                    continue
+            kept[column] = spec
+        return dataclasses.replace(self, metrics=kept, not_computed=tuple(missing))
+
+    @property
+    def uses_reference(self) -> list[str]:
+        """The columns whose metric changes the image by what the reference shows."""
+        return [c for c, spec in self.metrics.items() if base.card(spec).uses_reference]
 
     def padding(self, multiple: int, pad_mode: str) -> tuple[int, str]:
         """Returns the multiple and the mode to pad with, given the model's own.
@@ -141,7 +190,7 @@ class Protocol:
     def score(
         self, image: np.ndarray, target: np.ndarray | None = None
     ) -> dict[str, float]:
-        """Returns the value of each column, for one image.
+        """Returns the value of each available column, for one image.
 
         Args:
             image: a model's output, or saved 8-bit pixels, [H, W, 3].
@@ -150,15 +199,25 @@ class Protocol:
         Raises:
             TypeError, ValueError: as `metrics.compute`.
         """
-        return self.scorer()([image], None if target is None else [target])[0]
+        constants: dict = {}
+        found = self.available(constants, size=np.shape(image)[:2])
+        targets = None if target is None else [target]
+        return found.scorer(constants)([image], targets)[0]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all fields in a plain form, for result files."""
-        fields = {**dataclasses.asdict(self), "metrics": dict(self.metrics)}
+        fields = dataclasses.asdict(self)
+        fields |= {"metrics": dict(self.metrics), "gt_mean": dict(self.gt_mean)}
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in fields.items()
         }
+
+
+def _gt_mean(name: str, *, lpips: str = "") -> dict[str, registry.Spec]:
+    """Returns the columns of one variant of GT mean."""
+    columns = {"psnr_gt_mean": name, "ssim_gt_mean": f"{name}_ssim"}
+    return columns | ({"lpips_gt_mean": lpips} if lpips else {})
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -167,8 +226,8 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             name="default",
             description="8-bit images, as saved to files; most tables",
-            metrics={"psnr": "rgb_uint8", "ssim": "gauss11"},
-            not_computed=("lpips",),
+            metrics={"psnr": "rgb_uint8", "ssim": "gauss11", "lpips": "lpips_alex"},
+            gt_mean=_gt_mean("gtmean"),
         ),
         Protocol(
             name="retinexformer",
@@ -177,13 +236,26 @@ PROTOCOLS: dict[str, Protocol] = {
             output="clip",
             multiple=4,
             pad_mode="reflect",
+            gt_mean=_gt_mean("gtmean_retinexformer"),
         ),
         Protocol(
             name="cidnet",
             description="HVI-CIDNet's tables: pixels truncated to 8 bits",
-            metrics={"psnr": "rgb_uint8_trunc", "ssim": "gauss11"},
+            metrics={
+                "psnr": "rgb_uint8_trunc",
+                "ssim": "gauss11",
+                "lpips": "lpips_alex",
+            },
             output="truncate",
-            not_computed=("lpips",),
+            gt_mean=_gt_mean("gtmean_cidnet", lpips="gtmean_cidnet_lpips"),
+        ),
+        Protocol(
+            name="cidnet_unpaired",
+            description="HVI-CIDNet's NIQE of photos without references",
+            metrics={"niqe": "niqe_swapped"},
+            output="truncate",
+            multiple=8,
+            pad_mode="reflect",
         ),
         Protocol(
             name="darkir",
@@ -191,11 +263,27 @@ PROTOCOLS: dict[str, Protocol] = {
             metrics={
                 "psnr": {"name": "rgb_float", "clip": False},
                 "ssim": {"name": "gauss11", "quantize": False},
+                "lpips": "lpips_vgg_unshifted",
             },
             output="raw",
             multiple=8,
             pad_mode="constant",
-            not_computed=("lpips_vgg_unshifted",),
+        ),
+        Protocol(
+            name="darkir_unpaired",
+            description="DarkIR's NIQE of photos without references, nearly",
+            metrics={"niqe": "niqe_yiq"},
+            multiple=8,
+            pad_mode="constant",
+        ),
+        Protocol(
+            name="lednet",
+            description="LEDNet's tables and those of LOL-Blur: red and blue swapped",
+            metrics={
+                "psnr": "rgb_uint8",
+                "ssim": {"name": "gauss11_y", "swapped": True},
+                "lpips": {"name": "lpips_vgg", "swapped": True},
+            },
         ),
         Protocol(
             name="snr",
@@ -214,6 +302,25 @@ PROTOCOLS: dict[str, Protocol] = {
             description="SNR-Net's tables, SID, SMID, SDSD: pairs scored at 512 x 960",
             metrics={"psnr": "rgb_uint8", "ssim": "gauss11"},
             pair_size=(512, 960),
+        ),
+        Protocol(
+            name="llflow",
+            description="LLFlow's tables, whose published columns are those of GT mean",
+            metrics={
+                "psnr": "rgb_uint8_trunc",
+                "ssim": "uniform7_gray",
+                "lpips": "lpips_alex",
+            }
+            | _gt_mean("gtmean_llflow", lpips="gtmean_llflow_lpips"),
+            output="truncate",
+            multiple=2,
+            pad_mode="reflect",
+            gt_mean=_gt_mean("gtmean_llflow", lpips="gtmean_llflow_lpips"),
+        ),
+        Protocol(
+            name="niqe",
+            description="NIQE of photos without references, as saved to files",
+            metrics={"niqe": "niqe"},
         ),
     )
 }

@@ -22,8 +22,18 @@ from llie_jax.registry import register
         unit="dB",
     ),
 )
-def rgb_uint8(image: np.ndarray, target: np.ndarray) -> float:
-    """Returns the PSNR of both images rounded to 8 bits."""
+def rgb_uint8(image: np.ndarray, target: np.ndarray, *, crop_border: int = 0) -> float:
+    """Returns the PSNR of both images rounded to 8 bits.
+
+    Args:
+        image: the image.
+        target: the reference.
+        crop_border: pixels to leave out at every side.
+
+    Raises:
+        ValueError: if nothing is left.
+    """
+    image, target = (values.crop(x, crop_border) for x in (image, target))
     return _psnr(values.to_levels(image), values.to_levels(target), peak=255)
 
 

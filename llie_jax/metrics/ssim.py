@@ -29,7 +29,13 @@ _BOX = 7
         minimum_size=WINDOW,
     ),
 )
-def gauss11(image: np.ndarray, target: np.ndarray, *, quantize: bool = True) -> float:
+def gauss11(
+    image: np.ndarray,
+    target: np.ndarray,
+    *,
+    quantize: bool = True,
+    crop_border: int = 0,
+) -> float:
     """Returns SSIM with the 11x11 Gaussian window, averaged over the channels.
 
     Only windows inside the image count.
@@ -38,8 +44,16 @@ def gauss11(image: np.ndarray, target: np.ndarray, *, quantize: bool = True) -> 
         image: the image.
         target: the reference.
         quantize: round both to 8 bits first; False neither rounds nor clips.
+        crop_border: pixels to leave out at every side.
+
+    Raises:
+        ValueError: if less than a window is left.
     """
-    image, target = _scaled(image, quantize), _scaled(target, quantize)
+    image, target = (
+        _scaled(values.crop(x, crop_border), quantize) for x in (image, target)
+    )
+    if min(image.shape[:2]) < WINDOW:
+        raise ValueError(f"crop_border={crop_border} leaves less than a window.")
     return _mean_over_channels(_gaussian, image, target)
 
 
@@ -50,10 +64,21 @@ def gauss11(image: np.ndarray, target: np.ndarray, *, quantize: bool = True) -> 
         minimum_size=WINDOW,
     ),
 )
-def gauss11_y(image: np.ndarray, target: np.ndarray) -> float:
-    """Returns SSIM with the 11x11 Gaussian window, on unrounded BT.601 luma."""
-    image, target = (values.to_levels(x) / 255 for x in (image, target))
-    return _ssim(_gaussian, color.luma_bt601(image), color.luma_bt601(target))
+def gauss11_y(image: np.ndarray, target: np.ndarray, *, swapped: bool = False) -> float:
+    """Returns SSIM with the 11x11 Gaussian window, on unrounded BT.601 luma.
+
+    Args:
+        image: the image.
+        target: the reference.
+        swapped: swap red and blue first, as scripts do that read images with OpenCV.
+    """
+    return _ssim(_gaussian, _luma(image, swapped), _luma(target, swapped))
+
+
+@register("gauss11_y_full", MetricCard(used_by="forks of BasicSR"))
+def gauss11_y_full(image: np.ndarray, target: np.ndarray) -> float:
+    """Returns `gauss11_y` over the whole image, its edges replicated."""
+    return _ssim(_gaussian_full, _luma(image), _luma(target))
 
 
 @register(
@@ -103,6 +128,12 @@ def _scaled(image: np.ndarray, quantize: bool = True) -> np.ndarray:
     return 255 * values.to_unit(image, clip=False)
 
 
+def _luma(image: np.ndarray, swapped: bool = False) -> np.ndarray:
+    """Returns the unrounded luma of an image rounded to 8 bits."""
+    levels = values.to_levels(image) / 255
+    return color.luma_bt601(levels[..., ::-1] if swapped else levels)
+
+
 def _mean_over_channels(window: Callable, image, target, **options) -> float:
     """Returns the mean over channels, one at a time to save memory."""
     channels = [
@@ -147,6 +178,12 @@ def _gaussian(x: np.ndarray) -> np.ndarray:
     taps, edge = _taps(), WINDOW // 2
     rows = ndimage.correlate1d(x, taps, axis=1)[:, edge:-edge]
     return ndimage.correlate1d(rows, taps, axis=0)[edge:-edge]
+
+
+def _gaussian_full(x: np.ndarray) -> np.ndarray:
+    """Returns Gaussian means [H, W] of [H, W], its edges replicated."""
+    rows = ndimage.correlate1d(x, _taps(), axis=1, mode="nearest")
+    return ndimage.correlate1d(rows, _taps(), axis=0, mode="nearest")
 
 
 def _gaussian_volume(x: np.ndarray) -> np.ndarray:

@@ -35,6 +35,18 @@ def to_unit(image: np.ndarray, *, clip: bool = True) -> np.ndarray:
     return np.clip(image, 0, 1) if clip else image
 
 
+def crop(image: np.ndarray, border: int) -> np.ndarray:
+    """Returns an image without `border` pixels at every side.
+
+    Raises:
+        ValueError: if nothing is left.
+    """
+    height, width = image.shape[:2]
+    if min(height, width) <= 2 * border:
+        raise ValueError(f"crop_border={border} leaves nothing of {height} x {width}.")
+    return image[border : height - border, border : width - border]
+
+
 def check_image(image, *, role: str = "image") -> np.ndarray:
     """Returns `image` as a NumPy array, checked to be RGB in an unambiguous range.
 

@@ -337,7 +337,7 @@ def infer_spec(
 
 
 def _published(
-    file: str, trained_on: str, psnr: float, ssim: float, note: str = "", **options
+    file: str, trained_on: str, psnr: float, ssim: float, selected_on=(), **options
 ) -> Pretrained:
     return Pretrained(
         spec={"name": "cidnet", **options},
@@ -346,16 +346,20 @@ def _published(
         licence="MIT",
         trained_on=trained_on,
         score={"psnr": psnr, "ssim": ssim},
-        protocol="cidnet" + note,
+        protocol="cidnet" + ", alpha chosen on the test set" * bool(selected_on),
+        selected_on=selected_on,
     )
 
-
-_TUNED = ", alpha chosen on the test set"
 
 WEIGHTS = {
     "lol_v1": _published("LOLv1/w_perc.pth", "LOL-v1", 23.8091, 0.8574, saturation=1.3),
     "lol_v2_real": _published(
-        "LOLv2_real/best_PSNR.pth", "LOL-v2 real", 23.9040, 0.8656, _TUNED, alpha=0.8
+        "LOLv2_real/best_PSNR.pth",
+        "LOL-v2 real",
+        23.9040,
+        0.8656,
+        selected_on=("lol_v2_real",),
+        alpha=0.8,
     ),
     "lol_v2_syn": _published(
         "LOLv2_syn/wo_perc.pth", "LOL-v2 synthetic", 25.7048, 0.9419

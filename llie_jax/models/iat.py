@@ -390,7 +390,7 @@ def infer_spec(
     return fields
 
 
-def _published(file, sha256, trained_on, score, protocol, reference=()):
+def _published(file, sha256, trained_on, score, protocol, **facts):
     return Pretrained(
         spec={"name": "iat"},
         file=file,
@@ -400,7 +400,7 @@ def _published(file, sha256, trained_on, score, protocol, reference=()):
         score=score,
         protocol=protocol,
         sha256=sha256,
-        reference=dict(reference),
+        **facts,
     )
 
 
@@ -411,7 +411,8 @@ WEIGHTS = {
         "LOL-v1",
         {"psnr": 23.38, "ssim": 0.809},
         "output not rounded, PSNR over all channels",
-        {"psnr": 23.381, "ssim": 0.8081},
+        reference={"psnr": 23.381, "ssim": 0.8081},
+        selected_on=("lol_v1",),  # the script keeps the best SSIM on eval15
     ),
     "lol_v2_real": _published(
         "best_Epoch_lol.pth",

@@ -273,6 +273,7 @@ WEIGHTS = {
         26.63,
         0.836,
         reference={"psnr": 21.607, "ssim": 0.8134},
+        selected_on=("lol_v1",),  # the script keeps the best GT-mean PSNR on eval15
     ),
     "lol_v2_real": _published(
         "best_model_LOLv2R.pth",

@@ -229,7 +229,9 @@ def infer_spec(
     return {}
 
 
-def _published(file: str, trained_on: str, sha256: str, **reference) -> Pretrained:
+def _published(
+    file: str, trained_on: str, sha256: str, *, selected_on=(), **reference
+) -> Pretrained:
     return Pretrained(
         spec={"name": "mobileie", "branches": False},
         file=file,
@@ -240,6 +242,7 @@ def _published(file: str, trained_on: str, sha256: str, **reference) -> Pretrain
         protocol="",
         sha256=sha256,
         reference=reference,
+        selected_on=selected_on,
     )
 
 
@@ -250,6 +253,7 @@ WEIGHTS = {
         "d40a930fbc0435f47ce08dda17b1c630b86a501be9423b8f48dab14722fb5548",
         psnr=23.633,
         ssim=0.8119,
+        selected_on=("lol_v1",),  # the script keeps the best PSNR on eval15
     ),
     "lol_v2_real": _published(
         "lolv2_real_best_slim.pkl",

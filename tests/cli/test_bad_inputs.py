@@ -173,6 +173,17 @@ COMMANDS = {
             "--seed": ("-1", "1.5", "x"),
         },
     ),
+    "features fetch": (
+        ["{official}"],
+        {0: ("{absent}", "{picture}", "{html}", "{pickle}", "{official}", "{folder}")},
+    ),
+    "niqe-fit": (
+        ["{photos}"],
+        {
+            0: (*FOLDER, "{empty folder}", "{broken folder}", "{photos}"),
+            "--out": ("{file}", "{file}/a.npz", "a.mat", ""),
+        },
+    ),
     "models": ([], {0: ("no_such_model_at_all", ""), "--json": JSON}),
     "costs": (
         ["zero_dce"],

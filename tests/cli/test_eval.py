@@ -12,7 +12,7 @@ import pytest
 import llie_jax
 from llie_jax import weights
 from llie_jax.cli import main as cli
-from llie_jax.evaluation import overlap
+from llie_jax.evaluation import overlap, provenance
 from llie_jax.image import io
 from llie_jax.models.base import variable_shapes
 from tests.conftest import ROOT
@@ -60,7 +60,7 @@ def test_scores_files_and_table(weights_file, pairs, tmp_path, capsys):
     extra = tmp_path / "extra.json"
     status = main(
         *("--weights", weights_file, "--data", pairs, "--out", out),
-        *("--save-images", "--json", extra, "--report-all"),
+        *("--save-images", "--json", extra, "--report-all", "--measure"),
     )
     captured = capsys.readouterr()
     assert status == 0, captured.err
@@ -70,6 +70,17 @@ def test_scores_files_and_table(weights_file, pairs, tmp_path, capsys):
     assert found["model"]["width"] == 2
     assert found["weights_sha256"] == weights.file_sha256(weights_file)
     assert found["options"]["pad_mode"] == "constant"
+    assert found["options"]["selected_on_test"] is False
+    assert found["data"]["root"] == str(pairs)
+    assert found["columns"]["psnr"] == {
+        "metric": "rgb_uint8",
+        "unit": "dB",
+        "higher_is_better": True,
+    }
+    measured = found["measured"]
+    assert measured["size"] == [13, 15]
+    assert measured["seconds"] > 0
+    assert measured["memory_bytes"] > 0
     assert f"{found['mean']['psnr']:.2f}" in captured.out
     assert "uniform7_gray" in captured.out
     assert len((out / "scores.csv").read_text().splitlines()) == 4
@@ -80,6 +91,8 @@ def test_scores_files_and_table(weights_file, pairs, tmp_path, capsys):
 
     again = evaluation.compare_folders(out / "images", pairs / "high", progress=False)
     assert again.images == found["images"]
+    assert again.facts["data"]["references"] == found["data"]["references"]
+    assert len(found["data"]["references"]) == 3
 
 
 def test_another_protocol_without_files(weights_file, pairs, capsys):
@@ -208,6 +221,32 @@ def test_official_weights_are_recognised_by_their_hash(tmp_path):
     assert overlap.training_data(described, None) == ("LOL-v1", None)
     described = {"metadata": {"source_sha256": "0" * 64, "trained_on": "mine"}}
     assert overlap.training_data(described, None) == ("mine", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "selected"),
+    [("lol_v1", "test", True), ("lol_v1", "train", False), ("other", "test", False)],
+)
+def test_weights_that_their_authors_chose_on_the_test_images(name, split, selected):
+    source = types.SimpleNamespace(name=name, split=split)
+    digest = weights.published()["iat.lol_v1"].sha256
+    for described in (
+        {"weights": "iat.lol_v1", "metadata": {}},
+        {"weights": "x.safetensors", "metadata": {"source_sha256": digest}},
+    ):
+        assert provenance.selected_on_test(described, source) is selected
+    described = {"weights": "dawn", "metadata": {}}
+    assert not provenance.selected_on_test(described, source)
+
+
+def test_what_makes_a_recipe():
+    config = {"seed": 1, "model": {"name": "sci"}, "data": {"train": {"root": "/a"}}}
+    facts = provenance.training_facts(config)
+    assert facts["seed"] == 1
+    moved = {**config, "seed": 2, "data": {"train": {"root": "/b"}}}
+    other = {**config, "model": {"name": "ruas"}}
+    digests = [provenance.training_facts(c)["recipe_sha256"] for c in (moved, other)]
+    assert digests[0] == facts["recipe_sha256"] != digests[1]
 
 
 def test_sets_without_a_shared_image(two_versions, tmp_path, monkeypatch):

@@ -5,8 +5,11 @@ import pytest
 
 from llie_jax import metrics
 from llie_jax.cli import main
+from llie_jax.features import weights
 from llie_jax.image import io
+from llie_jax.metrics import niqe
 from llie_jax.metrics import protocol as protocols
+from tests.features import test_lpips
 from tests.metrics import toys
 
 
@@ -111,6 +114,85 @@ def test_without_references(folders, tmp_path, monkeypatch, capsys):
         assert "cannot be scored; two files of one name" in capsys.readouterr().err
 
 
+def test_gt_mean_is_marked_in_the_table(folders, tmp_path, capsys):
+    path = tmp_path / "scores.json"
+    assert score(*folders, "--gt-mean", "--json", str(path)) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "PSNR GT mean is gtmean, SSIM GT mean is gtmean_ssim" in out
+    assert "PSNR GT mean (dB), uses the reference" in out
+    found = json.loads(path.read_text())
+    assert list(found["mean"]) == ["psnr", "ssim", "psnr_gt_mean", "ssim_gt_mean"]
+    assert found["mean"]["psnr_gt_mean"] > found["mean"]["psnr"]
+    options = found["options"]
+    assert options["gt_mean"] == ["psnr_gt_mean", "ssim_gt_mean"]
+    assert (options["self_ensemble"], options["tile"]) == (None, None)
+    assert score(*folders, "--protocol", "darkir", "--gt-mean") == 2
+    assert "'darkir' has no scores with GT mean" in capsys.readouterr().err
+
+
+def test_without_a_network(folders, tmp_path, capsys):
+    """LPIPS is left out, and the table says so."""
+    path = tmp_path / "scores.json"
+    for pred, gt in (folders, large(tmp_path)):
+        assert score(pred, gt, "--json", str(path)) == 0
+        assert "not computed: LPIPS (`llie-jax features" in capsys.readouterr().out
+        found = json.loads(path.read_text())
+        assert found["options"]["protocol"]["not_computed"] == ["lpips"]
+        assert list(found["mean"]) == ["psnr", "ssim"]
+
+
+def large(tmp_path):
+    """Pairs that are large enough for every network."""
+    found = tmp_path / "large" / "pred", tmp_path / "large" / "gt"
+    rng = np.random.default_rng(0)
+    for folder in found:
+        folder.mkdir(parents=True)
+        pixels = rng.integers(0, 256, (200, 210, 3)).astype(np.uint8)
+        io.write_image(folder / "a.png", pixels)
+    return found
+
+
+def test_lpips_is_a_column_where_its_network_is(tmp_path, monkeypatch, capsys):
+    test_lpips.use_synthetic(monkeypatch, "alex", "vgg")
+    pred, gt = large(tmp_path)
+    path = tmp_path / "scores.json"
+    pair = [io.read_rgb(folder / "a.png") for folder in (pred, gt)]
+    for protocol, spec in (
+        ("default", "lpips_alex"),
+        ("lednet", {"name": "lpips_vgg", "swapped": True}),
+        ("darkir", "lpips_vgg_unshifted"),
+    ):
+        assert score(pred, gt, "--protocol", protocol, "--json", str(path)) == 0
+        found = json.loads(path.read_text())
+        assert found["mean"]["lpips"] == metrics.compute(spec, *pair)
+        net = "alex" if protocol == "default" else "vgg"
+        assert found["options"]["constants"] == {"lpips": f"synthetic {net}"}
+    assert "LPIPS is lpips_vgg_unshifted" in capsys.readouterr().out
+
+
+def test_niqe_needs_no_references(tmp_path, monkeypatch, capsys):
+    pred, _ = large(tmp_path)
+    assert score_alone(pred, "--protocol", "niqe") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "No pristine parameters of NIQE" in error
+    rng = np.random.default_rng(0)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    monkeypatch.setattr(weights, "cache", lambda: cache)
+    rows = rng.normal(1, 0.3, (60, 36))
+    niqe.save_parameters(
+        cache / "niqe.npz", rows.mean(0), np.cov(rows, rowvar=False), "by hand"
+    )
+    path = tmp_path / "scores.json"
+    assert score_alone(pred, "--protocol", "niqe", "--json", str(path)) == 0
+    found = json.loads(path.read_text())
+    assert found["mean"]["niqe"] == metrics.compute("niqe", io.read_rgb(pred / "a.png"))
+    assert found["options"]["constants"]["niqe"].startswith("by hand (sha256 ")
+    out = capsys.readouterr().out
+    assert "NIQE with other pristine parameters than papers" in out
+
+
 def test_mistakes(folders, tmp_path, capsys):
     pred, gt = folders
 
@@ -146,3 +228,17 @@ def test_mistakes(folders, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     json_path = tmp_path / "file" / "scores.json"
     assert "Cannot write to" in message(gt, gt, "--json", str(json_path))
+
+
+def test_predictions_of_a_classifier(tmp_path, capsys):
+    gt, pred, path = (tmp_path / name for name in ("gt.csv", "pred.csv", "s.json"))
+    gt.write_text("name,label\na,cat\nb,dog\n")
+    pred.write_text("name,label\na,cat\nb,cat\n")
+    options = ("--task", "classification")
+    assert score(pred, gt, *options, "--json", str(path)) == 0
+    assert json.loads(path.read_text())["mean"] == {"top1": 0.5}
+    assert "top1 of 2 images: 0.5000" in capsys.readouterr().out
+    assert score_alone(pred, *options) == 2
+    assert "needs the true labels: --gt" in capsys.readouterr().err
+    assert score(pred, gt, *options, "--protocol", "cidnet") == 2
+    assert "leave it out with --task" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import pytest
 import safetensors.numpy
 from flax import traverse_util
 
-from llie_jax.features import vgg
+from llie_jax.features import vgg, weights
 
 RELU = tuple(f"relu{block}_1" for block in range(1, 6))
 
@@ -113,20 +113,19 @@ def test_from_torch_lists_missing_and_unknown_keys():
 
 def test_load_finds_release_files(tmp_path, monkeypatch):
     params = vgg.from_torch(random_tensors(vgg.VGG19))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("LLIE_JAX_WEIGHTS", raising=False)
+    cache = tmp_path / ".cache" / "llie_jax"
+    monkeypatch.setattr(weights, "cache", lambda: cache)
     with pytest.raises(FileNotFoundError) as error:
         vgg.load()
     for part in (
-        str(tmp_path / ".cache/llie_jax/vgg19.safetensors"),
+        str(cache / "vgg19.safetensors"),
         "vgg19-dcbb9e9d.pth",
         "IMAGENET1K_V1",
-        "llie-jax convert vgg19-dcbb9e9d.pth vgg19.safetensors",
+        "llie-jax features fetch vgg19-dcbb9e9d.pth",
         "LLIE_JAX_WEIGHTS",
     ):
         assert part in str(error.value)
 
-    cache = tmp_path / ".cache" / "llie_jax"
     cache.mkdir(parents=True)
     save(cache / "vgg19.safetensors", params)
     loaded = vgg.load()
@@ -135,9 +134,9 @@ def test_load_finds_release_files(tmp_path, monkeypatch):
 
     (tmp_path / "weights").mkdir()
     monkeypatch.setenv("LLIE_JAX_WEIGHTS", str(tmp_path / "weights"))
-    assert vgg.find() == cache / "vgg19.safetensors"
+    assert weights.find(name="vgg19") == cache / "vgg19.safetensors"
     nearer = save(tmp_path / "weights" / "vgg19.safetensors", params)
-    assert vgg.find() == nearer
+    assert weights.find(name="vgg19") == nearer
     with pytest.raises(FileNotFoundError, match=r"elsewhere\.safetensors"):
         vgg.load(tmp_path / "elsewhere.safetensors")
     with pytest.raises(TypeError, match="`weight`"):

@@ -9,6 +9,7 @@ from llie_jax.image.resize import (
     resize_aligned,
     resize_bicubic,
     resize_bilinear,
+    resize_matlab,
 )
 
 
@@ -128,3 +129,22 @@ def test_adaptive_mean_of_overlapping_cells():
     # More cells than pixels.
     found = adaptive_mean(x[:, :2], (3, 1))[0, :, 0, 0]
     np.testing.assert_allclose(found, [1, 3 / 2, 2], rtol=1e-6)
+
+
+def test_matlabs_resize():
+    # Halved: the kernel is twice as wide, and the border is mirrored.
+    d = np.arange(-3.5, 4) / 2
+    near = 1.5 * np.abs(d) ** 3 - 2.5 * d**2 + 1
+    far = -0.5 * np.abs(d) ** 3 + 2.5 * d**2 - 4 * np.abs(d) + 2
+    taps = np.where(np.abs(d) <= 1, near, far) / 2
+    row = 2.0 ** np.arange(8)
+    mirrored = np.concatenate([row[2::-1], row, row[:-4:-1]])
+    expected = [taps @ mirrored[2 * i : 2 * i + 8] for i in range(4)]
+    found = resize_matlab(np.stack([row, row]), (2, 4))
+    np.testing.assert_allclose(found, [expected, expected])
+    # Enlarging does not widen the kernel: it passes through the pixels' centres.
+    image = np.random.default_rng(0).random((5, 4, 3))
+    larger = resize_matlab(image, (15, 12))
+    np.testing.assert_allclose(larger[1::3, 1::3], image)
+    assert larger.shape == (15, 12, 3)
+    np.testing.assert_allclose(resize_matlab(np.ones((7, 9)), (4, 30)), 1)

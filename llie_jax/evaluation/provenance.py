@@ -1,0 +1,42 @@
+"""Where scored weights come from: their run's seed and recipe, how they were chosen."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from llie_jax import weights as weight_files
+from llie_jax.data.sources import Source
+
+
+def training_facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the `seed` of a run, and `recipe_sha256`, a hash of its other settings.
+
+    Runs of one recipe differ in their seed only; where their data lie does not matter.
+
+    Args:
+        config: the run's config, nested.
+    """
+    recipe = {key: value for key, value in config.items() if key != "seed"}
+    if train := recipe.get("data", {}).get("train"):
+        recipe["data"] = {**recipe["data"], "train": {**train, "root": ""}}
+    text = json.dumps(recipe, sort_keys=True)
+    return {
+        "seed": config.get("seed"),
+        "recipe_sha256": hashlib.sha256(text.encode()).hexdigest(),
+    }
+
+
+def selected_on_test(described: Mapping[str, Any], source: Source) -> bool:
+    """Returns whether the authors chose the weights on the images that are scored.
+
+    Args:
+        described: from `llie_jax.weights.describe`.
+        source: the scored images.
+    """
+    record = weight_files.published().get(described["weights"])
+    if record is None:
+        hashes = described["metadata"].get("source_sha256", "")
+        record = weight_files.recognise(hashes)
+    selected_on = record.selected_on if record else ()
+    return source.split == "test" and source.name in selected_on
