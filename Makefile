@@ -39,6 +39,7 @@ test: install ## runs the fast suite
 	$(PYTEST)
 
 test-all: install ## runs all tests, including the slow ones
+	@.bootstrap/bin/uv sync --frozen --quiet --extra dev --extra dev-gcs
 	$(PYTEST) -m ""
 
 soak: install ## breaks runs: a third of all faults, under 30 minutes

@@ -4,8 +4,10 @@ JSON has no NaN or infinity: our files hold them as the strings "nan", "inf" and
 which `plain` writes and `number` reads.
 """
 
+import atexit
 import contextlib
 import errno
+import functools
 import math
 import os
 import pathlib
@@ -15,18 +17,74 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+BUCKETS = ("gs://", "s3://", "az://", "hf://")
+"""How paths in buckets start."""
+
 
 def path(name: str | os.PathLike) -> pathlib.Path:
     """Returns a local path, or one in a bucket (`gs://...`).
 
     Every function in this file passes its paths through it: `pathlib` would create a
     local folder named `gs:`.
+
+    Raises:
+        ValueError: if it looks like a bucket's path and is none.
     """
-    if "://" not in os.fspath(name):
+    text = os.fspath(name)
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9]+):(?=/)|(gs|s3|az|hf):", text)
+    if not scheme:
         return pathlib.Path(name)
+    if not text.startswith(BUCKETS) or text in BUCKETS or text[5:6] == "/":
+        raise ValueError(
+            f"{text!r} is neither a local path nor one in a bucket; write "
+            f"{BUCKETS[0]}BUCKET/FOLDER (or {', '.join(BUCKETS[1:])})."
+        )
     from etils import epath  # takes 0.2 s, and local paths do not need it
 
     return epath.Path(name)
+
+
+def is_local(name: str | os.PathLike) -> bool:
+    """Returns whether a path is on this machine, and not in a bucket."""
+    return isinstance(path(name), pathlib.Path)
+
+
+def local(name: str | os.PathLike) -> pathlib.Path:
+    """Returns a path on this machine.
+
+    Raises:
+        ValueError: if it is in a bucket.
+    """
+    found = path(name)
+    if not isinstance(found, pathlib.Path):
+        raise ValueError(f"{found} is in a bucket; here a local path is needed.")
+    return found
+
+
+def local_copy(name: str | os.PathLike) -> pathlib.Path:
+    """Returns a path on this machine with the content of a file.
+
+    For libraries that read local files only. The copy of a file in a bucket is made
+    once, and removed when the process ends.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    found = path(name)
+    if isinstance(found, pathlib.Path):
+        return found
+    status = found.stat()
+    return _copy(found, status.length, status.mtime)
+
+
+@functools.cache
+def _copy(found, *version: int) -> pathlib.Path:
+    """Returns the local copy of one version of a file."""
+    folder = tempfile.TemporaryDirectory(prefix="llie_jax-")
+    atexit.register(folder.cleanup)
+    copy = pathlib.Path(folder.name, found.name)
+    copy.write_bytes(found.read_bytes())
+    return copy
 
 
 def absolute(name: str | os.PathLike) -> pathlib.Path:
@@ -89,6 +147,14 @@ def atomic(
         durable: makes that true of a loss of power too; takes milliseconds.
     """
     target = path(target)
+    if not isinstance(target, pathlib.Path):
+        # A bucket has no renaming, and an object appears as a whole.
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = pathlib.Path(folder, target.name)
+            temporary.touch()
+            yield temporary
+            target.write_bytes(temporary.read_bytes())
+        return
     temporary = _temporary(target)
     try:
         temporary.touch()
@@ -148,7 +214,8 @@ def check_output(
     """
     target = path(target)
     for each in map(path, inputs):
-        if target.exists() and each.exists() and target.samefile(each):
+        both = is_local(target) and is_local(each) and each.exists()
+        if target.exists() and (target == each or (both and target.samefile(each))):
             raise ValueError(
                 f"{target} is an input and would be replaced; name another file."
             )

@@ -1,4 +1,4 @@
-"""The only file that knows about devices and processes.
+"""The only file that knows about devices; `cluster` joins the processes.
 
 A step is written for one device, with collectives over the named axis "data".
 `map_step` and `map_eval_step` map it over all devices of all processes: the batch is
@@ -6,7 +6,6 @@ split, everything else is the same on every device and keeps its plain shape.
 """
 
 import contextlib
-import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,114 +20,6 @@ AXIS = "data"
 
 MAPPINGS = ("shard_map", "pmap")
 """How a step is mapped over devices; `pmap` supports one process only."""
-
-
-def start() -> None:
-    """Joins the other processes of a run, if there are any.
-
-    Call it before any other JAX call. JAX detects SLURM, Open MPI, Kubernetes jobs and
-    Cloud TPU slices (on GCE through the metadata server). Elsewhere set
-    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID in each process.
-    JAX_NUM_PROCESSES=1 without an address uses this process alone, whatever the cluster
-    says. A task of SLURM or Open MPI gets one GPU unless JAX_LOCAL_DEVICE_IDS lists
-    more.
-
-    Raises:
-        ValueError: if the processes cannot be joined, or if the environment says that
-            there are several and JAX finds only this one: each would train by itself
-            and write into the same folder.
-    """
-    if jax.distributed.is_initialized():
-        return
-    wanted = _number("JAX_NUM_PROCESSES")
-    if os.environ.get("JAX_COORDINATOR_ADDRESS"):
-        _join(num_processes=wanted, process_id=_number("JAX_PROCESS_ID"))
-        return
-    announced = {"JAX_NUM_PROCESSES": wanted} if wanted else _announced()
-    if announced and max(announced.values()) == 1:
-        return  # JAX would leave a lone SLURM task a single GPU
-    _join()
-    variable = max(announced, key=announced.get, default=None)
-    if variable and jax.process_count() == 1:
-        raise ValueError(
-            f"{variable}={os.environ[variable]} says that this run has "
-            f"{announced[variable]} processes or more, but JAX finds only this one. "
-            f"{_ALTERNATIVES.get(variable, _EXPLICIT)}; or set JAX_NUM_PROCESSES=1 to "
-            "use this process alone."
-        )
-
-
-_EXPLICIT = (
-    "Set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID in each process"
-)
-_ALTERNATIVES = {
-    "SLURM_NTASKS": "Start the command with srun",
-    "JOB_COMPLETION_INDEX": "Install jax[k8s], or set JAX_COORDINATOR_ADDRESS, "
-    "JAX_NUM_PROCESSES and JAX_PROCESS_ID in each process",
-}
-
-
-def _announced() -> dict[str, int]:
-    """Returns variable -> number of processes, as launchers announce it."""
-    found = {
-        "OMPI_COMM_WORLD_SIZE": _number("OMPI_COMM_WORLD_SIZE"),
-        "PMI_SIZE": _number("PMI_SIZE"),
-        "SLURM_STEP_NUM_TASKS": _number("SLURM_STEP_NUM_TASKS"),
-    }
-    # SLURM_NTASKS describes the allocation, and is set even in a shell that is no task;
-    # in an interactive step only the step's own number is right.
-    launched = {"SLURM_PROCID", "SLURM_STEP_ID"} & os.environ.keys()
-    if launched and found["SLURM_STEP_NUM_TASKS"] is None:
-        found["SLURM_NTASKS"] = _number("SLURM_NTASKS")
-    slices = _number("MEGASCALE_NUM_SLICES") or 1
-    for variable in ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES"):
-        if hosts := os.environ.get(variable):
-            found[variable] = len(hosts.split(",")) * slices
-    if slices > 1:
-        found["MEGASCALE_NUM_SLICES"] = slices
-    # Index 0 does not say how many pods there are.
-    if index := _number("JOB_COMPLETION_INDEX"):
-        found["JOB_COMPLETION_INDEX"] = index + 1
-    return {variable: count for variable, count in found.items() if count}
-
-
-def _number(variable: str) -> int | None:
-    """Returns an environment variable as a number, None if it is absent.
-
-    Raises:
-        ValueError: if it is not an integer.
-    """
-    text = os.environ.get(variable)
-    if not text:
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"{variable} is {text!r}; expected a number.") from None
-
-
-def _join(**known: int | None) -> None:
-    """Joins the other processes if JAX finds any; JAX detects what is not `known`."""
-    if "cpu" in os.environ.get("JAX_PLATFORMS", ""):
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # A pod outside an indexed job is on its own, but JAX would query the cluster's API.
-    alone = "JOB_COMPLETION_INDEX" not in os.environ
-    hidden = os.environ.pop("KUBERNETES_SERVICE_HOST", None) if alone else None
-    try:
-        jax.distributed.initialize(**known)
-    except Exception as error:
-        if "coordinator_address should be defined" in str(error):
-            return  # JAX's message for finding no cluster
-        if "before any JAX calls" in str(error) and not (known or _announced()):
-            return  # JAX is in use already, and nothing announces other processes
-        raise ValueError(
-            "The processes of this run cannot find each other "
-            f"({type(error).__name__}: {error}). {_EXPLICIT}, or only "
-            "JAX_NUM_PROCESSES=1 to use this process alone."
-        ) from error
-    finally:
-        if hidden is not None:
-            os.environ["KUBERNETES_SERVICE_HOST"] = hidden
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -164,6 +55,15 @@ def is_first() -> bool:
 def device_kind() -> str:
     """Returns the kind of this process's devices, as JAX names it."""
     return jax.local_devices()[0].device_kind
+
+
+def peak_memory() -> int | None:
+    """Returns the most bytes that were in use at once on a device of this process.
+
+    None where JAX does not count them, as on CPU.
+    """
+    found = [device.memory_stats() or {} for device in jax.local_devices()]
+    return max((each.get("peak_bytes_in_use", 0) for each in found), default=0) or None
 
 
 def share(mesh: Mesh) -> tuple[int, int]:
@@ -224,6 +124,36 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
         return jax.make_array_from_process_local_data(sharding, np.asarray(leaf))
 
     return jax.tree.map(put, tree)
+
+
+def spread(shapes: Any, mesh: Mesh) -> Any:
+    """Returns shardings that split each array over the devices, where one can be.
+
+    An array is split along its longest side that the number of devices divides; others
+    stay whole on every device.
+
+    Args:
+        shapes: arrays, or `jax.ShapeDtypeStruct`s.
+        mesh: the devices.
+    """
+
+    def sharding(leaf):
+        sides = [side if side % mesh.size == 0 else 0 for side in leaf.shape]
+        if mesh.size == 1 or not any(sides):
+            return replicated(mesh)
+        return NamedSharding(mesh, P(*[None] * sides.index(max(sides)), AXIS))
+
+    return jax.tree.map(sharding, shapes)
+
+
+def lay_out(tree: Any, shardings: Any) -> Any:
+    """Moves global arrays between devices; all processes must call it together.
+
+    Args:
+        tree: arrays on the devices of a mesh.
+        shardings: one for all arrays, or a tree of them.
+    """
+    return jax.jit(lambda same: same, out_shardings=shardings)(tree)
 
 
 def replicate_key(rng: jax.Array, mesh: Mesh) -> jax.Array:
@@ -407,6 +337,46 @@ def map_step(
     return lambda state, constants, batch, rng: mapped(
         state, constants, _unfold(batch, mesh), rng
     )
+
+
+def map_step_in_halves(
+    gradient: Callable,
+    update: Callable,
+    mesh: Mesh,
+    layout: Any,
+) -> Callable:
+    """Maps a training step whose state is not the same on every device.
+
+    The gradient is mapped as in `map_step`; XLA lays out the update by the shardings of
+    the state (the first stage of ZeRO, if those split the optimizer's state).
+
+    Source: Rajbhandari et al., ZeRO, SC 2020, Section 5.1; Xu et al., Automatic
+    Cross-Replica Sharding of Weight Update, 2020.
+
+    Args:
+        gradient: given parts of the state that are replicated, a step of one device
+            that returns values averaged over `AXIS`: `(part, constants, batch, rng)`.
+        update: `(state, gradient) -> (state, terms)`, where `gradient(part)` calls the
+            mapped gradient.
+        mesh: from `make_mesh`.
+        layout: the shardings of the state.
+
+    Returns:
+        The compiled function `(state, constants, batch, rng) -> (state, terms)`; the
+        old state is donated.
+    """
+    mapped = jax.shard_map(
+        gradient,
+        mesh=mesh,
+        in_specs=(P(), P(), P(AXIS), P()),
+        out_specs=P(),
+        check_vma=False,  # see `map_step`
+    )
+
+    def step(state, *rest):
+        return update(state, lambda part: mapped(part, *rest))
+
+    return jax.jit(step, donate_argnums=0, out_shardings=(layout, replicated(mesh)))
 
 
 def map_eval_step(

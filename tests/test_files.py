@@ -61,6 +61,28 @@ def test_names_that_leave_a_folder_are_refused(name):
         files.inside("out", name, suffix=".png")
 
 
+def test_paths_in_buckets():
+    found = files.path("gs://bucket/runs/a")
+    assert str(found / "log.jsonl") == "gs://bucket/runs/a/log.jsonl"
+    assert not files.is_local(found)
+    assert files.is_local(files.path("runs/a:b/12:30"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["gs:/bucket/a", "gs:bucket", "gs://", "gs:///a", "GS://b", "http://b/a", "s3:/b"],
+)
+def test_misspelt_buckets_are_refused(name):
+    message = f"{name!r} is neither a local path nor one in a bucket; write gs://"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        files.path(name)
+
+
+def test_a_path_that_pathlib_has_spoilt_is_refused():
+    with pytest.raises(ValueError, match="'gs:/bucket/a' is neither"):
+        files.path(pathlib.Path("gs://bucket/a"))
+
+
 @pytest.fixture
 def bucket(tmp_path, monkeypatch):
     """A bucket `gs://bucket`, kept in a folder; the working directory is another."""

@@ -1,7 +1,6 @@
 """`llie-jax convert`: converts official checkpoints and runs to release files."""
 
 import argparse
-import pathlib
 
 from llie_jax import files
 
@@ -69,8 +68,8 @@ def run(args: argparse.Namespace) -> None:
     """Converts the checkpoint and prints a summary."""
     from llie_jax.cli import output
 
-    sources = [pathlib.Path(source) for source in args.checkpoint]
-    out = pathlib.Path(args.out)
+    sources = [files.path(source) for source in args.checkpoint]
+    out = files.path(args.out)
     if out.suffix != ".safetensors":
         raise ValueError(
             f"The release file must end in .safetensors, not {out.name!r}."

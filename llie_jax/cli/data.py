@@ -2,11 +2,10 @@
 
 import argparse
 import dataclasses
-import pathlib
 import sys
 from collections.abc import Mapping
 
-from llie_jax import messages
+from llie_jax import files, messages
 
 HELP = "List, check and prepare data sets; make pairs from your own photos."
 
@@ -159,8 +158,8 @@ def _prepare(args: argparse.Namespace) -> int:
     from llie_jax.data import catalogue, checking, prepared, synthetic
 
     dataset = catalogue.get(args.name)
-    root = pathlib.Path(args.root or catalogue.default_root(args.name))
-    data_dir = args.data_dir or catalogue.default_root(args.name).parent
+    root = files.local(args.root or catalogue.default_root(args.name))
+    data_dir = files.local(args.data_dir or catalogue.default_root(args.name).parent)
     if args.name == "lowlight_demo" and not catalogue.locate(dataset, root):
         counts = synthetic.write_demo(root)
         _note(f"Made {_counts(counts)} pairs in {root}.")

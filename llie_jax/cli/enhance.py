@@ -8,9 +8,16 @@ import os
 import pathlib
 import sys
 import time
+import warnings
 
 from llie_jax import files, messages
-from llie_jax.cli.arguments import above_zero, name_part, positive
+from llie_jax.cli.arguments import (
+    above_zero,
+    add_processes,
+    name_part,
+    positive,
+    processes,
+)
 
 HELP = "Brightens photos: files, folders or patterns."
 
@@ -23,7 +30,8 @@ EXAMPLES = """
 --out is a file if it has an image suffix, otherwise a folder. Greyscale, transparency,
 EXIF data and colour profile are kept where the output format holds them; photos are
 turned upright; 16-bit files are read in full and written with 8 bits. Paths of the
-results go to standard output. Exit status: 0 done, 1 some photos failed, 2 none done.
+results go to standard output. Several processes share the photos. Exit status: 0 done,
+1 some photos failed, 2 none done.
 """
 
 FORMATS = ("png", "jpg", "webp", "bmp", "tif")
@@ -145,21 +153,67 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a test option of the model itself, such as CIDNet's alpha=0.9 "
         "(brightness of the output) or gamma=0.8 (exponent of the input)",
     )
+    add_processes(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Enhances the photos; returns the exit status."""
+    from llie_jax import cluster
+
+    with cluster.joined(**processes(args)):
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Enhances this process's share of the photos; returns the exit status of all."""
     from rich.console import Console
 
-    from llie_jax.cli import output
-    from llie_jax.image import formats
-    from llie_jax.inference import photo
+    import llie_jax.weights
+    from llie_jax import parallel
     from llie_jax.inference.adjustments import Adjustments
+    from llie_jax.models import base
 
     console = Console(stderr=True)
+    mesh = parallel.make_mesh()
+    number, count = parallel.share(mesh)
     look = dataclasses.asdict(Adjustments(args.strength, args.saturation, args.warmth))
-    jobs = _jobs(args)
-    _check_targets(jobs, overwrite=args.overwrite)
+    with parallel.together(mesh):  # before anyone writes what others would find
+        with warnings.catch_warnings():
+            if number:  # the first process says what there is to say about all photos
+                warnings.simplefilter("ignore", messages.Note)
+            jobs = _jobs(args)
+        _check_targets(jobs, overwrite=args.overwrite)
+        sizes = _sizes(console, jobs[number::count])
+        for folder in {job.target.parent for job in sizes}:
+            # Made with the first result, so that later mistakes leave no empty folder.
+            files.writable_folder(folder, hint="choose another --out", create=False)
+        if args.json:
+            folder = files.path(args.json).parent
+            files.writable_folder(folder, hint="choose another --json", create=False)
+    if args.gate is None:
+        # Others may be meant for well-exposed photos too, or be compared with a paper.
+        args.gate = llie_jax.weights.ships(args.weights)
+    options = base.parse_options(args.option)
+    done = _enhance_share(args, console, sizes, look, options) if sizes else []
+    done = [facts for part in parallel.gather_objects(done, mesh) for facts in part]
+    if not done and not any(parallel.gather_objects(bool(sizes), mesh)):
+        return 2
+    if parallel.is_first():
+        if len(done) < len(jobs):
+            _say(console, f"{len(jobs) - len(done)} of {len(jobs)} photos failed.")
+        if args.json:
+            order = [str(job.source) for job in jobs]
+            _write_json(
+                args, look, options, sorted(done, key=lambda x: order.index(x["photo"]))
+            )
+    return 0 if len(done) == len(jobs) else 1 if done else 2
+
+
+def _sizes(console, jobs: list[Job]) -> dict[Job, tuple[int, int]]:
+    """Returns the height and width of each photo that can be read and written."""
+    from llie_jax.image import formats
+    from llie_jax.inference import photo
+
     sizes = {}
     for job in jobs:
         try:
@@ -170,23 +224,14 @@ def run(args: argparse.Namespace) -> int:
         except (ValueError, OSError) as error:
             sizes.pop(job, None)
             _say(console, f"error: {error}")
-    if not sizes:
-        return 2
-    for folder in {job.target.parent for job in sizes}:
-        # Created with the first result, so that later mistakes leave no empty folder.
-        files.writable_folder(folder, hint="choose another --out", create=False)
-    if args.json:
-        folder = pathlib.Path(args.json).parent
-        files.writable_folder(folder, hint="choose another --json", create=False)
+    return sizes
 
+
+def _enhance_share(args, console, sizes, look, options) -> list[dict]:
+    """Loads the weights and enhances the photos of `sizes`; returns what was done."""
     import llie_jax.weights
     from llie_jax.inference.enhancer import Enhancer
-    from llie_jax.models import base
 
-    if args.gate is None:
-        # Others may be meant for well-exposed photos too, or be compared with a paper.
-        args.gate = llie_jax.weights.ships(args.weights)
-    options = base.parse_options(args.option)
     enhancer = Enhancer(
         *llie_jax.weights.load(args.weights),
         options=options,
@@ -196,21 +241,24 @@ def run(args: argparse.Namespace) -> int:
         limit=None if args.limit is None else args.limit * 1e6,
         shared_kernels=not args.kernels_per_tile,
     )
-    done = _enhance_all(args, console, enhancer, sizes)
-    if len(done) < len(jobs):
-        _say(console, f"{len(jobs) - len(done)} of {len(jobs)} photos failed.")
-    if args.json:
-        facts = llie_jax.weights.describe(args.weights)
-        output.write_json(
-            args.json,
-            {
-                "weights": facts["weights"],
-                "weights_sha256": facts["weights_sha256"],
-                "options": {**look, "gate": args.gate, "model": options},
-                "photos": done,
-            },
-        )
-    return 0 if len(done) == len(jobs) else 1 if done else 2
+    return _enhance_all(args, console, enhancer, sizes)
+
+
+def _write_json(args, look, options, done: list[dict]) -> None:
+    """Writes what was done."""
+    import llie_jax.weights
+    from llie_jax.cli import output
+
+    facts = llie_jax.weights.describe(args.weights)
+    output.write_json(
+        args.json,
+        {
+            "weights": facts["weights"],
+            "weights_sha256": facts["weights_sha256"],
+            "options": {**look, "gate": args.gate, "model": options},
+            "photos": done,
+        },
+    )
 
 
 def _enhance_all(args, console, enhancer, sizes) -> list[dict]:
@@ -312,7 +360,7 @@ def _jobs(args: argparse.Namespace) -> list[Job]:
     """Returns the jobs, with each photo once."""
     from llie_jax.image import formats
 
-    out = pathlib.Path(args.out).expanduser()
+    out = files.local(args.out).expanduser()
     sources, skipped = {}, collections.Counter()
     for text in args.input:
         for path, relative in _find(text, args.recursive, out, skipped):
@@ -369,7 +417,7 @@ def _find(
     """
     from llie_jax.image import formats
 
-    path = pathlib.Path(text).expanduser()
+    path = files.local(text).expanduser()
     if path.is_dir():
         folder, inner = path.resolve(), out.resolve()
         listing = formats.list_files(

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from llie_jax.cli.arguments import PROTOCOLS, positive
+from llie_jax.cli.arguments import PROTOCOLS, add_processes, positive, processes
 
 HELP = "Score a model on a data set."
 EXAMPLES = """
@@ -107,15 +107,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also record the time and the memory that the model takes for the first "
         "image; on an otherwise idle machine",
     )
+    add_processes(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Scores and prints the table."""
-    from llie_jax import parallel
+    from llie_jax import cluster
 
-    parallel.start()  # before anything touches the devices
+    with cluster.joined(**processes(args)):
+        _score(args)
 
-    from llie_jax import evaluation
+
+def _score(args: argparse.Namespace) -> None:
+    """Scores in all processes; the first one prints the table."""
+    from llie_jax import evaluation, parallel
     from llie_jax.cli import output
     from llie_jax.evaluation import scores as results
     from llie_jax.models import base

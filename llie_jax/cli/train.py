@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from llie_jax.cli.arguments import positive
+from llie_jax.cli.arguments import add_processes, positive, processes
 
 HELP = "Train a model; rerunning with the same --workdir resumes the run."
 EXAMPLES = """
@@ -15,7 +15,8 @@ EXAMPLES = """
 Every value of a config can be changed with --config.KEY=VALUE; llie_jax/configs/base.py
 explains the keys. The workdir gets config.json, checkpoints/, log.jsonl, TensorBoard
 events/, samples/ and report.html. Ctrl-C saves a checkpoint and exits. Exit status: 0
-trained to the end or to --stop-at, 1 the training failed, 128 + N stopped by signal N.
+trained to the end or to --stop-at, 1 the training failed, 75 another process failed or
+was lost, 128 + N stopped by signal N: 143 in all processes if one of them got SIGTERM.
 """
 
 
@@ -33,6 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workdir", required=True, metavar="DIR", help="the folder of the run"
     )
     parser.add_argument(
+        "--profile",
+        type=positive,
+        default=0,
+        metavar="STEPS",
+        help="write a trace of JAX's profiler of a few steps to DIR/profile",
+    )
+    parser.add_argument(
         "--stop-at", type=positive, metavar="N", help="save and stop after step N"
     )
     parser.add_argument(
@@ -40,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="resume although files of the data set were added, removed or changed",
     )
+    add_processes(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,24 +57,25 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError, OSError: if an argument is wrong, or files are missing.
     """
-    from llie_jax import parallel
+    from llie_jax import cluster
     from llie_jax.cli.experiment import load_config
 
     config = load_config(args.config, args.overrides)
-    parallel.start()  # before anything touches the devices
 
     import jax
 
-    from llie_jax.training.loop import NonFiniteError, train
+    from llie_jax.training.loop import DivergedError, train
 
     try:
-        result = train(
-            config,
-            args.workdir,
-            stop_at=args.stop_at,
-            accept_changed_data=args.accept_changed_data,
-        )
-    except NonFiniteError as error:
+        with cluster.joined(**processes(args), preemptible=True):
+            result = train(
+                config,
+                args.workdir,
+                stop_at=args.stop_at,
+                profile=args.profile,
+                accept_changed_data=args.accept_changed_data,
+            )
+    except DivergedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except jax.errors.JaxRuntimeError as error:

@@ -29,7 +29,12 @@ RANGES = {
     "data.workers": (1, 1024),
     "ema.decay": (0.0, 1.0),
     "max_skipped": (0, 10**9),
+    "accumulate": (1, 10**6),
+    "spike.factor": (0.0, 1e9),
+    "spike.window": (2, 10**6),
+    "spike.max_rollbacks": (1, 10**6),
     "log.every_steps": (1, 10**9),
+    "log.watchdog_seconds": (0.0, 1e7),
     "evaluate.every_steps": (1, 10**9),
     "evaluate.strip_images": (0, 1000),
     "checkpoint.every_steps": (1, 10**9),
@@ -210,11 +215,26 @@ def get_config() -> ConfigDict:
             # Decay of the averaged weights, which are evaluated and released; 0.0: off.
             ema=dict(decay=0.0),
             parallel="shard_map",
+            # Parts of a device's batch that are computed one after the other. Batch
+            # norms see one part at a time.
+            accumulate=1,
+            # Patterns of modules whose activations are computed again for the gradient
+            # instead of kept: "*/block_*", "encoder_0,decoder_2"; "": none. See
+            # `llie_jax.training.remat`.
+            remat="",
+            # Splits the optimizer's state over the devices (ZeRO-1).
+            shard_optimizer=False,
             # If the loss is not finite: "stop" the run, or "skip" the step, at most
             # `max_skipped` times.
             nonfinite="stop",
             max_skipped=20,
-            log=dict(every_steps=20),
+            # A loss of more than `factor` times the median of the last `window` goes
+            # back to the newest checkpoint and leaves out the steps since then, at most
+            # `max_rollbacks` times; 0.0: off.
+            spike=dict(factor=0.0, window=100, max_rollbacks=3),
+            # `wandb`: project of Weights & Biases, "" for none. `watchdog_seconds`:
+            # prints the stacks of all threads if no step ends for that long; 0.0: off.
+            log=dict(every_steps=20, wandb="", watchdog_seconds=1800.0),
             evaluate=dict(every_steps=500, strip_images=3),
             checkpoint=dict(every_steps=500),
         )

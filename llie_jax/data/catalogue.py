@@ -9,7 +9,7 @@ import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
-from llie_jax import messages
+from llie_jax import files, messages
 from llie_jax.image import formats, io
 
 INPUT_FOLDERS = ("low", "input")
@@ -212,7 +212,7 @@ def get(name: str) -> Dataset:
 
 def default_root(name: str) -> pathlib.Path:
     """Returns a set's default root: `$LLIE_JAX_DATA/<name>` or `data/<name>`."""
-    return pathlib.Path(os.environ.get("LLIE_JAX_DATA") or "data") / name
+    return files.path(os.environ.get("LLIE_JAX_DATA") or "data") / name
 
 
 def subfolder(folder: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path | None:
@@ -243,8 +243,9 @@ def pair_folders(folder: pathlib.Path) -> Folders | None:
     return (inputs, targets) if inputs and targets else None
 
 
-def scene_folders(folder: pathlib.Path) -> list[pathlib.Path]:
+def scene_folders(folder: str | os.PathLike) -> list[pathlib.Path]:
     """Returns the folders inside `folder` that contain images, sorted."""
+    folder = files.path(folder)
     if not folder.is_dir():
         return []
     children = sorted(child for child in folder.iterdir() if child.is_dir())

@@ -12,6 +12,7 @@ The layout of a folder tells what it contains:
 import os
 import pathlib
 
+from llie_jax import files
 from llie_jax.data import catalogue, sources
 
 
@@ -68,9 +69,9 @@ def resolve(
             raise ValueError(
                 f"{name} needs its folder: give the folder itself, or root."
             )
-        root = catalogue.default_root(name) if root is None else pathlib.Path(root)
+        root = catalogue.default_root(name) if root is None else files.path(root)
         return dataset, root.expanduser()
-    folder = pathlib.Path(name).expanduser()
+    folder = files.path(name).expanduser()
     if not folder.is_dir():
         catalogue.get(name)  # raises: neither a folder nor a name
     if root is not None:

@@ -277,7 +277,7 @@ def scan_scenes(folder: str | os.PathLike) -> Scan:
     """
     files, alone, doubles = {}, [], []
     skipped = collections.Counter()
-    for scene in catalogue.scene_folders(pathlib.Path(folder)):
+    for scene in catalogue.scene_folders(folder):
         exposures = {}
         found = io.list_folder(scene)
         skipped.update(found.skipped)

@@ -3,26 +3,31 @@
 import contextlib
 import dataclasses
 import os
+import socket
 
 import jax
 
-from llie_jax import evaluation, files, parallel, weights
+from llie_jax import evaluation, files, messages, parallel, weights
 from llie_jax.configs import base
 from llie_jax.data import sources
 from llie_jax.evaluation import report
 from llie_jax.training import integrity
 from llie_jax.training import log as logs
 from llie_jax.training.experiment import Experiment
-from llie_jax.training.initial import begin, initial_variables
+from llie_jax.training.initial import begin, initial_variables, template
 from llie_jax.training.inputs import open_data, open_pipeline
 from llie_jax.training.interrupts import Signals
 from llie_jax.training.lock import Lock
-from llie_jax.training.meter import Meter
+from llie_jax.training.meter import DivergedError as DivergedError
+from llie_jax.training.meter import LossSpikeError, Meter
 from llie_jax.training.meter import NonFiniteError as NonFiniteError
 from llie_jax.training.state import TrainState
+from llie_jax.training.utilisation import peak_flops, step_flops
 from llie_jax.training.validation import Validation
+from llie_jax.training.wandb_log import WandbLog
+from llie_jax.training.watch import Profile, Watchdog
 from llie_jax.weights import record as records
-from llie_jax.weights.run import RunFolder
+from llie_jax.weights.run import RunFolder, read_log
 from llie_jax.weights.store import Store
 
 MAY_CHANGE = (
@@ -31,9 +36,13 @@ MAY_CHANGE = (
     "data.device_limit_mb",
     "data.workers",
     "parallel",
+    "remat",
+    "shard_optimizer",
     "nonfinite",
     "max_skipped",
     "log.every_steps",
+    "log.wandb",
+    "log.watchdog_seconds",
     "evaluate.every_steps",
     "evaluate.strip_images",
     "checkpoint.every_steps",
@@ -68,6 +77,7 @@ def train(
     workdir: str | os.PathLike,
     *,
     stop_at: int | None = None,
+    profile: int = 0,
     progress: bool = True,
     accept_changed_data: bool = False,
 ) -> Result:
@@ -81,6 +91,7 @@ def train(
         workdir: the run's folder, created if missing: `config.json`, `checkpoints/`,
             `log.jsonl`, `events/` (TensorBoard), `samples/`, `report.html`.
         stop_at: saves and stops after this step, as if interrupted.
+        profile: number of steps of which JAX's profiler writes a trace, to `profile/`.
         progress: shows a bar or lines on standard error.
         accept_changed_data: resumes although the data are not those that the run was
             started with.
@@ -90,16 +101,14 @@ def train(
             anything is compiled.
         FileNotFoundError: if data or weights are missing.
         OSError: if the folder cannot be written, or another run is writing there.
-        NonFiniteError: if the loss is not finite (`config.nonfinite`).
+        DivergedError: if the loss is not finite (`config.nonfinite`), or rises
+            suddenly, too often (`config.spike`).
     """
+    run = RunFolder.at(workdir)
     config = base.check(config)
     experiment = Experiment.from_config(config)
     mesh = parallel.make_mesh()
-    for name, stage in config.stages.items():
-        parallel.check_batch_size(
-            stage.batch_size, mesh, f"config.stages.{name}.batch_size"
-        )
-    run = RunFolder.at(workdir)
+    experiment.check_batches(mesh)
     with contextlib.ExitStack() as stack:
         # Locked before the data are read, which takes time. A new folder is created
         # after that: mistakes leave none behind.
@@ -123,18 +132,20 @@ def train(
         initial = initial_variables(experiment)
         if not existed:
             lock = _lock(run, stack)
+        _warn_of_hosts(run, mesh)
         facts = integrity.facts(config, described, mesh)
         checkpoints = stack.enter_context(
             Store(run.checkpoints, writing=True, hint=_HINT, facts=facts)
         )
         state, step = begin(experiment, checkpoints, mesh, initial)
+        state = experiment.spread(state, mesh)
         # After the checkpoints are read: they hold a copy of a damaged one.
         if parallel.is_first():
             run.set_obstacles_aside()
             _write_config(run, config)
         notes = []
         if step:
-            notes.append(f"resuming at step {step}")
+            notes.append(f"resuming at step {step}{_elsewhere(run, mesh)}")
             found = checkpoints.record(step)
             notes += integrity.differences(found.facts if found else {}, facts)
         if held_out is None:
@@ -158,8 +169,21 @@ def train(
             lock=lock,
             signals=signals,
             stop_at=stop_at,
+            profile=profile,
             progress=progress,
             notes=notes,
+        )
+
+
+def _warn_of_hosts(run: RunFolder, mesh) -> None:
+    """Warns if several hosts write to a path that may be another folder on each."""
+    hosts = sorted(set(parallel.gather_objects(socket.gethostname(), mesh)))
+    if len(hosts) > 1 and files.is_local(run.path) and parallel.is_first():
+        messages.note(
+            f"{run.path} is a local path, and the run has {len(hosts)} hosts "
+            f"({messages.listed(hosts, limit=4)}). All must find the same folder "
+            "there, on a shared disk, or no checkpoint is complete; a bucket "
+            "(gs://...) is the same everywhere."
         )
 
 
@@ -200,6 +224,7 @@ def _run(
     lock: Lock | None,
     signals: Signals,
     stop_at: int | None,
+    profile: int,
     progress: bool,
     notes: list[str],
 ) -> Result:
@@ -208,18 +233,19 @@ def _run(
     validation = held_out and Validation(
         experiment.model, held_out, mesh, mapping=config.parallel
     )
-    log = logs.RunLog(run, step=step) if first_process else None
+    log = _open_log(run, config, step=step, mesh=mesh) if first_process else None
     line = logs.ProgressLine(first=step, total=total, shown=progress and first_process)
     for note in notes:
         line.note(note)
-    mapped = parallel.map_step(
-        lambda axis: experiment.train_step(pipeline.expand, axis),
-        mesh,
-        mapping=config.parallel,
-    )
+    mapped = experiment.mapped_step(pipeline.expand, mesh, mapping=config.parallel)
     rng = parallel.replicate_key(jax.random.key(config.seed + 1), mesh)
-    meter = Meter(config, skipped=int(state.skipped))
-    scores, stopped = None, False
+    peak = peak_flops()
+    flops = step_flops(config) if peak else lambda step: 0.0
+    meter = Meter(
+        config, skipped=int(state.skipped), devices=mesh.size, peak_flops=peak
+    )
+    trace = Profile(run.profile, first=step, steps=profile if first_process else 0)
+    scores, stopped, rollbacks = None, False, 0
 
     def show():
         """Reads the terms of the steps since the last call; the only host sync."""
@@ -227,6 +253,31 @@ def _run(
         if terms and log:
             log.write(step, terms)
             line.update(step, terms)
+
+    def roll_back():
+        """Returns the newest checkpoint's state, as one of the step reached."""
+        nonlocal rollbacks
+        rollbacks += 1
+        where, loss = meter.spike
+        what = f"step {where}: the loss rose to {loss:.4g}"
+        if rollbacks > config.spike.max_rollbacks:
+            raise LossSpikeError(
+                f"{what}, after {config.spike.max_rollbacks} rollbacks. Try a lower "
+                "config.optimizer.learning_rate or config.optimizer.clip_norm, or a "
+                "higher config.spike.factor."
+            )
+        with meter.paused():
+            checkpoints.wait()
+            found = checkpoints.restore(template(state, mesh))
+        if found is None:
+            line.note(f"{what}, but there is no checkpoint to go back to")
+            return state
+        restored, since = found
+        line.note(f"{what}; going on from step {since}, without those since then")
+        if log:
+            log.write(step, {"rolled_back_to": since, "spike": loss})
+        # The data go on, so the batches that led to the spike do not come again.
+        return experiment.spread(restored.replace(step=state.step), mesh)
 
     def validate():
         nonlocal scores
@@ -246,20 +297,23 @@ def _run(
                 log.picture(step, name, logs.write_strip(run.sample(step), rows))
 
     batches = pipeline.batches(first_step=step)
+    watchdog = Watchdog(config.log.watchdog_seconds)
     try:
+        watchdog.start()
         while step < total and not stopped:
             with meter.waiting():
                 batch = parallel.shard_batch(next(batches), mesh)
             state, terms = mapped(state, constants, batch, rng)
+            meter.add(step + 1, terms, images=len(batch["index"]), flops=flops(step))
             step += 1
-            meter.add(step, terms, images=len(batch["index"]))
+            watchdog.step()
+            if trace.step(step, terms):
+                line.note(f"see the trace: tensorboard --logdir {trace.folder}")
             line.advance(step)
 
             at_end = step == total
             logs_now = step % config.log.every_steps == 0
-            stopped = step == stop_at
-            if parallel.process_count() == 1 or logs_now:
-                stopped |= parallel.any_process(signals.received is not None)
+            stopped = signals.stop(step) or step == stop_at
             validates = validation and (
                 at_end or (step % config.evaluate.every_steps == 0 and not stopped)
             )
@@ -271,6 +325,8 @@ def _run(
             )
             if logs_now or saves:
                 show()
+                if meter.spike:
+                    state, saves = roll_back(), True
             if validates:
                 validate()
             if saves:
@@ -280,7 +336,8 @@ def _run(
                     if log:
                         log.sync()
                     psnr = scores.get("psnr") if validates else None
-                    checkpoints.save(state, step=step, psnr=psnr)
+                    whole = experiment.gathered(state, mesh)
+                    checkpoints.save(whole, step=step, psnr=psnr)
         checkpoints.wait()
         if step == total:
             line.note(f"finished: {step} steps, saved in {run.path}")
@@ -294,6 +351,8 @@ def _run(
                 "command resumes from here"
             )
     finally:
+        watchdog.stop()
+        trace.close()
         line.close()
         if log:
             log.close()
@@ -304,6 +363,32 @@ def _run(
         signal=signals.received,
         validation=scores,
     )
+
+
+def _open_log(run: RunFolder, config, *, step: int, mesh) -> logs.RunLog:
+    """Returns the log, with a line that says on what the run goes on."""
+    project = config.log.wandb
+    wandb = WandbLog(project, run, config.to_dict()) if project else None
+    log = logs.RunLog(run, step=step, wandb=wandb)
+    log.write(step, _place(mesh))
+    return log
+
+
+def _place(mesh) -> dict[str, int | str]:
+    """Returns what a run runs on."""
+    return {
+        "devices": mesh.size,
+        "processes": parallel.process_count(),
+        "device_kind": parallel.device_kind(),
+    }
+
+
+def _elsewhere(run: RunFolder, mesh) -> str:
+    """Returns ", on 8 devices instead of 4" if a run goes on elsewhere, or ""."""
+    places = [line for line in read_log(run.log) if "devices" in line]
+    if not places or places[-1]["devices"] == mesh.size:
+        return ""
+    return f", on {mesh.size} devices instead of {places[-1]['devices']}"
 
 
 def _write_report(config, run: RunFolder, held_out) -> None:

@@ -58,6 +58,11 @@ class RunFolder:
         return self.path / "events"
 
     @property
+    def profile(self) -> pathlib.Path:
+        """The folder of traces of JAX's profiler."""
+        return self.path / "profile"
+
+    @property
     def report(self) -> pathlib.Path:
         """The page that a finished run writes."""
         return self.path / "report.html"

@@ -19,7 +19,7 @@ COUNT = ("0", "-3", "nan", "1e9", "9" * 500, "x", "")
 FLOAT = ("-1", "nan", "inf", "1e400", "x", "")
 CHOICE = ("no such thing", "")
 JSON = ("{folder}", "{picture}", "{file}/a.json", "")
-FOLDER = ("{absent}", "{file}", "")
+FOLDER = ("{absent}", "{file}", "gs:/bucket/a", "")
 SPEC = (
     "{{",
     "[1]",
@@ -28,7 +28,7 @@ SPEC = (
     '{{"name": "darkir", "w": 1}}',
 )
 WEIGHTS = (
-    *("{absent}", "{picture}", "{empty}", "{html}", "{folder}", ""),
+    *("{absent}", "{picture}", "{empty}", "{html}", "{folder}", "gs:/bucket/a", ""),
     *("{hostile}", "{damaged}", "{pickle}", "darkir.lol"),
 )
 CONFIGS = (
@@ -97,7 +97,7 @@ COMMANDS = {
                 "{absent}/*.png",
                 "",
             ),
-            "--out": ("{out}.gif", "{out}.mp4", "{file}/a.png", ""),
+            "--out": ("{out}.gif", "{out}.mp4", "{file}/a.png", "gs:/bucket/a", ""),
             "--weights": WEIGHTS,
             "--format": CHOICE,
             "--suffix": ("/a", "../a", "a\\b"),
@@ -110,8 +110,12 @@ COMMANDS = {
         ["--config", "darkir_demo", "--workdir", "{out}"],
         {
             "--config": CONFIGS,
-            "--workdir": ("{file}", "{file}/a", ""),
+            "--workdir": ("{file}", "{file}/a", "gs:/bucket/a", ""),
             "--stop-at": COUNT,
+            "--coordinator": ("host", "host:", ""),
+            "--num-processes": COUNT,
+            "--process-id": ("0", "-1", "x", ""),
+            "--start-timeout": COUNT,
             "--unknown": ("1",),
             **{f"--config.{key}": values for key, values in KEYS.items()},
         },
@@ -124,7 +128,7 @@ COMMANDS = {
             "--root": FOLDER,
             "--split": ("",),
             "--protocol": CHOICE,
-            "--out": ("{file}", "{file}/a", ""),
+            "--out": ("{file}", "{file}/a", "gs:/bucket/a", ""),
             "--json": JSON,
             "--batch-size": COUNT,
             "--tile": COUNT,
