@@ -216,12 +216,17 @@ def disk(run, draw):
     )
     process = subprocess.Popen(
         ["unshare", "-rm", "sh", "-c", script],
+        start_new_session=True,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
         stderr=subprocess.PIPE,
         text=True,
     )
-    said = leave(process, 20 * LIMIT)
+    try:
+        said = leave(process, 3 * LIMIT)
+    except Failure:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     if process.returncode:
         raise Failure(f"no file system of its own (unshare, mount): {said[-200:]}")
 
@@ -250,7 +255,7 @@ def worker(run, draw):
     """A thread that loads data dies."""
     moment = draw.randrange(2, STEPS - 10)
     process = run.start(module=("tests.soak", "--kill-a-worker-at", str(moment)))
-    said = leave(process, 10 * LIMIT)
+    said = leave(process, 3 * LIMIT)
     if "a worker dies" not in said:
         raise Failure(f"the fault could not be made: {said[-300:]}")
     resume(run, run.saved())
@@ -263,7 +268,7 @@ def train_and_kill_a_worker(moment, arguments):
     workdir = pathlib.Path(arguments[arguments.index("--workdir") + 1])
 
     def is_worker(thread):
-        return thread.name.startswith(("grain", "ThreadPoolExecutor"))
+        return thread.name.startswith("grain")
 
     def wait():
         run = Run(workdir.parent, workdir.name)

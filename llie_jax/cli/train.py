@@ -43,12 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stop-at", type=positive, metavar="N", help="save and stop after step N"
     )
-    add_processes(parser)
     parser.add_argument(
         "--accept-changed-data",
         action="store_true",
         help="resume although files of the data set were added, removed or changed",
     )
+    add_processes(parser)
 
 
 def run(args: argparse.Namespace) -> int:

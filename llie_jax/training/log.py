@@ -1,6 +1,5 @@
 """A run's output: progress line, `log.jsonl`, TensorBoard events, picture strips."""
 
-import contextlib
 import json
 import pathlib
 import time
@@ -9,10 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from tensorboardX import SummaryWriter
 
 from llie_jax import files, messages
 from llie_jax.image import io
+from llie_jax.training.events import Events
 from llie_jax.training.wandb_log import WandbLog
 from llie_jax.weights.run import RunFolder, read_log
 
@@ -39,9 +38,7 @@ class RunLog:
                 f"{self.path} has no line of the {step} steps before; the curves begin "
                 "here."
             )
-        self._events = SummaryWriter(
-            str(run.events), purge_step=step + 1, flush_secs=30
-        )
+        self._events = Events(run.events, purge_step=step + 1)
 
     def write(self, step: int, values: Mapping[str, float | str]) -> None:
         """Writes one line; numbers also go to TensorBoard."""
@@ -58,20 +55,19 @@ class RunLog:
 
     def sync(self) -> None:
         """Waits until all lines are on the disk."""
+        self._events.flush()
         if self.path.exists():
             files.sync(self.path)
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
         """Sends a uint8 picture [H, W, 3] to TensorBoard."""
-        self._events.add_image(name, image, step, dataformats="HWC")
+        self._events.add_image(name, image, step)
         if self._wandb:
             self._wandb.picture(step, name, image)
 
     def close(self) -> None:
         """Closes the files."""
-        # On a full disk flushing fails too; the first error is already being raised.
-        with contextlib.suppress(OSError):
-            self._events.close()
+        self._events.close()
         if self._wandb:
             self._wandb.close()
 

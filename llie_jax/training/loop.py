@@ -110,7 +110,6 @@ def train(
     experiment = Experiment.from_config(config)
     mesh = parallel.make_mesh()
     experiment.check_batches(mesh)
-    _warn_of_hosts(run, mesh)
     with contextlib.ExitStack() as stack:
         # Locked before the data are read, which takes time. A new folder is created
         # after that: mistakes leave none behind.
@@ -134,6 +133,7 @@ def train(
         initial = initial_variables(experiment)
         if not existed:
             lock = _lock(run, stack)
+        _warn_of_hosts(run, mesh)
         facts = integrity.facts(config, described, mesh)
         checkpoints = stack.enter_context(
             Store(run.checkpoints, writing=True, hint=_HINT, facts=facts)

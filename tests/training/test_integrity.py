@@ -75,7 +75,8 @@ def test_damage_to_every_file_but_the_state(pairs, finished, part, damage):
     result, said = resume(toys.config(pairs), part)
     same(result.state, finished[1].state)
     assert f"{part / 'config.json'} " in said
-    assert f"{part / 'log.jsonl'}" in said
+    if damage != "flipped":  # which can leave a line of the log valid
+        assert f"{part / 'log.jsonl'}" in said
     assert "Checkpoint 4: its file of scores is damaged and ignored" in said
     assert "<svg" in (part / "report.html").read_text()
     assert json.loads((part / "config.json").read_text())["model"]["name"] == "toy"
