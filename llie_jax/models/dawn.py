@@ -117,8 +117,9 @@ class Tones(Layer):
         """Returns what the overview [B, S, S, 3] tells about the photo.
 
         `curves` [B, num_curves, 3, bases], the weights of the bases, which sum to 1;
-        `slopes` [B, num_curves, 3], see `bend`; `colour` [B, 3, 3], rows that sum to 1; `choice` [B, h, w, num_curves, 2],
-        factor and summand of the guide in the score of each curve; `summary` [B, C].
+        `slopes` [B, num_curves, 3], see `bend`; `colour` [B, 3, 3], rows that sum to 1;
+        `choice` [B, h, w, num_curves, 2], factor and summand of the guide in the score
+        of each curve; `summary` [B, C].
         """
         types, width = self.types, self.width
         # Shadows differ visibly only after a root.
