@@ -4,6 +4,7 @@ Every checkpoint holds the facts of its run, so that neither depends on a file t
 something may have damaged since.
 """
 
+import fnmatch
 import hashlib
 import importlib.metadata
 import json
@@ -106,7 +107,7 @@ def check_config(
         run: the folder.
         config: the checked config.
         saved: the newest record of the run's checkpoints.
-        may_change: keys that may differ.
+        may_change: keys that may differ; * matches any text.
 
     Raises:
         ValueError: naming the keys that differ, or if an older version wrote them.
@@ -146,7 +147,7 @@ def damage_to_config(
     Args:
         run: the folder.
         saved: the newest record of the run's checkpoints.
-        may_change: keys that may differ.
+        may_change: keys that may differ; * matches any text.
 
     Raises:
         ValueError: if the file is missing, damaged, or of an older version.
@@ -199,7 +200,8 @@ def _differing(
     return [
         f"{key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} now"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key, ...) != new.get(key, ...) and key not in may_change
+        if old.get(key, ...) != new.get(key, ...)
+        and not any(fnmatch.fnmatchcase(key, pattern) for pattern in may_change)
     ]
 
 

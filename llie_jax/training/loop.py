@@ -27,11 +27,12 @@ from llie_jax.training.validation import Validation
 from llie_jax.training.wandb_log import WandbLog
 from llie_jax.training.watch import Profile, Watchdog
 from llie_jax.weights import record as records
-from llie_jax.weights.run import RunFolder, read_log
+from llie_jax.weights.run import RunFolder
 from llie_jax.weights.store import Store
 
 MAY_CHANGE = (
     "data.train.root",
+    "data.mixture.*.root",
     "data.residence",
     "data.device_limit_mb",
     "data.workers",
@@ -145,7 +146,7 @@ def train(
             _write_config(run, config)
         notes = []
         if step:
-            notes.append(f"resuming at step {step}{_elsewhere(run, mesh)}")
+            notes.append(f"resuming at step {step}")
             found = checkpoints.record(step)
             notes += integrity.differences(found.facts if found else {}, facts)
         if held_out is None:
@@ -247,9 +248,16 @@ def _run(
     trace = Profile(run.profile, first=step, steps=profile if first_process else 0)
     scores, stopped, rollbacks = None, False, 0
 
+    shown = step
+
     def show():
         """Reads the terms of the steps since the last call; the only host sync."""
+        nonlocal shown
         terms = meter.read()
+        if len(pipeline.plan.groups) > 1 and step > shown:
+            shares = pipeline.plan.shares(range(shown, step))
+            terms |= {f"share_{label}": share for label, share in shares.items()}
+        shown = step
         if terms and log:
             log.write(step, terms)
             line.update(step, terms)
@@ -381,14 +389,6 @@ def _place(mesh) -> dict[str, int | str]:
         "processes": parallel.process_count(),
         "device_kind": parallel.device_kind(),
     }
-
-
-def _elsewhere(run: RunFolder, mesh) -> str:
-    """Returns ", on 8 devices instead of 4" if a run goes on elsewhere, or ""."""
-    places = [line for line in read_log(run.log) if "devices" in line]
-    if not places or places[-1]["devices"] == mesh.size:
-        return ""
-    return f", on {mesh.size} devices instead of {places[-1]['devices']}"
 
 
 def _write_report(config, run: RunFolder, held_out) -> None:

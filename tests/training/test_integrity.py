@@ -235,3 +235,11 @@ def test_large_sets_are_compared_by_digests(monkeypatch):
     ]:
         with pytest.raises(ValueError, match=expected):
             integrity.check_data(saved, describe(names, held_out), accept=False)
+
+
+def test_other_devices_are_said():
+    now = {"versions": {}, "random": {}, "devices": {"count": 1, "kind": "cpu"}}
+    saved = {"devices": {"count": 4, "kind": "cpu"}}
+    expected = ["saved on other devices: count 4 then, 1 now"]
+    assert integrity.differences(saved, now) == expected
+    assert integrity.differences({}, now) == []
