@@ -209,8 +209,10 @@ cp -r {workdir} {workdir}.copy
 def disk(run, draw):
     """A disk that fills up during the run, then gets space."""
     run.workdir.mkdir()
+    whole = (run.workdir.parent / "whole").rglob("*")
+    needed = sum(path.stat().st_blocks for path in whole) // 2  # KiB
     script = FULL.format(
-        size=draw.randrange(250, 700),
+        size=round(draw.uniform(0.4, 0.9) * needed),
         workdir=run.workdir,
         command=" ".join(run.command()),
     )
