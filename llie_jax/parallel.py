@@ -162,6 +162,20 @@ def replicate_key(rng: jax.Array, mesh: Mesh) -> jax.Array:
     return jax.random.wrap_key_data(data, impl=jax.random.key_impl(rng))
 
 
+def whole(value: Any) -> np.ndarray:
+    """Returns the whole of an array on the host, however it is laid out.
+
+    All processes must call it for an array that is split over several of them.
+    """
+    if not isinstance(value, jax.Array):
+        return np.asarray(value)
+    if value.is_fully_replicated:
+        return np.asarray(value.addressable_data(0))
+    if value.is_fully_addressable:
+        return np.asarray(value)
+    return np.asarray(multihost_utils.process_allgather(value, tiled=True))
+
+
 def any_process(flag: bool) -> bool:
     """Returns whether the flag is set in any process; also a barrier."""
     if jax.process_count() == 1:

@@ -56,6 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--trained-on", default="", help="metadata: the training data")
     parser.add_argument(
+        "--selected-on",
+        default="",
+        metavar="SPLIT",
+        help="metadata: what the checkpoint was chosen on, such as 'lol_v1 test'; its "
+        "scores there are then marked",
+    )
+    parser.add_argument(
         "--licence", default="", help="metadata: licence of the weights"
     )
     parser.add_argument(
@@ -77,6 +84,7 @@ def run(args: argparse.Namespace) -> None:
     files.check_output(out, sources)
     facts = {
         "trained_on": args.trained_on,
+        "selected_on": args.selected_on,
         "licence": args.licence,
         "protocol": args.protocol,
         "score": output.read_json_argument(args.score, "--score") if args.score else {},

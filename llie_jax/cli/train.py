@@ -43,6 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stop-at", type=positive, metavar="N", help="save and stop after step N"
     )
+    parser.add_argument(
+        "--accept-changed-data",
+        action="store_true",
+        help="resume although files of the data set were added, removed or changed",
+    )
     add_processes(parser)
 
 
@@ -64,7 +69,11 @@ def run(args: argparse.Namespace) -> int:
     try:
         with cluster.joined(**processes(args), preemptible=True):
             result = train(
-                config, args.workdir, stop_at=args.stop_at, profile=args.profile
+                config,
+                args.workdir,
+                stop_at=args.stop_at,
+                profile=args.profile,
+                accept_changed_data=args.accept_changed_data,
             )
     except DivergedError as error:
         print(f"error: {error}", file=sys.stderr)

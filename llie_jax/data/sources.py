@@ -123,6 +123,14 @@ class Source(abc.ABC):
         data, file = self._read(index, key)
         return io.decode_header(data, name=file)
 
+    def byte_size(self, index: int, key: str) -> int:
+        """Returns the size of an image file of a record, in bytes."""
+        return len(self._read(index, key)[0])
+
+    def content_digest(self, index: int, key: str) -> str:
+        """Returns the SHA-256 of an image file of a record."""
+        return hashlib.sha256(self._read(index, key)[0]).hexdigest()
+
     def sizes(self) -> np.ndarray:
         """Returns the sizes of all records, int32 [N, 2] of (H, W)."""
         if self.size:
@@ -194,6 +202,10 @@ class FolderSource(Source):
                 return frames.decode_header(file.read(512), str(path))
         return reading.read_header(path)
 
+    def byte_size(self, index: int, key: str) -> int:
+        """Returns the size of an image file, without reading it."""
+        return self.files[index][self.keys.index(key)].stat().st_size
+
 
 class SubsetSource(Source):
     """A subset of the records of another source, in the same order.
@@ -243,6 +255,10 @@ class SubsetSource(Source):
     def header(self, index: int, key: str) -> Header:
         """Returns the header of an image, as its source reads it."""
         return self.source.header(self.indices[index], key)
+
+    def byte_size(self, index: int, key: str) -> int:
+        """Returns the size of an image file, as its source knows it."""
+        return self.source.byte_size(self.indices[index], key)
 
     def identity(self, index: int, key: str) -> Hashable:
         """Returns what is equal for records that share an image's file."""

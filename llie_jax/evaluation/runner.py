@@ -28,6 +28,7 @@ def run(
     split: str = "test",
     protocol: str = "default",
     gt_mean: bool = False,
+    self_ensemble: bool = False,
     out: str | os.PathLike | None = None,
     save_images: bool = False,
     json: str | os.PathLike | None = None,
@@ -52,6 +53,7 @@ def run(
         split: the split; a folder without splits is scored whole.
         protocol: how to score.
         gt_mean: see `evaluate`.
+        self_ensemble: see `evaluate`.
         out: a folder for `scores.json`, `scores.csv` and `report.html`.
         save_images: also write the outputs to `out/images`.
         json: a further file for the scores.
@@ -111,6 +113,7 @@ def run(
         source,
         protocol=chosen,
         gt_mean=gt_mean,
+        self_ensemble=self_ensemble,
         batch_size=batch_size,
         tile=tile,
         mapping=mapping,
