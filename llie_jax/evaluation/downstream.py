@@ -113,7 +113,7 @@ def score(
             f"{', '.join(TASKS)}."
         )
     make = _classification if task == "classification" else _segmentation
-    return make(files.path(predictions), files.path(labels))
+    return make(files.local(predictions), files.local(labels))
 
 
 def _classification(predictions: pathlib.Path, labels: pathlib.Path) -> TaskScores:

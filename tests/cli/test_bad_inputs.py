@@ -143,7 +143,24 @@ COMMANDS = {
             "--pred": (*FOLDER, "{empty folder}"),
             "--gt": (*FOLDER, "{empty folder}"),
             "--protocol": (*CHOICE, "snr_video"),
+            "--task": CHOICE,
             "--json": JSON,
+        },
+    ),
+    "score --task classification": (
+        ["--pred", "{labels}", "--gt", "{labels}"],
+        {
+            "--pred": (*FOLDER, "{picture}", "{empty folder}"),
+            "--gt": (*FOLDER, "{picture}", "{empty folder}"),
+            "--protocol": ("cidnet",),
+        },
+    ),
+    "compare": (
+        ["{scores}", "--out", "{out}"],
+        {
+            0: (*FOLDER, "{picture}", "{empty folder}", "{folder}", "={scores}"),
+            "--out": ("{file}", "{file}/a", "gs:/bucket/a", ""),
+            "--published": CHOICE,
         },
     ),
     "data check": (
@@ -317,6 +334,9 @@ def places(tmp_path_factory):
         "pickle.pth": b"\x80\x04\x95no pickle at all",
         "crash.py": b"def get_config(): return 1 / 0",
         "file": b"no folder",
+        "labels.csv": b"name,label\na,cat\n",
+        "scores.json": b'{"protocol": "default", "mean": {"psnr": 9}, '
+        b'"images": {"a": {"psnr": 9}}}',
     }
     for name, data in content.items():
         (root / name).write_bytes(data)
@@ -345,6 +365,8 @@ def places(tmp_path_factory):
         "weights": root / "good.safetensors",
         "crash": root / "crash.py",
         "file": root / "file",
+        "labels": root / "labels.csv",
+        "scores": root / "scores.json",
         "folder": root / "photos",
         "photos": root / "photos",
         "pairs": trees.pairs(root / "pairs", ("a", "b"), size=(16, 16)),
