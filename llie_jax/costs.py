@@ -179,9 +179,9 @@ def _macs(equation: core.JaxprEqn, skip: Callable = lambda equation: False) -> i
         for jaxpr in _jaxprs(value)
     ]
     if name == "cond":
-        # The branches implement the same computation for different backends; only the
-        # plain one has its products in one primitive.
-        return max(inner)
+        # The branches implement the same computation for different backends. The last
+        # one is the plain one; others avoid products, or add some with zeros.
+        return inner[-1]
     if name == "scan":
         return parameters["length"] * sum(inner)
     if name == "while" and any(inner):

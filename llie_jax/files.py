@@ -8,12 +8,10 @@ import atexit
 import contextlib
 import errno
 import functools
-import json
 import math
 import os
 import pathlib
 import re
-import socket
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -137,10 +135,16 @@ def _try_to_write(folder: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic(target: str | os.PathLike) -> Iterator[pathlib.Path]:
+def atomic(
+    target: str | os.PathLike, *, durable: bool = False
+) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside a file, and renames it to the file on success.
 
     The file is either complete or unchanged, whatever interrupts the write.
+
+    Args:
+        target: the file.
+        durable: makes that true of a loss of power too; takes milliseconds.
     """
     target = path(target)
     if not isinstance(target, pathlib.Path):
@@ -155,9 +159,45 @@ def atomic(target: str | os.PathLike) -> Iterator[pathlib.Path]:
     try:
         temporary.touch()
         yield temporary
+        if durable:
+            sync(temporary)
         temporary.replace(target)
+        if durable:
+            sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(target: str | os.PathLike) -> None:
+    """Waits until a file, or the list of names in a folder, is on the disk.
+
+    Nothing for a bucket, whose objects are durable once written.
+    """
+    target = path(target)
+    if not isinstance(target, pathlib.Path):
+        return
+    try:
+        descriptor = os.open(target, os.O_RDONLY)
+    except PermissionError:
+        if target.is_dir():  # Windows opens no folders
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot sync folders.
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: str | os.PathLike) -> None:
+    """Waits until all files below a local folder are on the disk, with their names."""
+    for place, _, names in os.walk(folder):
+        for each in (*(os.path.join(place, name) for name in names), place):
+            with contextlib.suppress(FileNotFoundError):  # another process moved it
+                sync(each)
 
 
 def check_output(
@@ -218,67 +258,6 @@ def append(target: str | os.PathLike, text: str) -> None:
         old = target.read_text() if target.exists() else ""
         with atomic(target) as temporary:
             temporary.write_text(old + text)
-
-
-@contextlib.contextmanager
-def lock(target: str | os.PathLike, *, hint: str) -> Iterator[str | None]:
-    """Holds the lock of a folder, so that only one process at a time writes there.
-
-    It is an operating-system lock on a file, released when the process ends, however it
-    ends; the file stays and names the last holder.
-
-    Args:
-        target: the file, created if missing.
-        hint: what an error tells the user to do.
-
-    Yields:
-        None, or why there is no lock: not every system and file system has them.
-
-    Raises:
-        OSError: if another process holds it; names folder, machine and process.
-    """
-    target = path(target)
-    if not isinstance(target, pathlib.Path):
-        yield f"{target.parent} has no file locks (a bucket)"
-        return
-    try:
-        import fcntl
-    except ImportError:
-        yield "this operating system has no file locks"
-        return
-    with contextlib.ExitStack() as stack:
-        missing = None
-        try:
-            # Not truncated before the lock is held: the file names the holder.
-            file = stack.enter_context(target.open("a+", errors="replace"))
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise OSError(
-                f"{target.parent} is in use by {_holder(file.read())}; wait for it, or "
-                f"{hint}."
-            ) from None
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            missing = f"{target.parent} has no file locks ({error.strerror})"
-        else:
-            file.truncate(0)
-            json.dump({"pid": os.getpid(), "machine": socket.gethostname()}, file)
-            file.flush()
-        yield missing
-
-
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
-
-
-def _holder(text: str) -> str:
-    """Returns the holder of a lock, from the text of its file."""
-    try:
-        found = json.loads(text)
-        return f"process {found['pid']} on {found['machine']}"
-    except (ValueError, TypeError, KeyError):
-        return "another process"  # which has not written its name yet
 
 
 def inside(folder: str | os.PathLike, name: str, *, suffix: str = "") -> pathlib.Path:

@@ -57,6 +57,15 @@ def device_kind() -> str:
     return jax.local_devices()[0].device_kind
 
 
+def peak_memory() -> int | None:
+    """Returns the most bytes that were in use at once on a device of this process.
+
+    None where JAX does not count them, as on CPU.
+    """
+    found = [device.memory_stats() or {} for device in jax.local_devices()]
+    return max((each.get("peak_bytes_in_use", 0) for each in found), default=0) or None
+
+
 def share(mesh: Mesh) -> tuple[int, int]:
     """Returns (index, count) of this process among those that own the mesh.
 
@@ -117,10 +126,54 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(put, tree)
 
 
+def spread(shapes: Any, mesh: Mesh) -> Any:
+    """Returns shardings that split each array over the devices, where one can be.
+
+    An array is split along its longest side that the number of devices divides; others
+    stay whole on every device.
+
+    Args:
+        shapes: arrays, or `jax.ShapeDtypeStruct`s.
+        mesh: the devices.
+    """
+
+    def sharding(leaf):
+        sides = [side if side % mesh.size == 0 else 0 for side in leaf.shape]
+        if mesh.size == 1 or not any(sides):
+            return replicated(mesh)
+        return NamedSharding(mesh, P(*[None] * sides.index(max(sides)), AXIS))
+
+    return jax.tree.map(sharding, shapes)
+
+
+def lay_out(tree: Any, shardings: Any) -> Any:
+    """Moves global arrays between devices; all processes must call it together.
+
+    Args:
+        tree: arrays on the devices of a mesh.
+        shardings: one for all arrays, or a tree of them.
+    """
+    return jax.jit(lambda same: same, out_shardings=shardings)(tree)
+
+
 def replicate_key(rng: jax.Array, mesh: Mesh) -> jax.Array:
     """Puts a random key on every device."""
     data = replicate(jax.random.key_data(rng), mesh)
     return jax.random.wrap_key_data(data, impl=jax.random.key_impl(rng))
+
+
+def whole(value: Any) -> np.ndarray:
+    """Returns the whole of an array on the host, however it is laid out.
+
+    All processes must call it for an array that is split over several of them.
+    """
+    if not isinstance(value, jax.Array):
+        return np.asarray(value)
+    if value.is_fully_replicated:
+        return np.asarray(value.addressable_data(0))
+    if value.is_fully_addressable:
+        return np.asarray(value)
+    return np.asarray(multihost_utils.process_allgather(value, tiled=True))
 
 
 def any_process(flag: bool) -> bool:
@@ -284,6 +337,46 @@ def map_step(
     return lambda state, constants, batch, rng: mapped(
         state, constants, _unfold(batch, mesh), rng
     )
+
+
+def map_step_in_halves(
+    gradient: Callable,
+    update: Callable,
+    mesh: Mesh,
+    layout: Any,
+) -> Callable:
+    """Maps a training step whose state is not the same on every device.
+
+    The gradient is mapped as in `map_step`; XLA lays out the update by the shardings of
+    the state (the first stage of ZeRO, if those split the optimizer's state).
+
+    Source: Rajbhandari et al., ZeRO, SC 2020, Section 5.1; Xu et al., Automatic
+    Cross-Replica Sharding of Weight Update, 2020.
+
+    Args:
+        gradient: given parts of the state that are replicated, a step of one device
+            that returns values averaged over `AXIS`: `(part, constants, batch, rng)`.
+        update: `(state, gradient) -> (state, terms)`, where `gradient(part)` calls the
+            mapped gradient.
+        mesh: from `make_mesh`.
+        layout: the shardings of the state.
+
+    Returns:
+        The compiled function `(state, constants, batch, rng) -> (state, terms)`; the
+        old state is donated.
+    """
+    mapped = jax.shard_map(
+        gradient,
+        mesh=mesh,
+        in_specs=(P(), P(), P(AXIS), P()),
+        out_specs=P(),
+        check_vma=False,  # see `map_step`
+    )
+
+    def step(state, *rest):
+        return update(state, lambda part: mapped(part, *rest))
+
+    return jax.jit(step, donate_argnums=0, out_shardings=(layout, replicated(mesh)))
 
 
 def map_eval_step(

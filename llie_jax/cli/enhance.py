@@ -6,9 +6,11 @@ import dataclasses
 import glob
 import os
 import pathlib
+import shutil
 import sys
 import time
 import warnings
+from collections.abc import Iterable
 
 from llie_jax import files, messages
 from llie_jax.cli.arguments import (
@@ -26,6 +28,7 @@ EXAMPLES = """
   llie-jax enhance night.jpg --out bright.png --strength 0.7 --warmth 0.3
   llie-jax enhance photos/ --out bright/ --weights darkir.safetensors --compare
   llie-jax enhance "photos/*.JPG" old/ --out bright/ --format png --overwrite
+  llie-jax enhance Dark_Zurich/ --out bright/ --tree dark_zurich
 
 --out is a file if it has an image suffix, otherwise a folder. Greyscale, transparency,
 EXIF data and colour profile are kept where the output format holds them; photos are
@@ -113,6 +116,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--recursive", action="store_true", help="include subfolders")
     parser.add_argument(
+        "--tree",
+        metavar="SET",
+        help="INPUT is a whole labelled set: enhance its photos, copy everything else, "
+        "keep all names; rerun to resume. codan, dark_zurich, nighttime_driving, "
+        "exdark, or any, where all images are photos",
+    )
+    parser.add_argument(
         "--overwrite", action="store_true", help="replace existing results"
     )
     parser.add_argument(
@@ -181,7 +191,7 @@ def _run(args: argparse.Namespace) -> int:
         with warnings.catch_warnings():
             if number:  # the first process says what there is to say about all photos
                 warnings.simplefilter("ignore", messages.Note)
-            jobs = _jobs(args)
+            jobs, copies = _tree_jobs(args) if args.tree else (_jobs(args), [])
         _check_targets(jobs, overwrite=args.overwrite)
         sizes = _sizes(console, jobs[number::count])
         for folder in {job.target.parent for job in sizes}:
@@ -196,9 +206,10 @@ def _run(args: argparse.Namespace) -> int:
     options = base.parse_options(args.option)
     done = _enhance_share(args, console, sizes, look, options) if sizes else []
     done = [facts for part in parallel.gather_objects(done, mesh) for facts in part]
-    if not done and not any(parallel.gather_objects(bool(sizes), mesh)):
+    if jobs and not done and not any(parallel.gather_objects(bool(sizes), mesh)):
         return 2
     if parallel.is_first():
+        _copy(copies)
         if len(done) < len(jobs):
             _say(console, f"{len(jobs) - len(done)} of {len(jobs)} photos failed.")
         if args.json:
@@ -354,6 +365,50 @@ def _exposure(facts: dict) -> str:
     if facts["share"] == 1:
         return f"dark, full effect ({gain})"
     return f"{facts['share']:.0%} of the effect (in full, {gain})"
+
+
+def _tree_jobs(
+    args: argparse.Namespace,
+) -> tuple[list[Job], list[tuple[pathlib.Path, pathlib.Path]]]:
+    """Returns what is left to enhance and to copy, (file, copy), of a labelled set."""
+    from llie_jax.data import labelled
+
+    known, out = labelled.get(args.tree), files.local(args.out).expanduser()
+    root = files.local(args.input[0]).expanduser()
+    if len(args.input) > 1 or not root.is_dir():
+        raise ValueError(
+            f"--tree {args.tree} needs one folder, that of the set; got "
+            f"{messages.listed(args.input, limit=3)}."
+        )
+    if changed := [
+        option
+        for option in ("format", "suffix", "compare", "recursive")
+        if getattr(args, option)
+    ]:
+        raise ValueError(
+            f"--tree keeps all names and folders; leave out --{changed[0]}."
+        )
+    if out.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"--out {out} is inside the set; choose another folder.")
+    tree = labelled.scan(known, root)
+    for folders, published in known.counts.items():
+        if found := tree.count(folders):
+            where = f"{folders}: " if folders else ""
+            messages.note(f"{where}{found} of {published} published photos")
+    jobs = [Job(root / relative, out / relative) for relative in tree.photos]
+    left = [job for job in jobs if args.overwrite or not job.target.exists()]
+    if len(left) < len(jobs):
+        messages.note(f"resuming: {len(jobs) - len(left)} results are already there")
+    copies = [(root / relative, out / relative) for relative in tree.others]
+    return left, [pair for pair in copies if args.overwrite or not pair[1].exists()]
+
+
+def _copy(pairs: Iterable[tuple[pathlib.Path, pathlib.Path]]) -> None:
+    """Copies files, each completely or not at all."""
+    for source, target in pairs:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with files.atomic(target) as temporary:
+            shutil.copyfile(source, temporary)
 
 
 def _jobs(args: argparse.Namespace) -> list[Job]:

@@ -19,6 +19,7 @@ from llie_jax.cli import streams
 SUBCOMMANDS = (
     "enhance",
     "train",
+    "runs",
     "eval",
     "score",
     "compare",

@@ -11,6 +11,7 @@ EXAMPLES = """
   llie-jax plan --config darkir_demo --topology cpu:8
   llie-jax plan --config darkir:size=l --topology v5e:4x8 --config.model.dtype=bfloat16
   llie-jax plan --config cidnet --topology v4:2x2x2 --max-batch --quick --json plan.json
+  llie-jax plan --config darkir --topology v5e:2x2,v5e:16x16 --per-device-batch 2
 
 It needs no TPU, only the TPU compiler: pip install 'llie-jax[tpu]'. --config.KEY=VALUE
 changes values of the config, as in `llie-jax train`. The data set may be absent.
@@ -31,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--topology",
         required=True,
         metavar="NAME",
-        help="TPU type and layout, such as v5e:4x8 or v4:2x2x2; or cpu:8",
+        help="TPU type and layout, such as v5e:4x8 or v4:2x2x2; or cpu:8; several with "
+        "commas",
     )
     parser.add_argument(
         "--per-device-batch",
@@ -77,22 +79,30 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         folder = files.path(args.json).parent
         files.writable_folder(folder, hint="choose another --json", create=False)
-    # Before any computation, because JAX fixes its devices at the first one.
-    topology = capacity.open_topology(args.topology)
-    planner = capacity.Planner(
-        Experiment.from_config(config), topology, resident=resident, quick=args.quick
-    )
-    stages = {
-        name: (Stage(**stage).crop, _per_device(args, name, stage, topology))
-        for name, stage in config.stages.items()
-    }
-    plans = _plan_all(planner, stages, search=args.max_batch)
-
-    report = _report(planner, plans)
+    reports = []
+    for name in args.topology.split(","):
+        # Before any computation, because JAX fixes its devices at the first one.
+        topology = capacity.open_topology(name)
+        planner = capacity.Planner(
+            Experiment.from_config(config),
+            topology,
+            resident=resident,
+            quick=args.quick,
+        )
+        stages = {
+            name: (Stage(**stage).crop, _per_device(args, name, stage, topology))
+            for name, stage in config.stages.items()
+        }
+        plans = _plan_all(planner, stages, search=args.max_batch)
+        reports.append(_report(planner, plans))
+        _show(output.console(), reports[-1])
+    if len(reports) > 1:
+        _show_scaling(output.console(), reports)
+    fits = all(report["fits"] for report in reports)
     if args.json:
-        output.write_json(args.json, report)
-    _show(output.console(), report)
-    return 0 if report["fits"] else 1
+        several = {"fits": fits, "plans": reports}
+        output.write_json(args.json, several if len(reports) > 1 else reports[0])
+    return 0 if fits else 1
 
 
 def _parse_resident(text: str | None) -> tuple[int, int, int] | None:
@@ -232,6 +242,8 @@ def _show(console, report: dict) -> None:
         table.add_row(label, *(row[label] for row in rows))
     console.print(table)
     for name, stage in stages.items():
+        if stage["program"]:
+            _show_program(console, stage["program"])
         if not stage["fits"]:
             console.print(f"Stage {name} does not fit. Try:")
             for line in stage["advice"]:
@@ -253,15 +265,96 @@ def _rows(stage: dict) -> dict[str, str]:
         "  program": _gib(stage["code"]),
         "10^9 MACs, enhancing one image": f"{forward / 1e9:.2f}",
         "10^9 MACs, whole step, per device": f"{stage['macs'] / 1e9:.2f}",
-        "all-reduce, MB": "?" if reduced is None else f"{reduced['bytes'] / 1e6:.2f}",
-        "  besides gradients, kB": "?" if reduced is None else _besides(stage, reduced),
+        "all-reduce per chip, MB": "?" if reduced is None else _mb(reduced["bytes"]),
+        "  of gradients": "?" if reduced is None else _mb(_gradients(stage, reduced)),
+        "  besides, kB": "?" if reduced is None else _besides(stage, reduced),
+        **_program_rows(stage["program"]),
+        **_projection_rows(stage["projection"]),
         "compile time, s": f"{stage['compile_seconds']:.0f}",
     }
 
 
+def _gradients(stage: dict, reduced: dict) -> int:
+    """Returns the bytes of gradients that are reduced.
+
+    There may be fewer than parameters have: the compiler leaves out gradients that are
+    always zero, and sends equal ones once.
+    """
+    return min(stage["gradient_bytes"], reduced["bytes"])
+
+
 def _besides(stage: dict, reduced: dict) -> str:
     """Returns the kB besides gradients: loss terms, and state that is averaged."""
-    return f"{(reduced['bytes'] - stage['gradient_bytes']) / 1e3:.1f}"
+    return f"{(reduced['bytes'] - _gradients(stage, reduced)) / 1e3:.1f}"
+
+
+def _program_rows(program: dict | None) -> dict[str, str]:
+    """Returns what a program for a TPU shows; nothing for other devices."""
+    if program is None:
+        return {}
+    changes, overlap = program["layout_changes"], program["overlap"]
+    return {
+        "  beside computation": _mb(overlap["beside"]),
+        "layout changes": f"{changes['count']}",
+        "  share of the cycles": f"{100 * changes['cycles'] / program['cycles']:.0f} %",
+        "padding, share of writes": f"{100 * program['padding']:.0f} %",
+    }
+
+
+def _projection_rows(projection: dict | None) -> dict[str, str]:
+    """Returns bounds from published figures, see `chips.project`."""
+    if projection is None:
+        return {}
+    return {
+        "computation, ms, at least": f"{1e3 * projection['compute_seconds']:.1f}",
+        "all-reduce, ms": f"{1e3 * projection['reduce_seconds']:.2f}",
+        "scaling efficiency, at least": f"{100 * projection['efficiency']:.1f} %",
+    }
+
+
+def _show_program(console, program: dict) -> None:
+    """Prints where the cycles go, and what fills only a part of the lanes."""
+    costs = ", ".join(
+        f"{name or 'outside of the modules'} {100 * share:.0f} %"
+        for name, share in program["costs"][:5]
+    )
+    console.print(f"Estimated cycles: {costs}", soft_wrap=True, markup=False)
+    if not program["lanes"]:
+        return
+    worst = program["lanes"][0]
+    what = "channels" if worst["channels"] else "a side that is not the channels"
+    line = f"Most padding: {worst['used']} of {worst['of']} lanes used, by {what}."
+    if program["width"]:
+        line += f" Width {program['width']} would fill the lanes of its channels."
+    console.print(line, soft_wrap=True, markup=False)
+
+
+def _show_scaling(console, reports: list[dict]) -> None:
+    """Prints one line for each slice."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table("slice", box=box.SIMPLE)
+    for label in ("chips", "stage", "memory, GiB", "all-reduce, MB", "efficiency"):
+        table.add_column(label, justify="right")
+    for report in reports:
+        for name, stage in report["stages"].items():
+            reduced = (stage["collectives"] or {}).get("all-reduce")
+            projection = stage["projection"]
+            share = projection and f"{100 * projection['efficiency']:.1f} %"
+            table.add_row(
+                report["topology"]["name"],
+                f"{report['topology']['chips']}",
+                name,
+                _gib(stage["needed"]),
+                "?" if reduced is None else _mb(reduced["bytes"]),
+                share or "?",
+            )
+    console.print(table)
+
+
+def _mb(value: int) -> str:
+    return f"{value / 1e6:.2f}"
 
 
 def _gib(value: int | None) -> str:

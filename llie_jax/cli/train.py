@@ -34,9 +34,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workdir", required=True, metavar="DIR", help="the folder of the run"
     )
     parser.add_argument(
+        "--profile",
+        type=positive,
+        default=0,
+        metavar="STEPS",
+        help="write a trace of JAX's profiler of a few steps to DIR/profile",
+    )
+    parser.add_argument(
         "--stop-at", type=positive, metavar="N", help="save and stop after step N"
     )
     add_processes(parser)
+    parser.add_argument(
+        "--accept-changed-data",
+        action="store_true",
+        help="resume although files of the data set were added, removed or changed",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,12 +64,18 @@ def run(args: argparse.Namespace) -> int:
 
     import jax
 
-    from llie_jax.training.loop import NonFiniteError, train
+    from llie_jax.training.loop import DivergedError, train
 
     try:
         with cluster.joined(**processes(args), preemptible=True):
-            result = train(config, args.workdir, stop_at=args.stop_at)
-    except NonFiniteError as error:
+            result = train(
+                config,
+                args.workdir,
+                stop_at=args.stop_at,
+                profile=args.profile,
+                accept_changed_data=args.accept_changed_data,
+            )
+    except DivergedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except jax.errors.JaxRuntimeError as error:

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 import llie_jax.models  # noqa: F401  registers what specs name
 from llie_jax import messages, optimizers, registry, schedules
-from llie_jax.data import catalogue, pipeline
+from llie_jax.data import catalogue, mixture, pipeline
 from llie_jax.losses import weighted
 from llie_jax.models.base import card
 
@@ -29,7 +29,12 @@ RANGES = {
     "data.workers": (1, 1024),
     "ema.decay": (0.0, 1.0),
     "max_skipped": (0, 10**9),
+    "accumulate": (1, 10**6),
+    "spike.factor": (0.0, 1e9),
+    "spike.window": (2, 10**6),
+    "spike.max_rollbacks": (1, 10**6),
     "log.every_steps": (1, 10**9),
+    "log.watchdog_seconds": (0.0, 1e7),
     "evaluate.every_steps": (1, 10**9),
     "evaluate.strip_images": (0, 1000),
     "checkpoint.every_steps": (1, 10**9),
@@ -64,6 +69,7 @@ SHARED = {
 
 OPEN_TABLES = (
     "config.model",
+    "config.data.mixture",
     "config.stages",
     "config.loss.terms",
     "config.optimizer",
@@ -176,6 +182,9 @@ def get_config() -> ConfigDict:
                 # `size`: height and width to which training images are resized; (0, 0)
                 # keeps their size. Held-out images always keep theirs.
                 train=dict(name="lowlight_demo", root="", split="train", size=(0, 0)),
+                # With train.name="mixture": a table for each of its sets, see
+                # `llie_jax.data.mixture.Part`, under a label that logs show.
+                mixture=dict(),
                 # Held out from the training split, by whole scenes.
                 validation=dict(fraction=0.1, seed=0),
                 augment=dict(
@@ -210,11 +219,26 @@ def get_config() -> ConfigDict:
             # Decay of the averaged weights, which are evaluated and released; 0.0: off.
             ema=dict(decay=0.0),
             parallel="shard_map",
+            # Parts of a device's batch that are computed one after the other. Batch
+            # norms see one part at a time.
+            accumulate=1,
+            # Patterns of modules whose activations are computed again for the gradient
+            # instead of kept: "*/block_*", "encoder_0,decoder_2"; "": none. See
+            # `llie_jax.training.remat`.
+            remat="",
+            # Splits the optimizer's state over the devices (ZeRO-1).
+            shard_optimizer=False,
             # If the loss is not finite: "stop" the run, or "skip" the step, at most
             # `max_skipped` times.
             nonfinite="stop",
             max_skipped=20,
-            log=dict(every_steps=20),
+            # A loss of more than `factor` times the median of the last `window` goes
+            # back to the newest checkpoint and leaves out the steps since then, at most
+            # `max_rollbacks` times; 0.0: off.
+            spike=dict(factor=0.0, window=100, max_rollbacks=3),
+            # `wandb`: project of Weights & Biases, "" for none. `watchdog_seconds`:
+            # prints the stacks of all threads if no step ends for that long; 0.0: off.
+            log=dict(every_steps=20, wandb="", watchdog_seconds=1800.0),
             evaluate=dict(every_steps=500, strip_images=3),
             checkpoint=dict(every_steps=500),
         )
@@ -296,6 +320,7 @@ def override(
         TypeError: for a value of another type.
     """
     _complete_stages(config)
+    _complete_mixture(config)
     changes = dict(changes)
     paths = {key: key.removesuffix(".name") for key in changes}
     for key in sorted(changes, key=lambda key: paths[key].count(".")):
@@ -423,6 +448,9 @@ def _checked(config: ConfigDict) -> ConfigDict:
                     f"config.stages.{name}.{key} is {value!r}; give a whole number "
                     f"of at least {low}, below {high:,}."
                 )
+    _complete_mixture(config)
+    if config.data.train.name == mixture.NAME or config.data.mixture:
+        mixture.parse(config.data.mixture.to_dict())
     size = tuple(config.data.train.size)
     if size != (0, 0) and not (
         len(size) == 2
@@ -463,6 +491,17 @@ def _complete_stages(config: ConfigDict) -> None:
     )
 
 
+def _complete_mixture(config: ConfigDict) -> None:
+    fields = {
+        field.name: field.default
+        for field in dataclasses.fields(mixture.Part)
+        if field.default is not dataclasses.MISSING
+    }
+    table = config.data.mixture.to_dict()
+    completed = {label: fields | part for label, part in table.items()}
+    config.data.mixture = _table(completed)
+
+
 def title(model: Mapping[str, Any] | ConfigDict) -> str:
     """Returns the names of a model and its backbone, such as "lfpv on snr_net"."""
     tables = [
@@ -491,6 +530,7 @@ def from_json(text: str) -> FrozenConfigDict:
     with config.unlocked():
         # Tables whose keys users or parts define are replaced, not merged.
         config.model, config.stages, config.loss.terms = {}, {}, {}
+        config.data.mixture = {}
         config.optimizer, config.schedule = {}, {}
         config.update(_table(values))
     return check(config)

@@ -178,6 +178,11 @@ class WeightedLoss:
         if not self._active:
             raise ValueError("A loss needs at least one term whose weight is not 0.")
 
+    @property
+    def reads_output(self) -> bool:
+        """Whether a term needs the output itself, not only an `aux` beside it."""
+        return any(not term.on.startswith("aux.") for term in self._active.values())
+
     def check_keys(self, keys: Sequence[str], where: str) -> None:
         """Checks that the records have the images that the terms compare with.
 

@@ -23,6 +23,7 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from llie_jax import costs, parallel
 from llie_jax.data import catalogue, pipeline, transforms
 from llie_jax.optimizers import matching
+from llie_jax.training import chips, hlo, remat
 from llie_jax.training.experiment import Experiment
 
 EXAMPLES = ("v5e:2x2", "v5e:16x16", "v4:2x2x2", "v5p:2x2x2", "v6e:4x4", "cpu:8")
@@ -42,13 +43,6 @@ _MEGACORE = ("v4",)
 
 _QUICK = {"exec_time_optimization_effort": -1.0}
 
-_COLLECTIVE = re.compile(
-    r"^\s*(?:ROOT )?%?[\w.-]+ = (?P<shape>.+?) (?P<kind>all-reduce|all-gather"
-    r"|reduce-scatter|all-to-all|ragged-all-to-all|collective-permute"
-    r"|collective-broadcast)(?P<start>-start)?\(",
-    re.MULTILINE,
-)
-_ARRAY = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\]")
 _SIZE = r"([\d.]+)([KMGT]?)"
 _NEEDED = re.compile(rf"(?:Used {_SIZE}|required for HLO temporaries \({_SIZE}\))")
 _LIMIT = re.compile(rf"(?:of {_SIZE} hbm|available HBM \({_SIZE}\))")
@@ -99,7 +93,10 @@ class StepPlan:
         temporaries: everything in between.
         code: the program.
         macs: multiply-accumulates of the step on one device.
+        traffic: bytes that the step reads and writes in the device's memory.
         collectives: kind -> {"count", "bytes"} per step and device.
+        program: what the compiled program shows besides; only for TPUs.
+        projection: how the step scales; None if the chip's figures are not known.
         compile_seconds: compile time.
         message: the compiler's error if it ran out of memory, or "".
     """
@@ -116,8 +113,35 @@ class StepPlan:
     aliased: int | None = None
     temporaries: int | None = None
     code: int | None = None
+    traffic: int | None = None
     collectives: dict[str, dict[str, int]] | None = None
+    program: "ProgramFacts | None" = None
+    projection: chips.Projection | None = None
     message: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class ProgramFacts:
+    """What a program for a TPU shows about waste.
+
+    Attributes:
+        cycles: the compiler's estimate for the step.
+        overlap: see `hlo.Program.overlap`.
+        layout_changes: see `hlo.Program.layout_changes`.
+        padding: share of padding in what the step writes.
+        lanes: the arrays that waste most on empty lanes, worst first.
+        width: the model's next width that fills the lanes of the worst arrays of
+            channels; None if there are none, or the model has no width.
+        costs: (module, share of the cycles) of the ten most expensive modules.
+    """
+
+    cycles: int
+    overlap: dict[str, int]
+    layout_changes: dict[str, int]
+    padding: float
+    lanes: tuple[hlo.Lanes, ...]
+    width: int | None
+    costs: tuple[tuple[str, float], ...]
 
 
 def open_topology(name: str) -> Topology:
@@ -226,6 +250,9 @@ class Planner:
             - memory.alias_size_in_bytes
         )
         limit = self.topology.memory
+        program = hlo.Program(compiled.as_text())
+        collectives = program.collectives()
+        traffic = int((compiled.cost_analysis() or {}).get("bytes accessed", 0))
         return StepPlan(
             fits=limit is None or needed <= limit,
             needed=needed,
@@ -234,9 +261,43 @@ class Planner:
             aliased=memory.alias_size_in_bytes,
             temporaries=memory.temp_size_in_bytes,
             code=memory.generated_code_size_in_bytes,
-            collectives=count_collectives(compiled.as_text()),
+            traffic=traffic,
+            collectives=collectives,
+            program=self._facts(program) if program.cycles else None,
+            projection=self._project(common["macs"], traffic, collectives),
             compile_seconds=seconds,
             **common,
+        )
+
+    def _facts(self, program: hlo.Program) -> ProgramFacts:
+        padding, lanes = program.padding()
+        spec = self.experiment.config.model
+        width = spec.get("width")
+        channels = [each for each in lanes if each.channels and width]
+        fitting = (
+            hlo.fitting_width(width, each)
+            for each in channels
+            if each.used % width == 0  # others do not grow with the width
+        )
+        return ProgramFacts(
+            cycles=program.cycles,
+            overlap=program.overlap(),
+            layout_changes=program.layout_changes(),
+            padding=padding,
+            lanes=tuple(lanes[:5]),
+            width=next(fitting, None),
+            costs=tuple(program.costs(remat.module_paths(self.experiment.model))[:10]),
+        )
+
+    def _project(self, macs, traffic, collectives) -> chips.Projection | None:
+        chip = chips.find(self.topology.kind)
+        reduced = collectives.get("all-reduce", {"bytes": 0})["bytes"]
+        return chip and chips.project(
+            chip,
+            chips=self.topology.chips,
+            flops=2 * macs,
+            traffic=traffic,
+            reduced=reduced,
         )
 
     def advice(self, plan: StepPlan) -> list[str]:
@@ -287,11 +348,9 @@ class Planner:
         constants = {"loss": self.experiment.loss.constants_shapes(), "data": images}
         rng = jax.eval_shape(lambda: jax.random.key(0))
         everywhere, split = parallel.replicated(mesh), parallel.split(mesh)
-        step = parallel.map_step(
-            lambda axis: self.experiment.train_step(expand, axis), mesh
-        )
-        return step, (
-            _on(self._state, everywhere),
+        layout = self.experiment.layout(self._state, mesh)
+        return self.experiment.mapped_step(expand, mesh), (
+            _on(self._state, layout),
             _on(constants, everywhere),
             _on(batch, split),
             _on(rng, everywhere),
@@ -357,27 +416,6 @@ def search(plan: Callable[[int], StepPlan], start: int) -> list[StepPlan]:
     )
 
 
-def count_collectives(text: str) -> dict[str, dict[str, int]]:
-    """Returns kind -> {"count", "bytes"} of the collectives in a compiled program.
-
-    The bytes are those of the results on one device. An asynchronous collective counts
-    once, at its start; a collective in a loop also counts once.
-
-    Args:
-        text: HLO, from `compiled.as_text()`.
-    """
-    found: dict[str, dict[str, int]] = {}
-    for match in _COLLECTIVE.finditer(text):
-        shape, kind = match["shape"], match["kind"]
-        if match["start"] and kind != "all-reduce":
-            # Its type is (operands, results, ...); for all-reduce, only the results.
-            shape = _elements(shape)[1]
-        total = found.setdefault(kind, {"count": 0, "bytes": 0})
-        total["count"] += 1
-        total["bytes"] += sum(_array_bytes(*array) for array in _ARRAY.findall(shape))
-    return found
-
-
 def read_exhausted(message: str) -> tuple[int | None, int | None]:
     """Returns the needed and the available bytes from XLA's message."""
     found = (_NEEDED.search(message), _LIMIT.search(message))
@@ -389,34 +427,19 @@ def _bytes(groups: Sequence[str | None]) -> int:
     return int(float(number) * 1024 ** " KMGT".index(unit or " "))
 
 
-def _elements(shape: str) -> list[str]:
-    """Splits the type of a tuple into the types of its elements."""
-    elements, depth, start = [], 0, 1
-    for place, letter in enumerate(shape):
-        depth += (letter in "([{") - (letter in ")]}")
-        if (letter == "," and depth == 1) or (letter == ")" and depth == 0):
-            elements.append(shape[start:place])
-            start = place + 1
-    return elements
-
-
-def _array_bytes(dtype: str, sides: str) -> int:
-    """Returns the bytes of an HLO array: ("bf16", "3,4"), ("f8e4m3fn", "2"), ..."""
-    bits = re.search(r"\d+", dtype)
-    size = math.prod(int(side) for side in sides.split(",") if side)
-    return math.ceil(size * int(bits[0] if bits else 8) / 8)  # pred has no bit count
-
-
 def _nbytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _on(tree: Any, sharding) -> Any:
-    """Returns the shapes of a tree with a sharding."""
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        tree,
-    )
+    """Returns the shapes of a tree with a sharding, or with a tree of them."""
+
+    def shape(leaf, sharding):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    if isinstance(sharding, jax.sharding.Sharding):
+        return jax.tree.map(lambda leaf: shape(leaf, sharding), tree)
+    return jax.tree.map(shape, tree, sharding)
 
 
 def _use_cpu_only() -> None:

@@ -11,12 +11,14 @@ import jax
 import optax
 from flax import linen as nn
 
-from llie_jax import messages, optimizers, registry, schedules
+from llie_jax import messages, optimizers, parallel, registry, schedules
 from llie_jax.configs import base
 from llie_jax.losses.weighted import WeightedLoss
 from llie_jax.models.base import variable_shapes
+from llie_jax.parallel import Mesh
+from llie_jax.training import remat
 from llie_jax.training.state import TrainState, create_train_state
-from llie_jax.training.step import make_train_step
+from llie_jax.training.step import make_gradient, make_update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +61,12 @@ class Experiment:
                         f"{model.multiple}."
                     )
         _check_patterns(model, config.optimizer)
+        remat.check(config.remat, model)
+        if config.shard_optimizer and config.parallel == "pmap":
+            raise ValueError(
+                "config.shard_optimizer needs config.parallel='shard_map'; pmap cannot "
+                "split a state over devices."
+            )
         schedule = schedules.make_schedule(
             config.schedule.to_dict(),
             peak=config.optimizer.learning_rate,
@@ -83,17 +91,93 @@ class Experiment:
         )
 
     def train_step(self, expand: Callable, axis_name: str | None) -> Callable:
-        """Returns the training step for one device, see `step.make_train_step`."""
-        return make_train_step(
+        """Returns the training step for one device: `gradient`, then `update`."""
+        gradient, update = self.gradient(expand, axis_name), self.update()
+        return lambda state, *rest: update(state, *gradient(state, *rest))
+
+    def gradient(self, expand: Callable, axis_name: str | None) -> Callable:
+        """Returns the gradient for one device, see `step.make_gradient`."""
+        return make_gradient(
             self.model,
             self.loss,
-            self.tx,
             expand=expand,
+            untrained=self.config.optimizer.freeze,
+            accumulate=self.config.accumulate,
+            remat=self.config.remat,
+            scored=self.loss.reads_output,
+            axis_name=axis_name,
+        )
+
+    def update(self) -> Callable:
+        """Returns what the optimizer does with the gradient, see `step.make_update`."""
+        return make_update(
+            self.tx,
             schedule=self.schedule,
             ema_decay=self.config.ema.decay,
             untrained=self.config.optimizer.freeze,
-            axis_name=axis_name,
         )
+
+    def layout(self, state: TrainState, mesh: Mesh) -> Any:
+        """Returns the shardings of a state: one for all, or a tree of them.
+
+        Args:
+            state: the state, or its shapes.
+            mesh: the devices.
+        """
+        everywhere = parallel.replicated(mesh)
+        if not self.config.shard_optimizer:
+            return everywhere
+        layout = jax.tree.map(lambda _: everywhere, state)
+        return layout.replace(opt_state=parallel.spread(state.opt_state, mesh))
+
+    def spread(self, state: TrainState, mesh: Mesh) -> TrainState:
+        """Returns a replicated state in its `layout`."""
+        if not self.config.shard_optimizer:
+            return state
+        return parallel.lay_out(state, self.layout(state, mesh))
+
+    def gathered(self, state: TrainState, mesh: Mesh) -> TrainState:
+        """Returns a state that is the same on every device, as checkpoints hold it."""
+        if not self.config.shard_optimizer:
+            return state
+        return parallel.lay_out(state, parallel.replicated(mesh))
+
+    def mapped_step(
+        self, expand: Callable, mesh: Mesh, *, mapping: str = "shard_map"
+    ) -> Callable:
+        """Returns the compiled training step over all devices of a mesh.
+
+        Its state has the shardings of `layout`.
+        """
+        if not self.config.shard_optimizer:
+            return parallel.map_step(
+                lambda axis: self.train_step(expand, axis), mesh, mapping=mapping
+            )
+        update = self.update()
+        return parallel.map_step_in_halves(
+            self.gradient(expand, parallel.AXIS),
+            lambda state, gradient: update(
+                state, *gradient(state.replace(opt_state=None, ema_params=None))
+            ),
+            mesh,
+            self.layout(jax.eval_shape(self.init), mesh),
+        )
+
+    def check_batches(self, mesh: Mesh) -> None:
+        """Checks that all devices get whole and equal parts of each batch.
+
+        Raises:
+            ValueError: if a batch size is not divisible.
+        """
+        for name, stage in self.config.stages.items():
+            key = f"config.stages.{name}.batch_size"
+            parallel.check_batch_size(stage.batch_size, mesh, key)
+            images = stage.batch_size // mesh.size
+            if images % self.config.accumulate:
+                raise ValueError(
+                    f"{key} gives {images} images to each of {mesh.size} devices, "
+                    f"which config.accumulate={self.config.accumulate} does not divide."
+                )
 
 
 def _check_patterns(model: nn.Module, optimizer) -> None:

@@ -60,12 +60,21 @@ def begin(
     Raises:
         ValueError: if there are checkpoints and none can be used.
     """
-    sharding = parallel.replicated(mesh)
     # Passed as an argument: constants would be compiled into the program.
-    init = jax.jit(experiment.init, out_shardings=sharding)
+    init = jax.jit(experiment.init, out_shardings=parallel.replicated(mesh))
     shapes = jax.eval_shape(init, initial)
-    template = jax.tree.map(
+    return checkpoints.restore(template(shapes, mesh)) or (init(initial), 0)
+
+
+def template(state: TrainState, mesh: Mesh) -> TrainState:
+    """Returns the shapes of a state as checkpoints hold it, the same on every device.
+
+    Args:
+        state: a state, or its shapes.
+        mesh: the devices.
+    """
+    sharding = parallel.replicated(mesh)
+    return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
+        state,
     )
-    return checkpoints.restore(template) or (init(initial), 0)

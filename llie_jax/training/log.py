@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from tensorboardX import SummaryWriter
 
-from llie_jax import files
+from llie_jax import files, messages
 from llie_jax.image import io
+from llie_jax.training.wandb_log import WandbLog
 from llie_jax.weights.run import RunFolder, read_log
 
 
@@ -23,14 +24,21 @@ class RunLog:
         run: the run's folder.
         step: the step that the run resumes from. Lines of later steps, from a run that
             was interrupted before it could save, are removed: those steps run again.
+        wandb: where numbers and pictures go too, None for nowhere.
     """
 
-    def __init__(self, run: RunFolder, *, step: int):
+    def __init__(self, run: RunFolder, *, step: int, wandb: WandbLog | None = None):
         self.path = run.log
+        self._wandb = wandb
+        kept = [line for line in read_log(self.path) if line["step"] <= step]
         if self.path.exists():
-            kept = [line for line in read_log(self.path) if line["step"] <= step]
-            with files.atomic(self.path) as path:
+            with files.atomic(self.path, durable=True) as path:
                 path.write_text("".join(map(_text, kept)))
+        if step and not kept:
+            messages.note(
+                f"{self.path} has no line of the {step} steps before; the curves begin "
+                "here."
+            )
         self._events = SummaryWriter(
             str(run.events), purge_step=step + 1, flush_secs=30
         )
@@ -45,16 +53,27 @@ class RunLog:
         for key, value in values.items():
             if isinstance(value, int | float):
                 self._events.add_scalar(key, value, step)
+        if self._wandb:
+            self._wandb.write(step, values)
+
+    def sync(self) -> None:
+        """Waits until all lines are on the disk."""
+        if self.path.exists():
+            files.sync(self.path)
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
         """Sends a uint8 picture [H, W, 3] to TensorBoard."""
         self._events.add_image(name, image, step, dataformats="HWC")
+        if self._wandb:
+            self._wandb.picture(step, name, image)
 
     def close(self) -> None:
         """Closes the files."""
         # On a full disk flushing fails too; the first error is already being raised.
         with contextlib.suppress(OSError):
             self._events.close()
+        if self._wandb:
+            self._wandb.close()
 
 
 def _text(line: Mapping[str, float | str]) -> str:
@@ -122,14 +141,16 @@ class ProgressLine:
         Args:
             step: steps done.
             values: `loss`, `psnr` (if there are references), `images_per_second`,
-                `data_wait` (share of the time) and `seconds_per_step`.
+                `data_wait` (share of the time), `seconds_per_step`, and `mfu` (if the
+                peak of the devices is known).
         """
         left = (self._total - step) * values["seconds_per_step"]
         psnr = f"PSNR {values['psnr']:.2f} dB  " if "psnr" in values else ""
+        used = f"MFU {100 * values['mfu']:.1f} %  " if "mfu" in values else ""
         text = (
             f"loss {values['loss']:.4f}  {psnr}"
             f"{values['images_per_second']:.1f} images/s  "
-            f"wait {100 * values['data_wait']:.1f} %  left {_clock(left)}"
+            f"wait {100 * values['data_wait']:.1f} %  {used}left {_clock(left)}"
         )
         if self._bar:
             self._bar.update(self._task, completed=step, text=text)

@@ -11,27 +11,39 @@ from llie_jax import evaluation, files, messages, parallel, weights
 from llie_jax.configs import base
 from llie_jax.data import sources
 from llie_jax.evaluation import report
+from llie_jax.training import integrity
 from llie_jax.training import log as logs
 from llie_jax.training.experiment import Experiment
-from llie_jax.training.initial import begin, initial_variables
+from llie_jax.training.initial import begin, initial_variables, template
 from llie_jax.training.inputs import open_data, open_pipeline
 from llie_jax.training.interrupts import Signals
-from llie_jax.training.meter import Meter
+from llie_jax.training.lock import Lock
+from llie_jax.training.meter import DivergedError as DivergedError
+from llie_jax.training.meter import LossSpikeError, Meter
 from llie_jax.training.meter import NonFiniteError as NonFiniteError
 from llie_jax.training.state import TrainState
+from llie_jax.training.utilisation import peak_flops, step_flops
 from llie_jax.training.validation import Validation
+from llie_jax.training.wandb_log import WandbLog
+from llie_jax.training.watch import Profile, Watchdog
+from llie_jax.weights import record as records
 from llie_jax.weights.run import RunFolder
 from llie_jax.weights.store import Store
 
 MAY_CHANGE = (
     "data.train.root",
+    "data.mixture.*.root",
     "data.residence",
     "data.device_limit_mb",
     "data.workers",
     "parallel",
+    "remat",
+    "shard_optimizer",
     "nonfinite",
     "max_skipped",
     "log.every_steps",
+    "log.wandb",
+    "log.watchdog_seconds",
     "evaluate.every_steps",
     "evaluate.strip_images",
     "checkpoint.every_steps",
@@ -66,7 +78,9 @@ def train(
     workdir: str | os.PathLike,
     *,
     stop_at: int | None = None,
+    profile: int = 0,
     progress: bool = True,
+    accept_changed_data: bool = False,
 ) -> Result:
     """Trains as the config says, and writes everything to `workdir`.
 
@@ -78,48 +92,63 @@ def train(
         workdir: the run's folder, created if missing: `config.json`, `checkpoints/`,
             `log.jsonl`, `events/` (TensorBoard), `samples/`, `report.html`.
         stop_at: saves and stops after this step, as if interrupted.
+        profile: number of steps of which JAX's profiler writes a trace, to `profile/`.
         progress: shows a bar or lines on standard error.
+        accept_changed_data: resumes although the data are not those that the run was
+            started with.
 
     Raises:
         ValueError: if the config, the data and the folder do not match; raised before
             anything is compiled.
         FileNotFoundError: if data or weights are missing.
         OSError: if the folder cannot be written, or another run is writing there.
-        NonFiniteError: if the loss is not finite (`config.nonfinite`).
+        DivergedError: if the loss is not finite (`config.nonfinite`), or rises
+            suddenly, too often (`config.spike`).
     """
     run = RunFolder.at(workdir)
     config = base.check(config)
     experiment = Experiment.from_config(config)
     mesh = parallel.make_mesh()
-    for name, stage in config.stages.items():
-        parallel.check_batch_size(
-            stage.batch_size, mesh, f"config.stages.{name}.batch_size"
-        )
-    _check_config(run, config)
-    training, held_out = open_data(config)
-    where = f"{training.name} {training.split}"
-    sources.check_keys(
-        training, experiment.model.record_inputs, base.title(config.model)
-    )
-    experiment.loss.check_keys(training.keys, where)
-    pipeline = open_pipeline(config, training, overview=experiment.model.overview)
-    constants = {
-        "loss": experiment.loss.load_constants(),
-        "data": pipeline.resident,
-    }
-    initial = initial_variables(experiment)
-    files.writable_folder(run.path, hint=_HINT)
+    experiment.check_batches(mesh)
     _warn_of_hosts(run, mesh)
     with contextlib.ExitStack() as stack:
-        notes = _lock(run, stack)
-        if parallel.is_first():
-            _write_config(run, config)
+        # Locked before the data are read, which takes time. A new folder is created
+        # after that: mistakes leave none behind.
+        existed = parallel.any_process(run.path.is_dir())
+        lock = _lock(run, stack) if existed else None
+        saved = records.newest(run.checkpoints)
+        integrity.check_config(run, config, saved, may_change=MAY_CHANGE)
+        training, held_out = open_data(config)
+        described = integrity.describe_data(training, held_out)
+        integrity.check_data(saved, described, accept=accept_changed_data)
+        where = f"{training.name} {training.split}"
+        sources.check_keys(
+            training, experiment.model.record_inputs, base.title(config.model)
+        )
+        experiment.loss.check_keys(training.keys, where)
+        pipeline = open_pipeline(config, training, overview=experiment.model.overview)
+        constants = {
+            "loss": experiment.loss.load_constants(),
+            "data": pipeline.resident,
+        }
+        initial = initial_variables(experiment)
+        if not existed:
+            lock = _lock(run, stack)
+        facts = integrity.facts(config, described, mesh)
         checkpoints = stack.enter_context(
-            Store(run.checkpoints, writing=True, hint=_HINT)
+            Store(run.checkpoints, writing=True, hint=_HINT, facts=facts)
         )
         state, step = begin(experiment, checkpoints, mesh, initial)
+        state = experiment.spread(state, mesh)
+        # After the checkpoints are read: they hold a copy of a damaged one.
+        if parallel.is_first():
+            run.set_obstacles_aside()
+            _write_config(run, config)
+        notes = []
         if step:
             notes.append(f"resuming at step {step}")
+            found = checkpoints.record(step)
+            notes += integrity.differences(found.facts if found else {}, facts)
         if held_out is None:
             notes.append("no validation: the newest weights count as the best")
         elif "target" not in held_out.keys:
@@ -138,8 +167,10 @@ def train(
             pipeline=pipeline,
             held_out=held_out,
             checkpoints=checkpoints,
+            lock=lock,
             signals=signals,
             stop_at=stop_at,
+            profile=profile,
             progress=progress,
             notes=notes,
         )
@@ -157,23 +188,27 @@ def _warn_of_hosts(run: RunFolder, mesh) -> None:
         )
 
 
-def _lock(run: RunFolder, stack: contextlib.ExitStack) -> list[str]:
-    """Locks the folder until the stack exits; returns notes for the user.
+def _lock(run: RunFolder, stack: contextlib.ExitStack) -> Lock | None:
+    """Creates the folder, and locks it until the stack exits.
+
+    Returns:
+        The lock; None in processes but the first.
 
     The first process takes the lock for all, and all fail together if it cannot.
 
     Raises:
-        OSError: if another run holds it.
+        OSError: if the folder cannot be written, or another run holds it.
     """
-    refused = missing = None
+    files.writable_folder(run.path, hint=_HINT)
+    refused = found = None
     if parallel.is_first():
         try:
-            missing = stack.enter_context(files.lock(run.lock, hint=_HINT))
+            found = stack.enter_context(Lock(run.lock, hint=_HINT))
         except OSError as error:
             refused = error
     if parallel.any_process(refused is not None):
         raise refused or OSError(f"{run.path} is in use; process 0 names the holder.")
-    return [f"{missing}: do not start a second run there"] if missing else []
+    return found
 
 
 def _run(
@@ -187,8 +222,10 @@ def _run(
     pipeline,
     held_out,
     checkpoints: Store,
+    lock: Lock | None,
     signals: Signals,
     stop_at: int | None,
+    profile: int,
     progress: bool,
     notes: list[str],
 ) -> Result:
@@ -197,25 +234,58 @@ def _run(
     validation = held_out and Validation(
         experiment.model, held_out, mesh, mapping=config.parallel
     )
-    log = logs.RunLog(run, step=step) if first_process else None
+    log = _open_log(run, config, step=step, mesh=mesh) if first_process else None
     line = logs.ProgressLine(first=step, total=total, shown=progress and first_process)
     for note in notes:
         line.note(note)
-    mapped = parallel.map_step(
-        lambda axis: experiment.train_step(pipeline.expand, axis),
-        mesh,
-        mapping=config.parallel,
-    )
+    mapped = experiment.mapped_step(pipeline.expand, mesh, mapping=config.parallel)
     rng = parallel.replicate_key(jax.random.key(config.seed + 1), mesh)
-    meter = Meter(config, skipped=int(state.skipped))
-    scores, stopped = None, False
+    peak = peak_flops()
+    flops = step_flops(config) if peak else lambda step: 0.0
+    meter = Meter(
+        config, skipped=int(state.skipped), devices=mesh.size, peak_flops=peak
+    )
+    trace = Profile(run.profile, first=step, steps=profile if first_process else 0)
+    scores, stopped, rollbacks = None, False, 0
+
+    shown = step
 
     def show():
         """Reads the terms of the steps since the last call; the only host sync."""
+        nonlocal shown
         terms = meter.read()
+        if len(pipeline.plan.groups) > 1 and step > shown:
+            shares = pipeline.plan.shares(range(shown, step))
+            terms |= {f"share_{label}": share for label, share in shares.items()}
+        shown = step
         if terms and log:
             log.write(step, terms)
             line.update(step, terms)
+
+    def roll_back():
+        """Returns the newest checkpoint's state, as one of the step reached."""
+        nonlocal rollbacks
+        rollbacks += 1
+        where, loss = meter.spike
+        what = f"step {where}: the loss rose to {loss:.4g}"
+        if rollbacks > config.spike.max_rollbacks:
+            raise LossSpikeError(
+                f"{what}, after {config.spike.max_rollbacks} rollbacks. Try a lower "
+                "config.optimizer.learning_rate or config.optimizer.clip_norm, or a "
+                "higher config.spike.factor."
+            )
+        with meter.paused():
+            checkpoints.wait()
+            found = checkpoints.restore(template(state, mesh))
+        if found is None:
+            line.note(f"{what}, but there is no checkpoint to go back to")
+            return state
+        restored, since = found
+        line.note(f"{what}; going on from step {since}, without those since then")
+        if log:
+            log.write(step, {"rolled_back_to": since, "spike": loss})
+        # The data go on, so the batches that led to the spike do not come again.
+        return experiment.spread(restored.replace(step=state.step), mesh)
 
     def validate():
         nonlocal scores
@@ -235,13 +305,18 @@ def _run(
                 log.picture(step, name, logs.write_strip(run.sample(step), rows))
 
     batches = pipeline.batches(first_step=step)
+    watchdog = Watchdog(config.log.watchdog_seconds)
     try:
+        watchdog.start()
         while step < total and not stopped:
             with meter.waiting():
                 batch = parallel.shard_batch(next(batches), mesh)
             state, terms = mapped(state, constants, batch, rng)
+            meter.add(step + 1, terms, images=len(batch["index"]), flops=flops(step))
             step += 1
-            meter.add(step, terms, images=len(batch["index"]))
+            watchdog.step()
+            if trace.step(step, terms):
+                line.note(f"see the trace: tensorboard --logdir {trace.folder}")
             line.advance(step)
 
             at_end = step == total
@@ -258,12 +333,19 @@ def _run(
             )
             if logs_now or saves:
                 show()
+                if meter.spike:
+                    state, saves = roll_back(), True
             if validates:
                 validate()
             if saves:
                 with meter.paused():
+                    if lock:
+                        lock.check()
+                    if log:
+                        log.sync()
                     psnr = scores.get("psnr") if validates else None
-                    checkpoints.save(state, step=step, psnr=psnr)
+                    whole = experiment.gathered(state, mesh)
+                    checkpoints.save(whole, step=step, psnr=psnr)
         checkpoints.wait()
         if step == total:
             line.note(f"finished: {step} steps, saved in {run.path}")
@@ -277,6 +359,8 @@ def _run(
                 "command resumes from here"
             )
     finally:
+        watchdog.stop()
+        trace.close()
         line.close()
         if log:
             log.close()
@@ -289,30 +373,22 @@ def _run(
     )
 
 
-def _check_config(run: RunFolder, config) -> None:
-    """Raises ValueError if the folder holds a run of a different config."""
-    path = run.config
-    if not path.exists():
-        return
-    try:
-        old = base.flatten(base.from_json(path.read_text()))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is from an older version of llie_jax, or damaged ({error}). Use "
-            "another --workdir."
-        ) from error
-    new = base.flatten(config)
-    differing = [
-        f"{key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} now"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key, ...) != new.get(key, ...) and key not in MAY_CHANGE
-    ]
-    if differing:
-        more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
-        raise ValueError(
-            f"{run.path} holds a run of a different config ({'; '.join(differing[:4])}"
-            f"{more}). Use another --workdir, or the old values to resume it."
-        )
+def _open_log(run: RunFolder, config, *, step: int, mesh) -> logs.RunLog:
+    """Returns the log, with a line that says on what the run goes on."""
+    project = config.log.wandb
+    wandb = WandbLog(project, run, config.to_dict()) if project else None
+    log = logs.RunLog(run, step=step, wandb=wandb)
+    log.write(step, _place(mesh))
+    return log
+
+
+def _place(mesh) -> dict[str, int | str]:
+    """Returns what a run runs on."""
+    return {
+        "devices": mesh.size,
+        "processes": parallel.process_count(),
+        "device_kind": parallel.device_kind(),
+    }
 
 
 def _write_report(config, run: RunFolder, held_out) -> None:
@@ -339,5 +415,5 @@ def _write_report(config, run: RunFolder, held_out) -> None:
 
 
 def _write_config(run: RunFolder, config) -> None:
-    with files.atomic(run.config) as path:
+    with files.atomic(run.config, durable=True) as path:
         path.write_text(base.to_json(config))

@@ -7,19 +7,52 @@ from collections import deque
 import jax
 import numpy as np
 
+from llie_jax import parallel
+from llie_jax.training.watch import Spikes
+
 _IN_FLIGHT = 2
 """Steps in flight: enough to hide the host's work, few enough to stop promptly."""
 
 
-class NonFiniteError(ArithmeticError):
+class DivergedError(ArithmeticError):
+    """The training failed by its numbers."""
+
+
+class NonFiniteError(DivergedError):
     """The loss or its gradient was not finite."""
 
 
-class Meter:
-    """Keeps the terms of the steps on the device until they are read."""
+class LossSpikeError(DivergedError):
+    """The loss rose suddenly, more often than the config allows."""
 
-    def __init__(self, config, *, skipped: int):
+
+class Meter:
+    """Keeps the terms of the steps on the device until they are read.
+
+    Args:
+        config: the experiment.
+        skipped: steps skipped so far because a value was not finite.
+        devices: number of devices.
+        peak_flops: published peak of a device, None if it is not known.
+
+    Attributes:
+        spike: (step, loss) of the first spike of the loss in the steps read last, None
+            without one.
+    """
+
+    def __init__(
+        self,
+        config,
+        *,
+        skipped: int,
+        devices: int = 1,
+        peak_flops: float | None = None,
+    ):
+        self.spike: tuple[int, float] | None = None
         self._config = config
+        self._spikes = Spikes(config.spike.factor, config.spike.window)
+        self._devices, self._peak = devices, peak_flops
+        self._flops = 0.0
         self._pending: list[tuple[int, dict[str, jax.Array]]] = []
         self._flight: deque = deque()
         self._images = 0
@@ -41,10 +74,25 @@ class Meter:
         yield
         self._start += time.perf_counter() - start
 
-    def add(self, step: int, terms: dict[str, jax.Array], *, images: int):
-        """Keeps the terms of a step; blocks if too many steps are in flight."""
+    def add(
+        self,
+        step: int,
+        terms: dict[str, jax.Array],
+        *,
+        images: int,
+        flops: float = 0.0,
+    ):
+        """Keeps the terms of a step; blocks if too many steps are in flight.
+
+        Args:
+            step: its number, from 1.
+            terms: its terms.
+            images: number of images, over all devices.
+            flops: floating-point operations of the model, over all devices.
+        """
         self._pending.append((step, terms))
         self._images += images
+        self._flops += flops
         self._flight.append(terms["loss"])
         if len(self._flight) > _IN_FLIGHT:
             self._flight.popleft().block_until_ready()
@@ -63,6 +111,9 @@ class Meter:
         for step, values in zip(steps, terms, strict=True):
             if not values["finite"]:
                 self._not_finite(step, values)
+        losses = [float(values["loss"]) for values in terms]
+        place = self._spikes.find(losses)
+        self.spike = None if place is None else (steps[place], losses[place])
         used = [values for values in terms if values["finite"]] or list(terms)
         means = {
             key: float(np.mean([values[key] for values in used]))
@@ -72,11 +123,17 @@ class Meter:
         means["rate"] = float(terms[-1]["rate"])
         if self._skipped:
             means["skipped"] = self._skipped
+        means["steps_per_second"] = len(steps) / seconds
         means["images_per_second"] = self._images / seconds
+        means["images_per_second_per_device"] = self._images / seconds / self._devices
+        if self._peak:
+            means["mfu"] = self._flops / seconds / (self._devices * self._peak)
+        if peak := parallel.peak_memory():
+            means["peak_memory_mb"] = peak / 2**20
         means["seconds_per_step"] = seconds / len(steps)
         means["data_wait"] = self._waited / seconds
         means["host_ms"] = 1000 * self._waited / len(steps)
-        self._images, self._waited = 0, 0.0
+        self._images, self._flops, self._waited = 0, 0.0, 0.0
         self._start = time.perf_counter()
         return means
 

@@ -101,6 +101,7 @@ COMMANDS = {
             "--weights": WEIGHTS,
             "--format": CHOICE,
             "--suffix": ("/a", "../a", "a\\b"),
+            "--tree": CHOICE[:1],
             "--tile": COUNT,
             "--limit": FLOAT,
             "--option": ("a", "gamma=nan", "no_option=1", "=1", ""),
@@ -159,6 +160,7 @@ COMMANDS = {
             0: ("no_set", "paired_folder", "image_folder", ""),
             1: (*FOLDER, "{empty folder}"),
             "--data-dir": ("{file}", ""),
+            "--processes": COUNT,
         },
     ),
     "data darken": (

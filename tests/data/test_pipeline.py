@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from llie_jax import data
-from llie_jax.data import Stage, transforms
-from llie_jax.image import overview
+from llie_jax.data import Stage
+from llie_jax.image import overview, resize
 from tests.data import trees
 
 STAGES = (Stage(3, 4, 4), Stage(4, 8, 2))
@@ -77,7 +77,7 @@ def test_both_loaders_resize_alike(source, augment):
                 batch["index"], batch["image"], batch["target"], strict=True
             ):
                 for key, pixels in (("image", image), ("target", target)):
-                    whole = transforms.resize(source[index][key], (6, 14))
+                    whole = resize.resize(source[index][key], (6, 14))
                     assert pixels.sum() == whole.sum()
 
 

@@ -19,19 +19,6 @@ from llie_jax.training import capacity
 from llie_jax.training.experiment import Experiment
 from llie_jax.types import Outputs
 
-HLO = """
-HloModule jit_step, entry_computation_layout={(f32[8]{0})->f32[8]{0}}
-  %all-reduce.347 = (f32[1,1,64,2]{3,2,1,0:T(8,128)}, f32[]{:T(128)}, /*index=2*/bf16[3,4]{1,0:T(8,128)(2,1)S(1)}) all-reduce(%a, %b, %c), channel_id=1, to_apply=%add
-  %ar-start = f32[10]{0} all-reduce-start(%x), channel_id=2
-  %ar-done = f32[10]{0} all-reduce-done(%ar-start)
-  ROOT %all-reduce.9 = pred[3]{0} all-reduce(%y), to_apply=%or
-  %all-gather-start.1 = (f32[2,3]{1,0}, f32[8,3]{1,0}) all-gather-start(%z), dimensions={0}
-  %ag2 = ((f32[2]{0}, s8[4]{0}), (f32[8]{0}, s8[16]{0})) all-gather-start(%z, %w)
-  %all-gather-done.1 = f32[8,3]{1,0} all-gather-done(%all-gather-start.1)
-  %cp = (u8[7]{0}, u8[7]{0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%v)
-  %fusion.3 = f32[100]{0} fusion(%all-reduce.347), calls=%all-reduce.clone
-"""  # noqa: E501
-
 TINY = dict(
     width=2,
     encoder_blocks=(1,),
@@ -66,15 +53,6 @@ def one_device(memory):
     return capacity.Topology(
         name="cpu:1", kind="cpu", mesh=mesh, chips=1, hosts=1, memory=memory
     )
-
-
-def test_collectives_are_counted_once_with_their_element_types():
-    assert capacity.count_collectives(HLO) == {
-        "all-reduce": {"count": 3, "bytes": 4 * (128 + 1) + 2 * 12 + 4 * 10 + 3},
-        "all-gather": {"count": 2, "bytes": 4 * 24 + 4 * 8 + 16},
-        "collective-permute": {"count": 1, "bytes": 7},
-    }
-    assert capacity.count_collectives("%x = f32[2]{0} add(%a, %b)") == {}
 
 
 def test_memory_named_by_the_compiler():

@@ -57,3 +57,15 @@ def test_a_pattern_that_freezes_nothing():
         ValueError, match=r"'backbone/\*', which matches .* Toy.*first/, last/"
     ):
         train(freeze=("first/*", "backbone/*"))
+
+
+def test_the_output_is_scored_only_if_the_loss_needs_it():
+    def terms(**term):
+        changes = {f"loss.terms.pixel.{key}": value for key, value in term.items()}
+        experiment = Experiment.from_config(toys.config("", **changes))
+        step = experiment.train_step(pipeline.expand_images, None)
+        rest = {"loss": {}, "data": {}}, batch(), jax.random.key(0)
+        return jax.eval_shape(step, experiment.init(), *rest)[1]
+
+    assert "psnr" in terms()
+    assert "psnr" not in terms(on="aux.features", against="aux.features")
