@@ -32,6 +32,7 @@ LOST = 75
 _HEARTBEAT_SECONDS = 20  # a process that is silent for so long is lost
 _PULSE_SECONDS = 2
 _FAILURES = "llie_jax/failures/"
+_HEARD = "llie_jax/heard/"
 _AGAIN = "Start the same command in all processes again; a training resumes."
 
 
@@ -135,6 +136,8 @@ class _Member:
 
     def _end(self, reason: str) -> None:
         print(f"error: {self._name} ends: {reason}", file=sys.stderr, flush=True)
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            self._client.key_value_set(f"{_HEARD}{self._number}", "")
         os._exit(LOST)  # the main thread may wait for the other process for ever
 
     def fail(self, error: BaseException) -> None:
@@ -150,7 +153,18 @@ class _Member:
                 f"{self._name} failed: {type(error).__name__}: {text}".rstrip("."),
             )
             if self._number == 0:
-                time.sleep(2 * _PULSE_SECONDS)  # the service ends with this process
+                self._wait_for_hearing()  # the service ends with this process
+
+    def _wait_for_hearing(self) -> None:
+        """Waits until the others have failed too, or have heard of a failure."""
+        limit = time.monotonic() + _HEARTBEAT_SECONDS
+        ended = 0
+        while ended < self._count and time.monotonic() < limit:
+            ended = sum(
+                len(self._client.key_value_dir_get(each))
+                for each in (_FAILURES, _HEARD)
+            )
+            time.sleep(0.1)
 
     def wait_for_all(self) -> None:
         """Waits until all processes are done; `_watch` ends the wait on a failure."""
