@@ -5,7 +5,7 @@ UV_VERSION := 0.13.8
 BIN := .venv/bin
 DEMO := runs/demo
 
-.PHONY: help install demo test test-all lint format bench clean
+.PHONY: help install demo test test-all soak soak-all lint format bench clean
 
 help: ## lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -39,7 +39,14 @@ test: install ## runs the fast suite
 	$(PYTEST)
 
 test-all: install ## runs all tests, including the slow ones
+	@.bootstrap/bin/uv sync --frozen --quiet --extra dev --extra dev-gcs
 	$(PYTEST) -m ""
+
+soak: install ## breaks runs: a third of all faults, under 30 minutes
+	$(BIN)/python -m tests.soak
+
+soak-all: install ## breaks runs in all ways
+	$(BIN)/python -m tests.soak --all
 
 lint: install ## checks style
 	$(BIN)/ruff check .

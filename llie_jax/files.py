@@ -4,18 +4,21 @@ JSON has no NaN or infinity: our files hold them as the strings "nan", "inf" and
 which `plain` writes and `number` reads.
 """
 
+import atexit
 import contextlib
 import errno
-import json
+import functools
 import math
 import os
 import pathlib
 import re
-import socket
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+BUCKETS = ("gs://", "s3://", "az://", "hf://")
+"""How paths in buckets start."""
 
 
 def path(name: str | os.PathLike) -> pathlib.Path:
@@ -23,12 +26,65 @@ def path(name: str | os.PathLike) -> pathlib.Path:
 
     Every function in this file passes its paths through it: `pathlib` would create a
     local folder named `gs:`.
+
+    Raises:
+        ValueError: if it looks like a bucket's path and is none.
     """
-    if "://" not in os.fspath(name):
+    text = os.fspath(name)
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9]+):(?=/)|(gs|s3|az|hf):", text)
+    if not scheme:
         return pathlib.Path(name)
+    if not text.startswith(BUCKETS) or text in BUCKETS or text[5:6] == "/":
+        raise ValueError(
+            f"{text!r} is neither a local path nor one in a bucket; write "
+            f"{BUCKETS[0]}BUCKET/FOLDER (or {', '.join(BUCKETS[1:])})."
+        )
     from etils import epath  # takes 0.2 s, and local paths do not need it
 
     return epath.Path(name)
+
+
+def is_local(name: str | os.PathLike) -> bool:
+    """Returns whether a path is on this machine, and not in a bucket."""
+    return isinstance(path(name), pathlib.Path)
+
+
+def local(name: str | os.PathLike) -> pathlib.Path:
+    """Returns a path on this machine.
+
+    Raises:
+        ValueError: if it is in a bucket.
+    """
+    found = path(name)
+    if not isinstance(found, pathlib.Path):
+        raise ValueError(f"{found} is in a bucket; here a local path is needed.")
+    return found
+
+
+def local_copy(name: str | os.PathLike) -> pathlib.Path:
+    """Returns a path on this machine with the content of a file.
+
+    For libraries that read local files only. The copy of a file in a bucket is made
+    once, and removed when the process ends.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    found = path(name)
+    if isinstance(found, pathlib.Path):
+        return found
+    status = found.stat()
+    return _copy(found, status.length, status.mtime)
+
+
+@functools.cache
+def _copy(found, *version: int) -> pathlib.Path:
+    """Returns the local copy of one version of a file."""
+    folder = tempfile.TemporaryDirectory(prefix="llie_jax-")
+    atexit.register(folder.cleanup)
+    copy = pathlib.Path(folder.name, found.name)
+    copy.write_bytes(found.read_bytes())
+    return copy
 
 
 def absolute(name: str | os.PathLike) -> pathlib.Path:
@@ -79,19 +135,69 @@ def _try_to_write(folder: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic(target: str | os.PathLike) -> Iterator[pathlib.Path]:
+def atomic(
+    target: str | os.PathLike, *, durable: bool = False
+) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside a file, and renames it to the file on success.
 
     The file is either complete or unchanged, whatever interrupts the write.
+
+    Args:
+        target: the file.
+        durable: makes that true of a loss of power too; takes milliseconds.
     """
     target = path(target)
+    if not isinstance(target, pathlib.Path):
+        # A bucket has no renaming, and an object appears as a whole.
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = pathlib.Path(folder, target.name)
+            temporary.touch()
+            yield temporary
+            target.write_bytes(temporary.read_bytes())
+        return
     temporary = _temporary(target)
     try:
         temporary.touch()
         yield temporary
+        if durable:
+            sync(temporary)
         temporary.replace(target)
+        if durable:
+            sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(target: str | os.PathLike) -> None:
+    """Waits until a file, or the list of names in a folder, is on the disk.
+
+    Nothing for a bucket, whose objects are durable once written.
+    """
+    target = path(target)
+    if not isinstance(target, pathlib.Path):
+        return
+    try:
+        descriptor = os.open(target, os.O_RDONLY)
+    except PermissionError:
+        if target.is_dir():  # Windows opens no folders
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot sync folders.
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: str | os.PathLike) -> None:
+    """Waits until all files below a local folder are on the disk, with their names."""
+    for place, _, names in os.walk(folder):
+        for each in (*(os.path.join(place, name) for name in names), place):
+            with contextlib.suppress(FileNotFoundError):  # another process moved it
+                sync(each)
 
 
 def check_output(
@@ -108,7 +214,8 @@ def check_output(
     """
     target = path(target)
     for each in map(path, inputs):
-        if target.exists() and each.exists() and target.samefile(each):
+        both = is_local(target) and is_local(each) and each.exists()
+        if target.exists() and (target == each or (both and target.samefile(each))):
             raise ValueError(
                 f"{target} is an input and would be replaced; name another file."
             )
@@ -151,67 +258,6 @@ def append(target: str | os.PathLike, text: str) -> None:
         old = target.read_text() if target.exists() else ""
         with atomic(target) as temporary:
             temporary.write_text(old + text)
-
-
-@contextlib.contextmanager
-def lock(target: str | os.PathLike, *, hint: str) -> Iterator[str | None]:
-    """Holds the lock of a folder, so that only one process at a time writes there.
-
-    It is an operating-system lock on a file, released when the process ends, however it
-    ends; the file stays and names the last holder.
-
-    Args:
-        target: the file, created if missing.
-        hint: what an error tells the user to do.
-
-    Yields:
-        None, or why there is no lock: not every system and file system has them.
-
-    Raises:
-        OSError: if another process holds it; names folder, machine and process.
-    """
-    target = path(target)
-    if not isinstance(target, pathlib.Path):
-        yield f"{target.parent} has no file locks (a bucket)"
-        return
-    try:
-        import fcntl
-    except ImportError:
-        yield "this operating system has no file locks"
-        return
-    with contextlib.ExitStack() as stack:
-        missing = None
-        try:
-            # Not truncated before the lock is held: the file names the holder.
-            file = stack.enter_context(target.open("a+", errors="replace"))
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise OSError(
-                f"{target.parent} is in use by {_holder(file.read())}; wait for it, or "
-                f"{hint}."
-            ) from None
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            missing = f"{target.parent} has no file locks ({error.strerror})"
-        else:
-            file.truncate(0)
-            json.dump({"pid": os.getpid(), "machine": socket.gethostname()}, file)
-            file.flush()
-        yield missing
-
-
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
-
-
-def _holder(text: str) -> str:
-    """Returns the holder of a lock, from the text of its file."""
-    try:
-        found = json.loads(text)
-        return f"process {found['pid']} on {found['machine']}"
-    except (ValueError, TypeError, KeyError):
-        return "another process"  # which has not written its name yet
 
 
 def inside(folder: str | os.PathLike, name: str, *, suffix: str = "") -> pathlib.Path:

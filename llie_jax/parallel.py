@@ -1,4 +1,4 @@
-"""The only file that knows about devices and processes.
+"""The only file that knows about devices; `cluster` joins the processes.
 
 A step is written for one device, with collectives over the named axis "data".
 `map_step` and `map_eval_step` map it over all devices of all processes: the batch is
@@ -6,7 +6,6 @@ split, everything else is the same on every device and keeps its plain shape.
 """
 
 import contextlib
-import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,114 +20,6 @@ AXIS = "data"
 
 MAPPINGS = ("shard_map", "pmap")
 """How a step is mapped over devices; `pmap` supports one process only."""
-
-
-def start() -> None:
-    """Joins the other processes of a run, if there are any.
-
-    Call it before any other JAX call. JAX detects SLURM, Open MPI, Kubernetes jobs and
-    Cloud TPU slices (on GCE through the metadata server). Elsewhere set
-    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID in each process.
-    JAX_NUM_PROCESSES=1 without an address uses this process alone, whatever the cluster
-    says. A task of SLURM or Open MPI gets one GPU unless JAX_LOCAL_DEVICE_IDS lists
-    more.
-
-    Raises:
-        ValueError: if the processes cannot be joined, or if the environment says that
-            there are several and JAX finds only this one: each would train by itself
-            and write into the same folder.
-    """
-    if jax.distributed.is_initialized():
-        return
-    wanted = _number("JAX_NUM_PROCESSES")
-    if os.environ.get("JAX_COORDINATOR_ADDRESS"):
-        _join(num_processes=wanted, process_id=_number("JAX_PROCESS_ID"))
-        return
-    announced = {"JAX_NUM_PROCESSES": wanted} if wanted else _announced()
-    if announced and max(announced.values()) == 1:
-        return  # JAX would leave a lone SLURM task a single GPU
-    _join()
-    variable = max(announced, key=announced.get, default=None)
-    if variable and jax.process_count() == 1:
-        raise ValueError(
-            f"{variable}={os.environ[variable]} says that this run has "
-            f"{announced[variable]} processes or more, but JAX finds only this one. "
-            f"{_ALTERNATIVES.get(variable, _EXPLICIT)}; or set JAX_NUM_PROCESSES=1 to "
-            "use this process alone."
-        )
-
-
-_EXPLICIT = (
-    "Set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID in each process"
-)
-_ALTERNATIVES = {
-    "SLURM_NTASKS": "Start the command with srun",
-    "JOB_COMPLETION_INDEX": "Install jax[k8s], or set JAX_COORDINATOR_ADDRESS, "
-    "JAX_NUM_PROCESSES and JAX_PROCESS_ID in each process",
-}
-
-
-def _announced() -> dict[str, int]:
-    """Returns variable -> number of processes, as launchers announce it."""
-    found = {
-        "OMPI_COMM_WORLD_SIZE": _number("OMPI_COMM_WORLD_SIZE"),
-        "PMI_SIZE": _number("PMI_SIZE"),
-        "SLURM_STEP_NUM_TASKS": _number("SLURM_STEP_NUM_TASKS"),
-    }
-    # SLURM_NTASKS describes the allocation, and is set even in a shell that is no task;
-    # in an interactive step only the step's own number is right.
-    launched = {"SLURM_PROCID", "SLURM_STEP_ID"} & os.environ.keys()
-    if launched and found["SLURM_STEP_NUM_TASKS"] is None:
-        found["SLURM_NTASKS"] = _number("SLURM_NTASKS")
-    slices = _number("MEGASCALE_NUM_SLICES") or 1
-    for variable in ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES"):
-        if hosts := os.environ.get(variable):
-            found[variable] = len(hosts.split(",")) * slices
-    if slices > 1:
-        found["MEGASCALE_NUM_SLICES"] = slices
-    # Index 0 does not say how many pods there are.
-    if index := _number("JOB_COMPLETION_INDEX"):
-        found["JOB_COMPLETION_INDEX"] = index + 1
-    return {variable: count for variable, count in found.items() if count}
-
-
-def _number(variable: str) -> int | None:
-    """Returns an environment variable as a number, None if it is absent.
-
-    Raises:
-        ValueError: if it is not an integer.
-    """
-    text = os.environ.get(variable)
-    if not text:
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"{variable} is {text!r}; expected a number.") from None
-
-
-def _join(**known: int | None) -> None:
-    """Joins the other processes if JAX finds any; JAX detects what is not `known`."""
-    if "cpu" in os.environ.get("JAX_PLATFORMS", ""):
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # A pod outside an indexed job is on its own, but JAX would query the cluster's API.
-    alone = "JOB_COMPLETION_INDEX" not in os.environ
-    hidden = os.environ.pop("KUBERNETES_SERVICE_HOST", None) if alone else None
-    try:
-        jax.distributed.initialize(**known)
-    except Exception as error:
-        if "coordinator_address should be defined" in str(error):
-            return  # JAX's message for finding no cluster
-        if "before any JAX calls" in str(error) and not (known or _announced()):
-            return  # JAX is in use already, and nothing announces other processes
-        raise ValueError(
-            "The processes of this run cannot find each other "
-            f"({type(error).__name__}: {error}). {_EXPLICIT}, or only "
-            "JAX_NUM_PROCESSES=1 to use this process alone."
-        ) from error
-    finally:
-        if hidden is not None:
-            os.environ["KUBERNETES_SERVICE_HOST"] = hidden
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -269,6 +160,20 @@ def replicate_key(rng: jax.Array, mesh: Mesh) -> jax.Array:
     """Puts a random key on every device."""
     data = replicate(jax.random.key_data(rng), mesh)
     return jax.random.wrap_key_data(data, impl=jax.random.key_impl(rng))
+
+
+def whole(value: Any) -> np.ndarray:
+    """Returns the whole of an array on the host, however it is laid out.
+
+    All processes must call it for an array that is split over several of them.
+    """
+    if not isinstance(value, jax.Array):
+        return np.asarray(value)
+    if value.is_fully_replicated:
+        return np.asarray(value.addressable_data(0))
+    if value.is_fully_addressable:
+        return np.asarray(value)
+    return np.asarray(multihost_utils.process_allgather(value, tiled=True))
 
 
 def any_process(flag: bool) -> bool:

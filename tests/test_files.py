@@ -1,11 +1,8 @@
 """Tests of atomic writes, folders, locks and untrusted names."""
 
-import errno
-import fcntl
 import os
 import pathlib
 import re
-import socket
 import subprocess
 import sys
 
@@ -64,63 +61,26 @@ def test_names_that_leave_a_folder_are_refused(name):
         files.inside("out", name, suffix=".png")
 
 
-HOLDER = """
-import sys, time
-from llie_jax import files
-with files.lock(sys.argv[1], hint="-"):
-    print("locked", flush=True)
-    time.sleep(600)
-"""
+def test_paths_in_buckets():
+    found = files.path("gs://bucket/runs/a")
+    assert str(found / "log.jsonl") == "gs://bucket/runs/a/log.jsonl"
+    assert not files.is_local(found)
+    assert files.is_local(files.path("runs/a:b/12:30"))
 
 
-def test_a_lock_ends_with_its_process(tmp_path):
-    path = tmp_path / "lock"
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert holder.stdout.readline() == "locked\n"
-        expected = (
-            f"{tmp_path} is in use by process {holder.pid} on {socket.gethostname()}; "
-            "wait for it, or go away."
-        )
-        with (
-            pytest.raises(OSError, match=f"^{re.escape(expected)}$"),
-            files.lock(path, hint="go away"),
-        ):
-            pass
-    finally:
-        holder.kill()
-        holder.communicate()
-    for _ in range(2):
-        with files.lock(path, hint="-") as missing:
-            assert missing is None
-            assert f'"pid": {os.getpid()}' in path.read_text()
+@pytest.mark.parametrize(
+    "name",
+    ["gs:/bucket/a", "gs:bucket", "gs://", "gs:///a", "GS://b", "http://b/a", "s3:/b"],
+)
+def test_misspelt_buckets_are_refused(name):
+    message = f"{name!r} is neither a local path nor one in a bucket; write gs://"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        files.path(name)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"pid": 1', "\0\0"])
-def test_a_holder_without_a_name(tmp_path, content):
-    path = tmp_path / "lock"
-    path.write_text(content)
-    with path.open() as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with (
-            pytest.raises(OSError, match="in use by another process"),
-            files.lock(path, hint="-"),
-        ):
-            pass
-
-
-def test_a_file_system_without_locks(tmp_path, monkeypatch):
-    def flock(file, operation):
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    with files.lock(tmp_path / "lock", hint="-") as missing:
-        assert missing == f"{tmp_path} has no file locks (No locks available)"
-    monkeypatch.setitem(sys.modules, "fcntl", None)
-    with files.lock(tmp_path / "lock", hint="-") as missing:
-        assert missing == "this operating system has no file locks"
+def test_a_path_that_pathlib_has_spoilt_is_refused():
+    with pytest.raises(ValueError, match="'gs:/bucket/a' is neither"):
+        files.path(pathlib.Path("gs://bucket/a"))
 
 
 @pytest.fixture
@@ -159,8 +119,6 @@ def test_paths_of_a_bucket(bucket):
     files.append("gs://bucket/log", "a\n")
     files.append("gs://bucket/log", "b\n")
     assert (bucket / "log").read_text() == "a\nb\n"
-    with files.lock(folder / "lock", hint="-") as missing:
-        assert missing == "gs://bucket/runs/a has no file locks (a bucket)"
     inner = files.inside("gs://bucket/out", "scene/photo", suffix=".png")
     assert os.fspath(inner) == "gs://bucket/out/scene/photo.png"
 
@@ -184,3 +142,17 @@ def test_local_paths_wait_for_no_library():
         "assert not {'etils', 'numpy', 'jax'} & {m.split('.')[0] for m in sys.modules}"
     )
     subprocess.run([sys.executable, "-c", code, files.__file__], check=True)
+
+
+def test_a_durable_file_is_synced_before_its_name(tmp_path, monkeypatch):
+    seen, sync = [], os.fsync
+
+    def record(descriptor):
+        seen.append((os.fstat(descriptor).st_size, (tmp_path / "x").exists()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    with files.atomic(tmp_path / "x", durable=True) as temporary:
+        temporary.write_text("whole")
+    (size, there), (_, there_then) = seen
+    assert (size, there, there_then) == (5, False, True)

@@ -17,7 +17,7 @@ LAYERS = (
     ("messages",),
     ("files",),
     ("registry", "jaxprs"),
-    ("parallel",),
+    ("parallel", "cluster"),
     ("image",),
     ("nn",),
     ("features",),
@@ -57,6 +57,7 @@ DEVICES = {
 }
 MAY_TOUCH_DEVICES = {
     "parallel": "the one place",
+    "cluster": "joins the processes, before there are devices",
     "training.capacity": "plans for devices that are not there",
 }
 

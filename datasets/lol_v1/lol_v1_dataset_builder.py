@@ -3,5 +3,5 @@
 from llie_jax.data import prepared
 
 
-class Builder(prepared.LolV1):
+class Builder(prepared.BUILDERS["lol_v1"]):
     """Registered as `lol_v1` when this module is imported."""

@@ -3,5 +3,5 @@
 from llie_jax.data import prepared
 
 
-class Builder(prepared.LolV2Real):
+class Builder(prepared.BUILDERS["lol_v2_real"]):
     """Registered as `lol_v2_real` when this module is imported."""

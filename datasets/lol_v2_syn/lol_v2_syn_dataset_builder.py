@@ -3,5 +3,5 @@
 from llie_jax.data import prepared
 
 
-class Builder(prepared.LolV2Syn):
+class Builder(prepared.BUILDERS["lol_v2_syn"]):
     """Registered as `lol_v2_syn` when this module is imported."""

@@ -33,6 +33,41 @@ def positive(text: str) -> int:
     return number
 
 
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `processes`."""
+    group = parser.add_argument_group(
+        "several processes",
+        "found by JAX on SLURM, Open MPI, Kubernetes and Cloud TPUs; elsewhere, start "
+        "the same command once for each process, with these",
+    )
+    group.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="address of process 0"
+    )
+    group.add_argument(
+        "--num-processes", type=positive, metavar="N", help="how many there are"
+    )
+    group.add_argument(
+        "--process-id", type=int, metavar="I", help="number of this one, from 0"
+    )
+    group.add_argument(
+        "--start-timeout",
+        type=positive,
+        default=300,
+        metavar="SECONDS",
+        help="how long to wait for the others",
+    )
+
+
+def processes(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the arguments of `llie_jax.cluster.joined`."""
+    return {
+        "coordinator": args.coordinator,
+        "num_processes": args.num_processes,
+        "process_id": args.process_id,
+        "timeout": args.start_timeout,
+    }
+
+
 def above_zero(text: str) -> float:
     """Parses a finite number above 0; argparse reports the error."""
     number = float(text)

@@ -1,7 +1,6 @@
 """`llie-jax convert`: converts official checkpoints and runs to release files."""
 
 import argparse
-import pathlib
 
 from llie_jax import files
 
@@ -57,6 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--trained-on", default="", help="metadata: the training data")
     parser.add_argument(
+        "--selected-on",
+        default="",
+        metavar="SPLIT",
+        help="metadata: what the checkpoint was chosen on, such as 'lol_v1 test'; its "
+        "scores there are then marked",
+    )
+    parser.add_argument(
         "--licence", default="", help="metadata: licence of the weights"
     )
     parser.add_argument(
@@ -69,8 +75,8 @@ def run(args: argparse.Namespace) -> None:
     """Converts the checkpoint and prints a summary."""
     from llie_jax.cli import output
 
-    sources = [pathlib.Path(source) for source in args.checkpoint]
-    out = pathlib.Path(args.out)
+    sources = [files.path(source) for source in args.checkpoint]
+    out = files.path(args.out)
     if out.suffix != ".safetensors":
         raise ValueError(
             f"The release file must end in .safetensors, not {out.name!r}."
@@ -78,6 +84,7 @@ def run(args: argparse.Namespace) -> None:
     files.check_output(out, sources)
     facts = {
         "trained_on": args.trained_on,
+        "selected_on": args.selected_on,
         "licence": args.licence,
         "protocol": args.protocol,
         "score": output.read_json_argument(args.score, "--score") if args.score else {},
@@ -131,11 +138,11 @@ def run(args: argparse.Namespace) -> None:
 def _recorded(known) -> dict:
     """Returns the facts that a run or a release file records about its weights."""
     from llie_jax import weights
+    from llie_jax.data import mixture
 
     if known["source"] == "run":
         folder = weights.RunFolder.of_checkpoint(known["path"])
-        train = folder.read_config()["data"]["train"]
-        trained_on = f"{train['name']} {train['split']}"
+        trained_on = mixture.trained_on(folder.read_config()["data"])
         return {"step": known["step"], "trained_on": trained_on}
     written_anew = ("spec", "llie_jax_version")
     return {k: v for k, v in known["metadata"].items() if k not in written_anew}

@@ -1,12 +1,15 @@
 """`llie-jax data`: lists, checks and prepares data sets."""
 
 import argparse
+import contextlib
 import dataclasses
+import os
 import pathlib
 import sys
 from collections.abc import Mapping
 
-from llie_jax import messages
+from llie_jax import files, messages
+from llie_jax.cli.arguments import positive
 
 HELP = "List, check and prepare data sets; make pairs from your own photos."
 
@@ -17,6 +20,7 @@ EXAMPLES = """
   llie-jax data check my_photos           # photos without references
   llie-jax data prepare lowlight_demo
   llie-jax data prepare lol_v1 /disk/LOLdataset --data-dir data
+  llie-jax data prepare my_pairs          # to data/my_pairs
   llie-jax data darken my_photos my_pairs --exposure 0.03 0.08
 """
 
@@ -49,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--json", metavar="FILE", help="also write the result to FILE")
 
     prepare = add("prepare", "write a data set in the TFDS format (array_record)")
-    prepare.add_argument("name", metavar="NAME", help="a data set")
+    prepare.add_argument("name", metavar="NAME", help="a data set, or your own folder")
     prepare.add_argument(
         "root",
         metavar="ROOT",
@@ -61,6 +65,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data-dir",
         metavar="DIR",
         help="folder to write NAME/VERSION to; default: $LLIE_JAX_DATA, or data",
+    )
+    prepare.add_argument(
+        "--processes",
+        type=positive,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="how many processes write",
+    )
+    prepare.add_argument(
+        "--check",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="decode every file before, as `data check` does, and refuse faulty sets",
     )
 
     darken = add("darken", "make low/ and high/ from photos, with a sensor model")
@@ -101,14 +118,16 @@ def _note(text: str) -> None:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from llie_jax.data import catalogue
+    from llie_jax.data import catalogue, labelled, locating
+    from llie_jax.data.dataset import unit
 
     for dataset in catalogue.DATASETS.values():
         print(f"{dataset.name}: {dataset.title}")
-        unit = catalogue.unit(dataset.keys)
-        print(f"  {unit:8} {_counts(dataset.counts) or 'any number'}")
+        print(f"  {unit(dataset.keys):8} {_counts(dataset.counts) or 'any number'}")
         if dataset.image_size:
             print("  size     {} x {} (height x width)".format(*dataset.image_size))
+        if dataset.remarks:
+            print(f"  note     {dataset.remarks}")
         print(f"  licence  {dataset.licence}")
         if dataset.page:
             print(f"  page     {dataset.page}")
@@ -116,30 +135,39 @@ def _list(args: argparse.Namespace) -> int:
         print(f"  to get   {dataset.get}")
         if not dataset.own:
             root = catalogue.default_root(dataset.name)
-            there = catalogue.locate(dataset, root) or list(
-                root.glob("*/dataset_info*")
-            )
+            there = locating.locate(dataset, root) or list(root.glob("*/dataset_info*"))
             print(f"  here     {root if there else f'no ({root})'}")
+    for known in labelled.SETS.values():
+        print(f"{known.name}: {known.title}")
+        print(f"  labels   enhance it with: llie-jax enhance --tree {known.name}")
+        if known.page:
+            print(f"  licence  {known.licence}")
+            print(f"  page     {known.page}")
     return 0
 
 
 def _check(args: argparse.Namespace) -> int:
     from llie_jax.cli import output
-    from llie_jax.data import checking
+    from llie_jax.data import checking, labelled
 
+    if args.name in labelled.SETS and args.name != "any":
+        return _check_labelled(labelled.get(args.name), args.root)
     checks = checking.check(args.name, root=args.root)
     for each in checks:
         print(f"{args.name} {each.split}: {each.state}")
-        of = f" of {each.expected}" if each.expected else ""
+        of = f" of {each.expected} published" if each.expected else ""
         print(f"  {each.unit:8} {each.count}{of}")
         if each.count:
             sizes = ", ".join(f"{size} ({n})" for size, n in each.sizes.items())
             print(f"  sizes    {sizes}, height x width")
             print(f"  names    {each.fingerprint}")
-        for note in each.notes:
-            print(f"  note     {messages.printable(note)}")
-        for problem in each.problems:
-            print(f"  problem  {messages.printable(problem)}")
+        for label, texts in (
+            ("note", each.notes),
+            ("problem", each.problems),
+            ("fix", each.fixes),
+        ):
+            for text in texts:
+                print(f"  {label:8} {messages.printable(text)}")
     if args.json:
         report = [{**dataclasses.asdict(each), "state": each.state} for each in checks]
         output.write_json(args.json, report)
@@ -155,25 +183,70 @@ def _check(args: argparse.Namespace) -> int:
     return 0
 
 
-def _prepare(args: argparse.Namespace) -> int:
-    from llie_jax.data import catalogue, checking, prepared, synthetic
+def _check_labelled(known, root: str | None) -> int:
+    """Shows how many photos of a labelled set there are."""
+    from llie_jax.data import catalogue, labelled
 
-    dataset = catalogue.get(args.name)
-    root = pathlib.Path(args.root or catalogue.default_root(args.name))
-    data_dir = args.data_dir or catalogue.default_root(args.name).parent
-    if args.name == "lowlight_demo" and not catalogue.locate(dataset, root):
-        counts = synthetic.write_demo(root)
-        _note(f"Made {_counts(counts)} pairs in {root}.")
-    for each in checking.check(args.name, root=root):
-        if each.problems:
-            raise ValueError(f"{args.name} {each.split}: {each.problems[0]}")
-        if not each.complete:
-            _note(f"{args.name} {each.split}: {each.state}.")
+    root = pathlib.Path(root or catalogue.default_root(known.name)).expanduser()
+    tree = labelled.scan(known, root)
+    print(f"{known.name}: {len(tree.photos)} photos, {len(tree.others)} other files")
+    for folders, published in known.counts.items():
+        print(f"  {folders or 'all':14} {tree.count(folders)} of {published} published")
+    return 0
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    from llie_jax.data import catalogue, checking, locating, preparing, synthetic
+
+    root, published = args.root, args.name in catalogue.DATASETS
+    if args.name == "lowlight_demo":
+        root = files.local(root or catalogue.default_root(args.name))
+        if not locating.locate(catalogue.get(args.name), root):
+            counts = synthetic.write_demo(root)
+            _note(f"Made {_counts(counts)} pairs in {root}.")
+    if args.check:
+        for each in checking.check(args.name, root=root):
+            if each.problems:
+                raise ValueError(
+                    f"{args.name} {each.split}: {each.problems[0]} "
+                    f"(`llie-jax data check {args.name}` says how to repair it)."
+                )
+            if published and not each.complete:
+                _note(f"{args.name} {each.split}: {each.state}.")
     try:
-        print(prepared.prepare(args.name, root=root, data_dir=data_dir))
+        with _bar() as advance:
+            directory = preparing.prepare(
+                args.name,
+                root=root,
+                data_dir=args.data_dir or catalogue.default_folder(),
+                processes=args.processes,
+                progress=advance,
+            )
     except FileExistsError as error:
         _note(str(error))
+    else:
+        print(directory)
+        _note(f"sha256 of the records: {preparing.digest(directory)}")
     return 0
+
+
+@contextlib.contextmanager
+def _bar():
+    """Yields a function that shows how many records of how many are written."""
+    from rich import console, progress
+
+    stderr = console.Console(stderr=True)
+    bar = progress.Progress(
+        progress.TextColumn("{task.completed}/{task.total} records"),
+        progress.BarColumn(),
+        progress.TimeRemainingColumn(),
+        console=stderr,
+        redirect_stdout=False,
+        disable=not stderr.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _darken(args: argparse.Namespace) -> int:

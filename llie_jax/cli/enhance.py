@@ -6,11 +6,20 @@ import dataclasses
 import glob
 import os
 import pathlib
+import shutil
 import sys
 import time
+import warnings
+from collections.abc import Iterable
 
 from llie_jax import files, messages
-from llie_jax.cli.arguments import above_zero, name_part, positive
+from llie_jax.cli.arguments import (
+    above_zero,
+    add_processes,
+    name_part,
+    positive,
+    processes,
+)
 
 HELP = "Brightens photos: files, folders or patterns."
 
@@ -19,11 +28,13 @@ EXAMPLES = """
   llie-jax enhance night.jpg --out bright.png --strength 0.7 --warmth 0.3
   llie-jax enhance photos/ --out bright/ --weights darkir.safetensors --compare
   llie-jax enhance "photos/*.JPG" old/ --out bright/ --format png --overwrite
+  llie-jax enhance Dark_Zurich/ --out bright/ --tree dark_zurich
 
 --out is a file if it has an image suffix, otherwise a folder. Greyscale, transparency,
 EXIF data and colour profile are kept where the output format holds them; photos are
 turned upright; 16-bit files are read in full and written with 8 bits. Paths of the
-results go to standard output. Exit status: 0 done, 1 some photos failed, 2 none done.
+results go to standard output. Several processes share the photos. Exit status: 0 done,
+1 some photos failed, 2 none done.
 """
 
 FORMATS = ("png", "jpg", "webp", "bmp", "tif")
@@ -105,6 +116,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--recursive", action="store_true", help="include subfolders")
     parser.add_argument(
+        "--tree",
+        metavar="SET",
+        help="INPUT is a whole labelled set: enhance its photos, copy everything else, "
+        "keep all names; rerun to resume. codan, dark_zurich, nighttime_driving, "
+        "exdark, or any, where all images are photos",
+    )
+    parser.add_argument(
         "--overwrite", action="store_true", help="replace existing results"
     )
     parser.add_argument(
@@ -145,21 +163,68 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a test option of the model itself, such as CIDNet's alpha=0.9 "
         "(brightness of the output) or gamma=0.8 (exponent of the input)",
     )
+    add_processes(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Enhances the photos; returns the exit status."""
+    from llie_jax import cluster
+
+    with cluster.joined(**processes(args)):
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Enhances this process's share of the photos; returns the exit status of all."""
     from rich.console import Console
 
-    from llie_jax.cli import output
-    from llie_jax.image import formats
-    from llie_jax.inference import photo
+    import llie_jax.weights
+    from llie_jax import parallel
     from llie_jax.inference.adjustments import Adjustments
+    from llie_jax.models import base
 
     console = Console(stderr=True)
+    mesh = parallel.make_mesh()
+    number, count = parallel.share(mesh)
     look = dataclasses.asdict(Adjustments(args.strength, args.saturation, args.warmth))
-    jobs = _jobs(args)
-    _check_targets(jobs, overwrite=args.overwrite)
+    with parallel.together(mesh):  # before anyone writes what others would find
+        with warnings.catch_warnings():
+            if number:  # the first process says what there is to say about all photos
+                warnings.simplefilter("ignore", messages.Note)
+            jobs, copies = _tree_jobs(args) if args.tree else (_jobs(args), [])
+        _check_targets(jobs, overwrite=args.overwrite)
+        sizes = _sizes(console, jobs[number::count])
+        for folder in {job.target.parent for job in sizes}:
+            # Made with the first result, so that later mistakes leave no empty folder.
+            files.writable_folder(folder, hint="choose another --out", create=False)
+        if args.json:
+            folder = files.path(args.json).parent
+            files.writable_folder(folder, hint="choose another --json", create=False)
+    if args.gate is None:
+        # Others may be meant for well-exposed photos too, or be compared with a paper.
+        args.gate = llie_jax.weights.ships(args.weights)
+    options = base.parse_options(args.option)
+    done = _enhance_share(args, console, sizes, look, options) if sizes else []
+    done = [facts for part in parallel.gather_objects(done, mesh) for facts in part]
+    if jobs and not done and not any(parallel.gather_objects(bool(sizes), mesh)):
+        return 2
+    if parallel.is_first():
+        _copy(copies)
+        if len(done) < len(jobs):
+            _say(console, f"{len(jobs) - len(done)} of {len(jobs)} photos failed.")
+        if args.json:
+            order = [str(job.source) for job in jobs]
+            _write_json(
+                args, look, options, sorted(done, key=lambda x: order.index(x["photo"]))
+            )
+    return 0 if len(done) == len(jobs) else 1 if done else 2
+
+
+def _sizes(console, jobs: list[Job]) -> dict[Job, tuple[int, int]]:
+    """Returns the height and width of each photo that can be read and written."""
+    from llie_jax.image import formats
+    from llie_jax.inference import photo
+
     sizes = {}
     for job in jobs:
         try:
@@ -170,23 +235,14 @@ def run(args: argparse.Namespace) -> int:
         except (ValueError, OSError) as error:
             sizes.pop(job, None)
             _say(console, f"error: {error}")
-    if not sizes:
-        return 2
-    for folder in {job.target.parent for job in sizes}:
-        # Created with the first result, so that later mistakes leave no empty folder.
-        files.writable_folder(folder, hint="choose another --out", create=False)
-    if args.json:
-        folder = pathlib.Path(args.json).parent
-        files.writable_folder(folder, hint="choose another --json", create=False)
+    return sizes
 
+
+def _enhance_share(args, console, sizes, look, options) -> list[dict]:
+    """Loads the weights and enhances the photos of `sizes`; returns what was done."""
     import llie_jax.weights
     from llie_jax.inference.enhancer import Enhancer
-    from llie_jax.models import base
 
-    if args.gate is None:
-        # Others may be meant for well-exposed photos too, or be compared with a paper.
-        args.gate = llie_jax.weights.ships(args.weights)
-    options = base.parse_options(args.option)
     enhancer = Enhancer(
         *llie_jax.weights.load(args.weights),
         options=options,
@@ -196,21 +252,24 @@ def run(args: argparse.Namespace) -> int:
         limit=None if args.limit is None else args.limit * 1e6,
         shared_kernels=not args.kernels_per_tile,
     )
-    done = _enhance_all(args, console, enhancer, sizes)
-    if len(done) < len(jobs):
-        _say(console, f"{len(jobs) - len(done)} of {len(jobs)} photos failed.")
-    if args.json:
-        facts = llie_jax.weights.describe(args.weights)
-        output.write_json(
-            args.json,
-            {
-                "weights": facts["weights"],
-                "weights_sha256": facts["weights_sha256"],
-                "options": {**look, "gate": args.gate, "model": options},
-                "photos": done,
-            },
-        )
-    return 0 if len(done) == len(jobs) else 1 if done else 2
+    return _enhance_all(args, console, enhancer, sizes)
+
+
+def _write_json(args, look, options, done: list[dict]) -> None:
+    """Writes what was done."""
+    import llie_jax.weights
+    from llie_jax.cli import output
+
+    facts = llie_jax.weights.describe(args.weights)
+    output.write_json(
+        args.json,
+        {
+            "weights": facts["weights"],
+            "weights_sha256": facts["weights_sha256"],
+            "options": {**look, "gate": args.gate, "model": options},
+            "photos": done,
+        },
+    )
 
 
 def _enhance_all(args, console, enhancer, sizes) -> list[dict]:
@@ -308,11 +367,55 @@ def _exposure(facts: dict) -> str:
     return f"{facts['share']:.0%} of the effect (in full, {gain})"
 
 
+def _tree_jobs(
+    args: argparse.Namespace,
+) -> tuple[list[Job], list[tuple[pathlib.Path, pathlib.Path]]]:
+    """Returns what is left to enhance and to copy, (file, copy), of a labelled set."""
+    from llie_jax.data import labelled
+
+    known, out = labelled.get(args.tree), files.local(args.out).expanduser()
+    root = files.local(args.input[0]).expanduser()
+    if len(args.input) > 1 or not root.is_dir():
+        raise ValueError(
+            f"--tree {args.tree} needs one folder, that of the set; got "
+            f"{messages.listed(args.input, limit=3)}."
+        )
+    if changed := [
+        option
+        for option in ("format", "suffix", "compare", "recursive")
+        if getattr(args, option)
+    ]:
+        raise ValueError(
+            f"--tree keeps all names and folders; leave out --{changed[0]}."
+        )
+    if out.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"--out {out} is inside the set; choose another folder.")
+    tree = labelled.scan(known, root)
+    for folders, published in known.counts.items():
+        if found := tree.count(folders):
+            where = f"{folders}: " if folders else ""
+            messages.note(f"{where}{found} of {published} published photos")
+    jobs = [Job(root / relative, out / relative) for relative in tree.photos]
+    left = [job for job in jobs if args.overwrite or not job.target.exists()]
+    if len(left) < len(jobs):
+        messages.note(f"resuming: {len(jobs) - len(left)} results are already there")
+    copies = [(root / relative, out / relative) for relative in tree.others]
+    return left, [pair for pair in copies if args.overwrite or not pair[1].exists()]
+
+
+def _copy(pairs: Iterable[tuple[pathlib.Path, pathlib.Path]]) -> None:
+    """Copies files, each completely or not at all."""
+    for source, target in pairs:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with files.atomic(target) as temporary:
+            shutil.copyfile(source, temporary)
+
+
 def _jobs(args: argparse.Namespace) -> list[Job]:
     """Returns the jobs, with each photo once."""
     from llie_jax.image import formats
 
-    out = pathlib.Path(args.out).expanduser()
+    out = files.local(args.out).expanduser()
     sources, skipped = {}, collections.Counter()
     for text in args.input:
         for path, relative in _find(text, args.recursive, out, skipped):
@@ -369,7 +472,7 @@ def _find(
     """
     from llie_jax.image import formats
 
-    path = pathlib.Path(text).expanduser()
+    path = files.local(text).expanduser()
     if path.is_dir():
         folder, inner = path.resolve(), out.resolve()
         listing = formats.list_files(

@@ -3,13 +3,14 @@
 import argparse
 import sys
 
-from llie_jax.cli.arguments import PROTOCOLS, positive
+from llie_jax.cli.arguments import PROTOCOLS, add_processes, positive, processes
 
 HELP = "Score a model on a data set."
 EXAMPLES = """
   llie-jax eval --weights runs/demo --data lowlight_demo --out runs/demo/eval
   llie-jax eval --weights runs/lol --data lol_v1 --root /disk/LOLdataset --report-all
   llie-jax eval --weights runs/cidnet --data lol_v1 --option saturation=1.3
+  llie-jax eval --weights runs/lol --data my_photos --protocol niqe
   llie-jax eval --weights darkir.safetensors --data my_pairs --save-images --out scores
 """
 
@@ -48,6 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also score images scaled to the mean brightness of the reference, as "
         "some papers do; these columns are marked",
+    )
+    add(
+        "--self-ensemble",
+        action="store_true",
+        help="score the mean of the outputs for the eight flips and rotations of each "
+        "image, which takes eight times as long; the result is marked",
     )
     add("--save-images", action="store_true", help="also write outputs to DIR/images")
     add("--json", metavar="FILE", help="write the scores to this file")
@@ -107,15 +114,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also record the time and the memory that the model takes for the first "
         "image; on an otherwise idle machine",
     )
+    add_processes(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Scores and prints the table."""
-    from llie_jax import parallel
+    from llie_jax import cluster
 
-    parallel.start()  # before anything touches the devices
+    with cluster.joined(**processes(args)):
+        _score(args)
 
-    from llie_jax import evaluation
+
+def _score(args: argparse.Namespace) -> None:
+    """Scores in all processes; the first one prints the table."""
+    from llie_jax import evaluation, parallel
     from llie_jax.cli import output
     from llie_jax.evaluation import scores as results
     from llie_jax.models import base
@@ -127,6 +139,7 @@ def run(args: argparse.Namespace) -> None:
         split=args.split,
         protocol=args.protocol,
         gt_mean=args.gt_mean,
+        self_ensemble=args.self_ensemble,
         out=args.out,
         save_images=args.save_images,
         json=args.json,

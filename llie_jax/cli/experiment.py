@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin
 
-from llie_jax import configs, messages
+from llie_jax import configs, files, messages
 
 _NO_RECIPES = ("__init__", "base")
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number"}
@@ -32,7 +32,7 @@ def load_config(config: str, overrides: Sequence[str] = ()):
     """
     from llie_jax.configs import base
 
-    name, _, text = str(config).partition(":")
+    name, text = re.fullmatch(r"((?:\w+:/)?[^:]*):?(.*)", str(config), re.S).groups()
     found = _execute(name, _find(name), text)
 
     def read(key: str, text: str, like: Any) -> Any:
@@ -57,9 +57,9 @@ def recipes() -> dict[str, pathlib.Path]:
 
 def _find(name: str) -> pathlib.Path:
     """Returns the file of a recipe that is given as a path or by name."""
-    path, known = pathlib.Path(name), recipes()
+    path, known = files.path(name), recipes()
     if path.is_file():
-        return path
+        return files.local_copy(path)
     if name in known:
         return known[name]
     if path.name == name and path.suffix != ".py":
@@ -67,10 +67,10 @@ def _find(name: str) -> pathlib.Path:
             f"There is no recipe {name!r}.{messages.suggest(name, known)} "
             f"Recipes: {', '.join(known)}; or give a Python file."
         )
-    files = [file.name for file in known.values()]
+    shipped = [file.name for file in known.values()]
     raise FileNotFoundError(
-        f"There is no config file {path}.{messages.suggest(path.name, files)} "
-        f"llie_jax/configs has: {', '.join(files)}."
+        f"There is no config file {path}.{messages.suggest(path.name, shipped)} "
+        f"llie_jax/configs has: {', '.join(shipped)}."
     )
 
 

@@ -3,8 +3,10 @@
 import argparse
 import contextlib
 import gc
+import glob
 import importlib
 import os
+import pathlib
 import sys
 import warnings
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from llie_jax.cli import streams
 SUBCOMMANDS = (
     "enhance",
     "train",
+    "runs",
     "eval",
     "score",
     "compare",
@@ -31,6 +34,9 @@ SUBCOMMANDS = (
     "redundancy",
     "bank",
 )
+
+
+_GOOGLE = "0x1ae0"  # vendor of TPUs on the PCI bus
 
 
 # What a user's files and arguments can cause; overflow is an ArithmeticError.
@@ -56,12 +62,13 @@ def guarded(function, *args, **kwargs) -> int:
 
     `LLIE_JAX_TRACEBACK=1` shows the traceback instead.
     """
-    _keep_compilations()
+    _expect_no_tpu()
     # Tracing creates millions of long-lived objects; by default, every 700 of them
     # trigger a garbage collection.
     gc.set_threshold(50_000, *gc.get_threshold()[1:])
     try:
         with _notes_as_lines():
+            _keep_compilations()
             return function(*args, **kwargs) or 0
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
@@ -100,6 +107,7 @@ def _keep_compilations() -> None:
     """
     variable = "JAX_COMPILATION_CACHE_DIR"
     if variable in os.environ:
+        files.path(os.environ[variable])  # JAX would make a local folder named "gs:"
         return
     folder = os.path.join(os.path.expanduser("~"), ".cache", "llie_jax", "xla")
     if "jax" not in sys.modules:
@@ -109,6 +117,20 @@ def _keep_compilations() -> None:
 
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", folder)
+
+
+def _expect_no_tpu() -> None:
+    """Keeps libtpu calm on a machine without a TPU, where it serves `llie-jax plan`.
+
+    It would print errors about a TPU VM that is not there, and ask the metadata server.
+    """
+    vendors = [pathlib.Path(p) for p in glob.glob("/sys/bus/pci/devices/*/vendor")]
+    if glob.glob("/dev/accel*") or any(_GOOGLE in p.read_text() for p in vendors):
+        return
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
+    os.environ.setdefault("TPU_LOG_DIR", "disabled")  # else files in /tmp
 
 
 def parser() -> argparse.ArgumentParser:

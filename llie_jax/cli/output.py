@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import sys
 from typing import Any
 
@@ -26,7 +25,7 @@ def shown(path: str | os.PathLike) -> str:
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes a JSON file, completely or not at all."""
-    path = pathlib.Path(path)
+    path = files.path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2) + "\n")

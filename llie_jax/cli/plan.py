@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import functools
-import pathlib
 
 from llie_jax import files
 
@@ -78,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
     config = experiment.load_config(args.config, args.overrides)
     if args.json:
-        folder = pathlib.Path(args.json).parent
+        folder = files.path(args.json).parent
         files.writable_folder(folder, hint="choose another --json", create=False)
     reports = []
     for name in args.topology.split(","):

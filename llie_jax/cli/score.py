@@ -81,9 +81,9 @@ def _score_task(args: argparse.Namespace) -> None:
 
     if args.gt is None:
         raise ValueError(f"--task {args.task} needs the true labels: --gt.")
-    if args.protocol != "default":
+    if args.protocol != "default" or args.gt_mean:
         raise ValueError(
-            f"--protocol {args.protocol} is for images; leave it out with --task."
+            "--protocol and --gt-mean are for images; leave them out with --task."
         )
     scores = downstream.score(args.task, args.pred, args.gt)
     if args.json:

@@ -6,7 +6,6 @@ Imports nothing slow until a study runs.
 from __future__ import annotations
 
 import argparse
-import pathlib
 from typing import TYPE_CHECKING
 
 from llie_jax import files
@@ -72,7 +71,7 @@ def run(args: argparse.Namespace, study: Study) -> None:
     from llie_jax.studies import frame
 
     if args.json:
-        files.writable_folder(pathlib.Path(args.json).parent, create=False)
+        files.writable_folder(files.path(args.json).parent, create=False)
     source = data.open_source(args.data, root=args.root, split=args.split)
     model, variables = weights.load(args.weights)
     subject = study.subject(model, variables, source, max_images=args.max_images)

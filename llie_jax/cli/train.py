@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from llie_jax.cli.arguments import positive
+from llie_jax.cli.arguments import add_processes, positive, processes
 
 HELP = "Train a model; rerunning with the same --workdir resumes the run."
 EXAMPLES = """
@@ -15,7 +15,8 @@ EXAMPLES = """
 Every value of a config can be changed with --config.KEY=VALUE; llie_jax/configs/base.py
 explains the keys. The workdir gets config.json, checkpoints/, log.jsonl, TensorBoard
 events/, samples/ and report.html. Ctrl-C saves a checkpoint and exits. Exit status: 0
-trained to the end or to --stop-at, 1 the training failed, 128 + N stopped by signal N.
+trained to the end or to --stop-at, 1 the training failed, 75 another process failed or
+was lost, 128 + N stopped by signal N: 143 in all processes if one of them got SIGTERM.
 """
 
 
@@ -42,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stop-at", type=positive, metavar="N", help="save and stop after step N"
     )
+    parser.add_argument(
+        "--accept-changed-data",
+        action="store_true",
+        help="resume although files of the data set were added, removed or changed",
+    )
+    add_processes(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,18 +57,24 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError, OSError: if an argument is wrong, or files are missing.
     """
-    from llie_jax import parallel
+    from llie_jax import cluster
     from llie_jax.cli.experiment import load_config
 
     config = load_config(args.config, args.overrides)
-    parallel.start()  # before anything touches the devices
 
     import jax
 
     from llie_jax.training.loop import DivergedError, train
 
     try:
-        result = train(config, args.workdir, stop_at=args.stop_at, profile=args.profile)
+        with cluster.joined(**processes(args), preemptible=True):
+            result = train(
+                config,
+                args.workdir,
+                stop_at=args.stop_at,
+                profile=args.profile,
+                accept_changed_data=args.accept_changed_data,
+            )
     except DivergedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 import llie_jax.models  # noqa: F401  registers what specs name
 from llie_jax import messages, optimizers, registry, schedules
-from llie_jax.data import catalogue, pipeline
+from llie_jax.data import catalogue, mixture, pipeline
 from llie_jax.losses import weighted
 from llie_jax.models.base import card
 
@@ -69,6 +69,7 @@ SHARED = {
 
 OPEN_TABLES = (
     "config.model",
+    "config.data.mixture",
     "config.stages",
     "config.loss.terms",
     "config.optimizer",
@@ -181,6 +182,9 @@ def get_config() -> ConfigDict:
                 # `size`: height and width to which training images are resized; (0, 0)
                 # keeps their size. Held-out images always keep theirs.
                 train=dict(name="lowlight_demo", root="", split="train", size=(0, 0)),
+                # With train.name="mixture": a table for each of its sets, see
+                # `llie_jax.data.mixture.Part`, under a label that logs show.
+                mixture=dict(),
                 # Held out from the training split, by whole scenes.
                 validation=dict(fraction=0.1, seed=0),
                 augment=dict(
@@ -316,6 +320,7 @@ def override(
         TypeError: for a value of another type.
     """
     _complete_stages(config)
+    _complete_mixture(config)
     changes = dict(changes)
     paths = {key: key.removesuffix(".name") for key in changes}
     for key in sorted(changes, key=lambda key: paths[key].count(".")):
@@ -443,6 +448,9 @@ def _checked(config: ConfigDict) -> ConfigDict:
                     f"config.stages.{name}.{key} is {value!r}; give a whole number "
                     f"of at least {low}, below {high:,}."
                 )
+    _complete_mixture(config)
+    if config.data.train.name == mixture.NAME or config.data.mixture:
+        mixture.parse(config.data.mixture.to_dict())
     size = tuple(config.data.train.size)
     if size != (0, 0) and not (
         len(size) == 2
@@ -483,6 +491,17 @@ def _complete_stages(config: ConfigDict) -> None:
     )
 
 
+def _complete_mixture(config: ConfigDict) -> None:
+    fields = {
+        field.name: field.default
+        for field in dataclasses.fields(mixture.Part)
+        if field.default is not dataclasses.MISSING
+    }
+    table = config.data.mixture.to_dict()
+    completed = {label: fields | part for label, part in table.items()}
+    config.data.mixture = _table(completed)
+
+
 def title(model: Mapping[str, Any] | ConfigDict) -> str:
     """Returns the names of a model and its backbone, such as "lfpv on snr_net"."""
     tables = [
@@ -511,6 +530,7 @@ def from_json(text: str) -> FrozenConfigDict:
     with config.unlocked():
         # Tables whose keys users or parts define are replaced, not merged.
         config.model, config.stages, config.loss.terms = {}, {}, {}
+        config.data.mixture = {}
         config.optimizer, config.schedule = {}, {}
         config.update(_table(values))
     return check(config)

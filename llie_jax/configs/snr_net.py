@@ -9,12 +9,9 @@ LOL: the rate halves after 50,000, 100,000, 200,000 and 300,000 of the 600,000 s
 and at the same fractions of a shorter run (--config.stages.s0.steps). LOL-v2's real
 pairs train as whole images of 400 x 608, flipped but not rotated.
 
-SID, SMID, SDSD: the root contains pairs exported as images with the same names, in low/
-and high/. Training resizes them to 512 x 960 and uses whole images (SID) or crops,
-flipped but not rotated. Held-out pairs keep their size, so export images at that size.
-Frames of a video that share their reference are held out together. SDSD holds out
-nothing: each frame has its own reference, so held-out frames would be almost equal to
-their neighbours in training.
+SID, SMID, SDSD: images are resized to 512 x 960 as they are read, also those that are
+scored; training uses whole images (SID) or crops, flipped but not rotated. Whole scenes
+are held out, with all takes of them.
 
 The loss is a sum over the pixels of an image. The authors also sum over the batch,
 where this is the mean; Adam takes the same steps for both, apart from its eps. The
@@ -37,8 +34,8 @@ class Setting(NamedTuple):
     """What differs between the data sets.
 
     Attributes:
-        size: height and width to which training images are resized; (0, 0) keeps their
-            size.
+        size: height and width to which training images are resized; (0, 0) keeps the
+            size that the data set gives them.
         patch: height and width of the crops.
         batch_size: pairs per step.
         learning_rate: the peak.
@@ -57,28 +54,29 @@ LOL = {
     "lol_v2_real": Setting((400, 608), (400, 608), 4, 4e-4, perceptual=True),
     "lol_v2_syn": Setting((0, 0), (128, 128), 32, 4e-4, perceptual=True),
 }
-EXPORTED = {
-    "sid": Setting((512, 960), (512, 960), 2, 1e-4, perceptual=True),
-    "smid": Setting((512, 960), (256, 256), 12, 4e-4),
-    "sdsd_in": Setting((512, 960), (256, 256), 12, 4e-4),
-    "sdsd_out": Setting((512, 960), (128, 128), 4, 1e-4),
+FRAMES = {
+    "sid": Setting((0, 0), (512, 960), 2, 1e-4, perceptual=True),
+    "smid": Setting((0, 0), (256, 256), 12, 4e-4),
+    "sdsd_indoor": Setting((0, 0), (256, 256), 12, 4e-4),
+    "sdsd_outdoor": Setting((0, 0), (128, 128), 4, 1e-4),
 }
 
 
 def get_config(
     data: Literal[
-        "lol_v1", "lol_v2_real", "lol_v2_syn", "sid", "smid", "sdsd_in", "sdsd_out"
+        *("lol_v1", "lol_v2_real", "lol_v2_syn"),
+        *("sid", "smid", "sdsd_indoor", "sdsd_outdoor"),
     ] = "lol_v1",
     lfpv: bool = False,
 ):
     """Returns the config."""
-    setting = (LOL | EXPORTED)[data]
+    setting = (LOL | FRAMES)[data]
     (height, width), square = setting.patch, setting.patch[0] == setting.patch[1]
     config = base.get_config()
     config.model = base.spec("snr_net")
-    config.data.train.name = data if data in LOL else "paired_folder"
+    config.data.train.name = data
     config.data.train.size = setting.size
-    config.data.validation.fraction = 0.0 if data.startswith("sdsd") else 0.05
+    config.data.validation.fraction = 0.05
     config.data.augment.rotate = data in ("lol_v1", "lol_v2_syn")
     config.stages.s0.patch_size = height
     config.stages.s0.patch_width = 0 if square else width

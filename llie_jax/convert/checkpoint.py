@@ -12,7 +12,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from llie_jax import messages
+from llie_jax import files, messages
 
 USES = ("ema", "raw")
 """Which weights are taken if a checkpoint has both: averaged ones, or the last."""
@@ -70,9 +70,10 @@ def read_checkpoint(
         ImportError: if PyTorch is needed and not installed.
         ValueError: if the file cannot be read, or contains no tensors.
     """
-    path = pathlib.Path(path)
+    path = files.path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint file {path}.")
+    path = files.local_copy(path)
     with path.open("rb") as file:
         start = file.read(64)
     if path.suffix.lower() == ".safetensors" or _is_safetensors(start):

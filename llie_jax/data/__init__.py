@@ -1,9 +1,12 @@
 """Data sets, with or without references, and the pipelines that feed training steps.
 
-Each module imports only from those before it: `catalogue`, `sources`, `synthetic`,
-`splitting`, `prepared`, `opening`, `checking`, `transforms`, `pipeline`.
+Each module imports only from those before it: `dataset`, `catalogue`, `frames`,
+`locating`, `scanning`, `sources`, `synthetic`, `splitting`, `prepared`, `opening`,
+`mixture`, `preparing`, `checking`, `relight`, `transforms`, `pipeline`; `labelled` is
+of sets that are only enhanced.
 """
 
+from llie_jax.data.mixture import open_mixture as open_mixture
 from llie_jax.data.opening import open_source as open_source
 from llie_jax.data.pipeline import CroppedSource as CroppedSource
 from llie_jax.data.pipeline import Pipeline as Pipeline

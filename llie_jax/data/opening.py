@@ -1,18 +1,20 @@
 """Opens a data set by name or by folder.
 
-The layout of a folder tells what it contains:
+The layout of a folder tells what it contains; what is prepared is preferred:
 
     open_source("lol_v1", split="train")        # $LLIE_JAX_DATA/lol_v1 or data/lol_v1
     open_source("lol_v1", root="/disk/LOL", split="test")
     open_source("my_pairs")                     # my_pairs/low and my_pairs/high
     open_source("my_photos")                    # photos without references
-    open_source("data/lol_v1/1.0.0")            # prepared by `llie-jax data prepare`
+    open_source("data/lol_v1/2.0.0")            # prepared by `llie-jax data prepare`
 """
 
 import os
 import pathlib
 
-from llie_jax.data import catalogue, sources
+from llie_jax import files
+from llie_jax.data import catalogue, locating, sources
+from llie_jax.data.dataset import Dataset
 
 
 def open_source(
@@ -38,20 +40,21 @@ def open_source(
             empty, or files have no partner.
     """
     dataset, root = resolve(name_or_folder, root=root)
-    found = catalogue.locate(dataset, root) if dataset else {}
+    directory = locating.prepared(root)
+    found = locating.locate(dataset, root) if dataset and not directory else {}
     if not found:
-        directory = find_prepared(dataset, root)
+        directory = directory or find_prepared(dataset, root)
         # Imported late: TFDS takes a second to import, and folders do not need it.
         from llie_jax.data import prepared
 
         return prepared.open_prepared(directory, split=split)
     split = sources.choose_split(split, list(found), where=str(root))
-    return sources.open_folders(found[split], dataset=dataset, split=split)
+    return sources.open_parts(found[split], dataset=dataset, split=split)
 
 
 def resolve(
     name_or_folder: str | os.PathLike, *, root: str | os.PathLike | None = None
-) -> tuple[catalogue.Dataset | None, pathlib.Path]:
+) -> tuple[Dataset | None, pathlib.Path]:
     """Returns the data set that a name or folder stands for, and its folder.
 
     The set is None for a folder without a known layout, such as a prepared one.
@@ -68,27 +71,25 @@ def resolve(
             raise ValueError(
                 f"{name} needs its folder: give the folder itself, or root."
             )
-        root = catalogue.default_root(name) if root is None else pathlib.Path(root)
+        root = catalogue.default_root(name) if root is None else files.path(root)
         return dataset, root.expanduser()
-    folder = pathlib.Path(name).expanduser()
+    folder = files.path(name).expanduser()
     if not folder.is_dir():
         catalogue.get(name)  # raises: neither a folder nor a name
     if root is not None:
         raise ValueError(
             f"{name} is a folder and root={os.fspath(root)!r} is another; give one."
         )
-    return catalogue.recognise(folder), folder
+    return locating.recognise(folder), folder
 
 
-def find_prepared(
-    dataset: catalogue.Dataset | None, root: pathlib.Path
-) -> pathlib.Path:
+def find_prepared(dataset: Dataset | None, root: pathlib.Path) -> pathlib.Path:
     """Returns the prepared data set at `root`, or its newest version below `root`.
 
     Raises:
         FileNotFoundError: if there is none; the message says what is expected.
     """
-    directory = catalogue.prepared(root)
+    directory = locating.prepared(root)
     if directory is None:
-        raise FileNotFoundError(catalogue.missing(dataset, root))
+        raise FileNotFoundError(locating.missing(dataset, root))
     return directory

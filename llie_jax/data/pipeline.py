@@ -21,7 +21,7 @@ import numpy as np
 
 from llie_jax import messages, types
 from llie_jax.data import sources, transforms
-from llie_jax.image import levels
+from llie_jax.image import levels, resize
 from llie_jax.image import overview as windows
 
 RESIDENCES = ("auto", "device", "host")
@@ -153,7 +153,7 @@ def make_pipeline(
         source: the training data.
         stages: `Stage`s, or dicts of their fields.
         size: height and width to which all images are resized when they are read, see
-            `transforms.resize`; (0, 0) keeps their size.
+            `image.resize.resize`; (0, 0) keeps their size.
         seed: seeds all random choices.
         augment: an `Augment`, a dict of its fields, or None for the defaults.
         residence: "device", "host", or "auto": on the device if the decoded images take
@@ -201,6 +201,7 @@ def make_pipeline(
             "rotated; "
             "set augment.mixup to 0.0 and augment.rotate to False."
         )
+    groups = source.groups
     if any(size):
         source = ResizedSource(source, size)
     sizes = source.sizes()
@@ -215,7 +216,7 @@ def make_pipeline(
     whole, overviews = _load(source, shape, dtypes, overview, on_device=on_device)
     return Pipeline(
         residence=residence,
-        plan=transforms.Plan(sizes, stages, augment, seed),
+        plan=transforms.Plan(sizes, stages, augment, seed, groups),
         resident=whole | overviews if on_device else {},
         expand=expand_crops if on_device else expand_images,
         _source=_Cached(source, dtypes, host_cache_bytes),
@@ -288,7 +289,7 @@ def _load(
 
 
 class ResizedSource:
-    """Resizes the images of a source when they are read, see `transforms.resize`.
+    """Resizes the images of a source when they are read, see `image.resize`.
 
     Differs: SNR-Net's authors keep the resized pixels as floats; here they are rounded
     to the depth of the file, like all loaded pixels.
@@ -310,7 +311,7 @@ class ResizedSource:
     def __getitem__(self, index: int) -> types.Record:
         """Returns a record with its images resized."""
         record = self._source[index]
-        resized = {key: transforms.resize(record[key], self._size) for key in self.keys}
+        resized = {key: resize.resize(record[key], self._size) for key in self.keys}
         return record | resized
 
     def sizes(self) -> np.ndarray:

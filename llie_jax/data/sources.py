@@ -4,25 +4,39 @@
 """
 
 import abc
-import collections
 import concurrent.futures
 import dataclasses
 import hashlib
-import itertools
-import os
 import pathlib
-import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from llie_jax import messages
-from llie_jax.data import catalogue
-from llie_jax.image import formats, io, levels, reading
+from llie_jax.data import catalogue, frames, locating, scanning
+from llie_jax.data.dataset import WHOLE, Dataset
+from llie_jax.image import io, levels, reading, resize
 from llie_jax.image.reading import Header
 from llie_jax.types import Record
 
 _THREADS = 4  # decoding releases the GIL; more threads only use more memory
+
+
+class Group(NamedTuple):
+    """Consecutive records of a source that training draws alike.
+
+    Attributes:
+        label: names them in logs.
+        count: how many records there are.
+        repeat: how often an epoch shows each of them.
+        weight: their share of the samples, relative to other groups; 0 uses `repeat`.
+    """
+
+    label: str
+    count: int
+    repeat: float = 1.0
+    weight: float = 0.0
 
 
 class Source(abc.ABC):
@@ -37,6 +51,8 @@ class Source(abc.ABC):
         scenes: the scene of each record; records of one scene show the same place.
         expected_counts: published number of records per split; empty if none is
             published.
+        size: (height, width) to which the set resizes all images, or None.
+        groups: how training draws the records, in order; a mixture has several.
     """
 
     name: str
@@ -45,10 +61,16 @@ class Source(abc.ABC):
     names: Sequence[str]
     scenes: Sequence[str]
     expected_counts: Mapping[str, int]
+    size: tuple[int, int] | None = None
 
     @abc.abstractmethod
     def _read(self, index: int, key: str) -> tuple[bytes, str]:
         """Returns the bytes of an image file, and its name for error messages."""
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """How training draws the records: in a single group, each once."""
+        return (Group(self.name, len(self)),)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -66,7 +88,7 @@ class Source(abc.ABC):
         images, files = {}, {}
         for key in self.keys:
             data, files[key] = self._read(index, key)
-            images[key] = io.decode_rgb(data, name=files[key])
+            images[key] = self._decode(data, files[key])
         first = self.keys[0]
         for key, image in images.items():
             if image.shape != images[first].shape:
@@ -79,8 +101,18 @@ class Source(abc.ABC):
 
     def image(self, index: int, key: str) -> np.ndarray:
         """Returns a single image of a record, as `source[index]` has it."""
-        data, file = self._read(index, key)
-        return io.decode_rgb(data, name=file)
+        return self._decode(*self._read(index, key))
+
+    def _decode(self, data: bytes, file: str) -> np.ndarray:
+        if frames.is_frame(file):
+            image = frames.decode(data, file)
+        else:
+            image = io.decode_rgb(data, name=file)
+        return resize.resize(image, self.size) if self.size else image
+
+    def identity(self, index: int, key: str) -> Hashable:
+        """Returns what is equal for records that share an image's file."""
+        return index, key
 
     def header(self, index: int, key: str) -> Header:
         """Returns the header of an image of a record, without decoding pixels.
@@ -91,8 +123,18 @@ class Source(abc.ABC):
         data, file = self._read(index, key)
         return io.decode_header(data, name=file)
 
+    def byte_size(self, index: int, key: str) -> int:
+        """Returns the size of an image file of a record, in bytes."""
+        return len(self._read(index, key)[0])
+
+    def content_digest(self, index: int, key: str) -> str:
+        """Returns the SHA-256 of an image file of a record."""
+        return hashlib.sha256(self._read(index, key)[0]).hexdigest()
+
     def sizes(self) -> np.ndarray:
         """Returns the sizes of all records, int32 [N, 2] of (H, W)."""
+        if self.size:
+            return np.tile(np.array(self.size, np.int32), (len(self), 1))
         headers = parallel_map(
             lambda index: self.header(index, "image"), range(len(self))
         )
@@ -140,14 +182,29 @@ class FolderSource(Source):
     scenes: tuple[str, ...]
     files: tuple[tuple[pathlib.Path, ...], ...]
     expected_counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    size: tuple[int, int] | None = None
+
+    def path(self, index: int, key: str) -> pathlib.Path:
+        """Returns the file of an image."""
+        return self.files[index][self.keys.index(key)]
+
+    identity = path
 
     def _read(self, index: int, key: str) -> tuple[bytes, str]:
-        path = self.files[index][self.keys.index(key)]
+        path = self.path(index, key)
         return path.read_bytes(), str(path)
 
     def header(self, index: int, key: str) -> Header:
         """Returns the header of an image; reads no more of the file."""
-        return reading.read_header(self.files[index][self.keys.index(key)])
+        path = self.path(index, key)
+        if frames.is_frame(path.name):
+            with path.open("rb") as file:
+                return frames.decode_header(file.read(512), str(path))
+        return reading.read_header(path)
+
+    def byte_size(self, index: int, key: str) -> int:
+        """Returns the size of an image file, without reading it."""
+        return self.files[index][self.keys.index(key)].stat().st_size
 
 
 class SubsetSource(Source):
@@ -165,6 +222,32 @@ class SubsetSource(Source):
         self.names = tuple(source.names[index] for index in self.indices)
         self.scenes = tuple(source.scenes[index] for index in self.indices)
         self.expected_counts = {}
+        self.size = source.size
+        ends = np.cumsum([group.count for group in source.groups])
+        counts = np.bincount(
+            np.searchsorted(ends, self.indices, "right"), minlength=len(ends)
+        )
+        self._groups = tuple(
+            group._replace(count=int(count))
+            for group, count in zip(source.groups, counts, strict=True)
+        )
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The groups of the source, with what the subset has of them."""
+        return self._groups
+
+    def __getitem__(self, index: int) -> Record:
+        """Returns the record, as its source has it."""
+        return self.source[self.indices[index]]
+
+    def image(self, index: int, key: str) -> np.ndarray:
+        """Returns a single image of a record, as its source has it."""
+        return self.source.image(self.indices[index], key)
+
+    def sizes(self) -> np.ndarray:
+        """Returns the sizes of all records, int32 [N, 2] of (H, W)."""
+        return self.source.sizes()[list(self.indices)]
 
     def _read(self, index: int, key: str) -> tuple[bytes, str]:
         return self.source._read(self.indices[index], key)
@@ -172,6 +255,14 @@ class SubsetSource(Source):
     def header(self, index: int, key: str) -> Header:
         """Returns the header of an image, as its source reads it."""
         return self.source.header(self.indices[index], key)
+
+    def byte_size(self, index: int, key: str) -> int:
+        """Returns the size of an image file, as its source knows it."""
+        return self.source.byte_size(self.indices[index], key)
+
+    def identity(self, index: int, key: str) -> Hashable:
+        """Returns what is equal for records that share an image's file."""
+        return self.source.identity(self.indices[index], key)
 
 
 def check_keys(source: Source, keys: Iterable[str], user: str) -> None:
@@ -193,159 +284,17 @@ def check_keys(source: Source, keys: Iterable[str], user: str) -> None:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Scan:
-    """The files in the folders of a split.
-
-    Attributes:
-        files: name -> (input file, target file), (input file,) without a folder of
-            targets, or (first exposure, second exposure); in sorted order.
-        inputs_alone: input files without a target.
-        targets_alone: target files without an input.
-        doubles: files whose name another file of the folder already has.
-        scenes_alone: folders of scenes with a single exposure.
-        skipped: how many other files the folders hold, by ending.
-        respelt: how many names pair only in Unicode's composed form (NFC).
-    """
-
-    files: dict[str, tuple[pathlib.Path, ...]]
-    inputs_alone: list[pathlib.Path]
-    targets_alone: list[pathlib.Path]
-    doubles: list[str]
-    scenes_alone: list[pathlib.Path] = dataclasses.field(default_factory=list)
-    skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    respelt: int = 0
-
-    def notes(self) -> list[str]:
-        """Returns a phrase for each thing that a user should know."""
-        found = [self.not_read()] if self.skipped else []
-        if self.respelt:
-            found.append(
-                f"{self.respelt} names pair although their accents are encoded "
-                "differently (Unicode NFC and NFD)"
-            )
-        return found
-
-    def not_read(self) -> str:
-        """Returns how many files of which kinds are not read, "" if all are."""
-        return formats.describe_skipped(self.skipped)
-
-    def problems(self) -> list[str]:
-        """Returns a phrase for each kind of problem, naming the first files."""
-        found = []
-        if self.inputs_alone:
-            found.append(f"inputs without a target: {_some(self.inputs_alone)}")
-        if self.targets_alone:
-            found.append(f"targets without an input: {_some(self.targets_alone)}")
-        if self.doubles:
-            found.append(f"two files with the same name: {_some(self.doubles)}")
-        if self.scenes_alone:
-            found.append(f"scenes with a single exposure: {_some(self.scenes_alone)}")
-        return found
-
-
-def scan(folders: catalogue.Folders, dataset: catalogue.Dataset) -> Scan:
-    """Lists the records in the folders of a split, as its data set arranges them."""
-    if "second" in dataset.keys:
-        return scan_scenes(*folders)
-    return scan_folders(*folders, target_name=dataset.target_name)
-
-
-def scan_scenes(folder: str | os.PathLike) -> Scan:
-    """Lists the ordered pairs of different exposures of each scene.
-
-    The pair of `cafe/1.png` and `cafe/3.png` is named `cafe/1-3`.
-
-    Args:
-        folder: has a folder for each scene, with its exposures.
-    """
-    files, alone, doubles = {}, [], []
-    skipped = collections.Counter()
-    for scene in catalogue.scene_folders(pathlib.Path(folder)):
-        exposures = {}
-        found = io.list_folder(scene)
-        skipped.update(found.skipped)
-        for path in found.images:
-            if path.stem in exposures:
-                doubles.append(str(path))
-            exposures.setdefault(path.stem, path)
-        if len(exposures) == 1:
-            alone.append(scene)
-        for first, second in itertools.permutations(sorted(exposures), 2):
-            name = f"{scene.name}/{first}-{second}"
-            files[name] = (exposures[first], exposures[second])
-    return Scan(dict(sorted(files.items())), [], [], doubles, alone, skipped)
-
-
-def scan_folders(
-    inputs: str | os.PathLike,
-    targets: str | os.PathLike | None = None,
+def open_parts(
+    parts: locating.Parts,
     *,
-    target_name: Callable[[str], str] = catalogue.same_name,
-) -> Scan:
-    """Lists the images of one folder, or of two paired by name, without reading them.
-
-    Args:
-        inputs: the folder of low-light images.
-        targets: the folder of references; None if there are none.
-        target_name: input name -> target name, both without suffix.
-    """
-    doubles: list[str] = []
-    skipped = collections.Counter()
-
-    def by_name(folder) -> dict[str, pathlib.Path]:
-        files: dict[str, pathlib.Path] = {}
-        found = io.list_folder(folder)
-        skipped.update(found.skipped)
-        for path in found.images:
-            name = unicodedata.normalize("NFC", path.stem)
-            if name in files:
-                doubles.append(str(path))
-            files.setdefault(name, path)
-        return files
-
-    input_files = by_name(inputs)
-    if targets is None:
-        files = {name: (input_files[name],) for name in sorted(input_files)}
-        return Scan(files, [], [], doubles, skipped=skipped)
-    target_files = by_name(targets)
-    wanted = {name: target_name(name) for name in sorted(input_files)}
-    used = set(wanted.values())
-    files = {
-        name: (input_files[name], target_files[target])
-        for name, target in wanted.items()
-        if target in target_files
-    }
-    return Scan(
-        files=files,
-        inputs_alone=[
-            input_files[name]
-            for name, target in wanted.items()
-            if target not in target_files
-        ],
-        targets_alone=[file for name, file in target_files.items() if name not in used],
-        doubles=doubles,
-        skipped=skipped,
-        respelt=sum(
-            target_name(image.stem) != target.stem
-            and unicodedata.is_normalized("NFC", image.stem)
-            != unicodedata.is_normalized("NFC", target.stem)
-            for image, target in files.values()
-        ),
-    )
-
-
-def open_folders(
-    folders: catalogue.Folders,
-    *,
-    dataset: catalogue.Dataset = catalogue.DATASETS["paired_folder"],
-    split: str = catalogue.WHOLE,
+    dataset: Dataset = catalogue.DATASETS["paired_folder"],
+    split: str = WHOLE,
 ) -> FolderSource:
-    """Opens the records in the folders of a split.
+    """Opens the records of a split.
 
     Args:
-        folders: the folder of low-light images and, for a set of pairs, of references.
-        dataset: the data set; its `target_name` is the pairing rule.
+        parts: the folders, as `locating.locate` finds them.
+        dataset: the data set, which says how files pair.
         split: the split.
 
     Raises:
@@ -353,7 +302,8 @@ def open_folders(
             partner; names the files.
         OSError: if a folder cannot be read.
     """
-    found = scan(folders, dataset)
+    found = scanning.scan(parts, dataset)
+    folders = [folder for part in parts for folder in part.folders]
     where = " and ".join(map(str, folders))
     if problems := found.problems():
         problems += [found.not_read()] if found.skipped else []
@@ -364,21 +314,12 @@ def open_folders(
             "files."
         )
     if not found.files:
-        raise ValueError(no_images(where, found))
+        raise ValueError(scanning.no_images(where, found))
     messages.note("; ".join(found.notes()) and f"{where}: {'; '.join(found.notes())}.")
     return folder_source(found, dataset, split)
 
 
-def no_images(where: str, found: Scan) -> str:
-    """Returns the message for folders without images."""
-    others = f" ({found.not_read()})" if found.skipped else ""
-    return (
-        f"There are no images in {where}{others}; supported suffixes: "
-        f"{formats.listed()}."
-    )
-
-
-def folder_source(scan: Scan, dataset: catalogue.Dataset, split: str) -> FolderSource:
+def folder_source(scan: scanning.Scan, dataset: Dataset, split: str) -> FolderSource:
     """Returns a source of the files that a scan found."""
     return FolderSource(
         name=dataset.name,
@@ -388,6 +329,7 @@ def folder_source(scan: Scan, dataset: catalogue.Dataset, split: str) -> FolderS
         scenes=tuple(map(dataset.scene, scan.files)),
         files=tuple(scan.files.values()),
         expected_counts=dataset.counts,
+        size=dataset.size,
     )
 
 
@@ -397,8 +339,8 @@ def choose_split(split: str | None, available: list[str], *, where: str) -> str:
     Raises:
         ValueError: if the split is absent, or not given and there are several.
     """
-    if available == [catalogue.WHOLE]:
-        return catalogue.WHOLE
+    if available == [WHOLE]:
+        return WHOLE
     if split is None and len(available) == 1:
         return available[0]
     if split not in available:
@@ -419,8 +361,3 @@ def parallel_map(function: Callable, items: Iterable) -> list:
 def describe_size(image: np.ndarray) -> str:
     """Returns e.g. "400 x 600", height first."""
     return f"{image.shape[0]} x {image.shape[1]}"
-
-
-def _some(items: Sequence) -> str:
-    """Returns the first names, and how many more there are."""
-    return messages.listed(items, limit=5)

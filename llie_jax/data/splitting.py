@@ -74,13 +74,26 @@ def split_by_reference(
 
 def reference_groups(source: sources.Source) -> list[list[int]]:
     """Returns record indices, grouped by scene and by equal decoded target, if any."""
+    # Records of SID, SMID and SICE share the files of their references.
+    files: dict[Any, int] = {}
+    if "target" in source.keys:
+        for index in range(len(source)):
+            files.setdefault(source.identity(index, "target"), index)
+
+    def digest(index: int) -> bytes:
+        target = source.image(index, "target")
+        content = repr(target.shape).encode() + target.tobytes()
+        return hashlib.sha256(content).digest()
+
+    digests = dict(
+        zip(files, sources.parallel_map(digest, files.values()), strict=True)
+    )
 
     def keys(index: int) -> list[tuple[str, Any]]:
         found = [("scene", source.scenes[index])]
         if "target" in source.keys:
-            target = source.image(index, "target")
-            content = repr(target.shape).encode() + target.tobytes()
-            found.append(("reference", hashlib.sha256(content).digest()))
+            content = digests[source.identity(index, "target")]
+            found.append(("reference", content))
         return found
 
     parent = list(range(len(source)))
@@ -91,8 +104,8 @@ def reference_groups(source: sources.Source) -> list[list[int]]:
         return index
 
     first: dict[Any, int] = {}
-    for index, found in enumerate(sources.parallel_map(keys, range(len(source)))):
-        for key in found:
+    for index in range(len(source)):
+        for key in keys(index):
             parent[root(index)] = root(first.setdefault(key, index))
     groups = collections.defaultdict(list)
     for index in range(len(source)):

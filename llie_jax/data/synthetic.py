@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from llie_jax import messages
+from llie_jax.files import local
 from llie_jax.image import color, formats, io, levels
 
 DEMO_PHOTOS = {
@@ -156,7 +157,7 @@ def darken_folder(
         if (other := by_stem.setdefault(file.stem, file)) is not file:
             raise ValueError(f"{other} and {file} make the same pair; rename one.")
     count = 0
-    with _new_pairs(pathlib.Path(out)) as (low, high):
+    with _new_pairs(out) as (low, high):
         for file in files:
             progress(file.name)
             photo = io.read_rgb(file)
@@ -217,7 +218,7 @@ def write_demo(root: str | os.PathLike, *, seed: int = 0) -> dict[str, int]:
     counts = {}
     for split in ("train", "test"):
         counts[split] = 0
-        with _new_pairs(pathlib.Path(root) / split) as (low, high):
+        with _new_pairs(os.path.join(root, split)) as (low, high):
             for scene, files in DEMO_PHOTOS.items():
                 if (scene in DEMO_TEST_SCENES) != (split == "test"):
                     continue
@@ -270,7 +271,7 @@ def _tiles(image: np.ndarray, size: int) -> list[tuple[str, np.ndarray]]:
 
 @contextlib.contextmanager
 def _new_pairs(
-    folder: pathlib.Path,
+    folder: str | os.PathLike,
 ) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
     """Yields temporary folders that become `folder/low` and `folder/high` on success.
 
@@ -278,6 +279,7 @@ def _new_pairs(
         ValueError: if one of them contains files, because a mixture of old and new
             pairs is never intended.
     """
+    folder = local(folder)
     final = folder / "low", folder / "high"
     for path in final:
         if path.exists() and any(path.iterdir()):

@@ -17,9 +17,11 @@ import numpy as np
 from scipy import special
 
 from llie_jax.data import relight
+from llie_jax.data.sources import Group
 from llie_jax.image import levels
 
-_ORDER, _CROP, _BATCH, _LIGHT = 0, 1, 2, 3  # independent streams of random numbers
+# Independent streams of random numbers; _REPEAT and above are of the groups.
+_ORDER, _CROP, _BATCH, _LIGHT, _REPEAT = 0, 1, 2, 3, 4
 
 CROP_KEYS = ("index", "rows", "columns", "transpose")
 """What defines a crop."""
@@ -113,6 +115,7 @@ class Plan:
         stages: the phases of training, in order.
         augment: the random transforms.
         seed: seeds all random choices.
+        groups: how often records occur, in order; (): each once per epoch.
 
     Raises:
         ValueError: if `augment` rotates crops that are not square.
@@ -122,6 +125,7 @@ class Plan:
     stages: tuple[Stage, ...]
     augment: Augment
     seed: int
+    groups: tuple[Group, ...] = ()
 
     def __post_init__(self):
         for height, width in (stage.crop for stage in self.stages):
@@ -159,8 +163,8 @@ class Plan:
     ) -> dict[str, np.ndarray]:
         """Returns the crops of one step.
 
-        Every record occurs once per epoch, and each epoch has its own order; epochs
-        continue across stages.
+        Every record occurs once per epoch, or as often as its group says, and each
+        epoch has its own order; epochs continue across stages.
 
         Args:
             step: the step, counted over all stages from 0.
@@ -197,17 +201,47 @@ class Plan:
             batch |= relight.plan(draws, self.augment.relight, self.augment.exposures)
         return {key: value[part] for key, value in batch.items()}
 
-    def _crops(self, step: int, stage: Stage, samples: int) -> dict[str, np.ndarray]:
-        """Returns the crops of a global batch."""
-        count = len(self.sizes)
-        draws = _uniform(self.seed, _CROP, step, 5 * stage.batch_size)
-        top, left, vertical, horizontal, turn = draws.reshape(5, -1)
+    @functools.cached_property
+    def _repeats(self) -> tuple[tuple[int, float], ...]:
+        """The number of records of each group, and how often an epoch shows each."""
+        groups = self.groups or (Group("", len(self.sizes)),)
+        whole = sum(group.weight for group in groups if group.count)
+        return tuple(
+            (
+                group.count,
+                group.weight / whole * len(self.sizes) / group.count
+                if group.weight and group.count
+                else group.repeat,
+            )
+            for group in groups
+        )
+
+    def _records(self, stage: Stage, samples: int) -> np.ndarray:
+        """Returns the records of a global batch, int32 [B]."""
+        count = len(_epoch(self.seed, 0, self._repeats))
         places = np.arange(samples, samples + stage.batch_size)
         epochs, places = np.divmod(places, count)
         index = np.empty(len(places), np.int32)
         for epoch in range(epochs[0], epochs[-1] + 1):
             here = epochs == epoch
-            index[here] = _order(self.seed, epoch, count)[places[here]]
+            index[here] = _epoch(self.seed, epoch, self._repeats)[places[here]]
+        return index
+
+    def shares(self, steps: range) -> dict[str, float]:
+        """Returns the share of each group in the samples of some steps."""
+        index = np.concatenate([self._records(*self.locate(step)) for step in steps])
+        ends = np.cumsum([group.count for group in self.groups])
+        counts = np.bincount(np.searchsorted(ends, index, "right"), minlength=len(ends))
+        return {
+            group.label: float(count / len(index))
+            for group, count in zip(self.groups, counts, strict=True)
+        }
+
+    def _crops(self, step: int, stage: Stage, samples: int) -> dict[str, np.ndarray]:
+        """Returns the crops of a global batch."""
+        draws = _uniform(self.seed, _CROP, step, 5 * stage.batch_size)
+        top, left, vertical, horizontal, turn = draws.reshape(5, -1)
+        index = self._records(stage, samples)
 
         height, width = stage.crop
         room = self.sizes[index] - stage.crop + 1
@@ -226,23 +260,6 @@ class Plan:
             "columns": _run(left, width, flip_columns),
             "transpose": turns % 2 == 1,
         }
-
-
-def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Returns an image [H, W, C] resized to (height, width), in its own dtype.
-
-    Bilinear between pixel centres, borders replicated, no antialiasing: OpenCV's
-    INTER_LINEAR. Integers are rounded.
-    """
-    values = image
-    for axis, (old, new) in enumerate(zip(image.shape, size, strict=False)):
-        place = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-        low = place.astype(int)
-        share = (place - low).astype(np.float32).reshape(-1, *(1,) * (2 - axis))
-        below = np.take(values, low, axis).astype(np.float32)
-        above = np.take(values, np.minimum(low + 1, old - 1), axis)
-        values = below + share * (above - below)
-    return values if image.dtype == np.float32 else np.rint(values).astype(image.dtype)
 
 
 def crop(
@@ -356,6 +373,20 @@ def _uniform(seed: int, stream: int, number: int, count: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=4)
+def _epoch(seed: int, epoch: int, repeats: tuple[tuple[int, float], ...]) -> np.ndarray:
+    """Returns the records of one epoch, in its order."""
+    found, start = [], 0
+    for number, (count, repeat) in enumerate(repeats):
+        records = np.arange(start, start + count)
+        found += [records] * int(repeat)
+        if rest := round((repeat - int(repeat)) * count):
+            draws = _uniform(seed, _REPEAT + number, epoch, count)
+            found.append(np.sort(np.argsort(draws, kind="stable")[:rest]) + start)
+        start += count
+    records = np.concatenate(found)
+    return records[_order(seed, epoch, len(records))]
+
+
 def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     """Returns the order of the records in one epoch."""
     return np.argsort(_uniform(seed, _ORDER, epoch, count), kind="stable")

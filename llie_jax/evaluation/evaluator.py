@@ -18,6 +18,7 @@ from llie_jax.evaluation import sharing
 from llie_jax.evaluation.scores import Picture, Scores
 from llie_jax.image import io, levels
 from llie_jax.inference.enhancer import Enhancer
+from llie_jax.inference.ensemble import SelfEnsemble
 from llie_jax.metrics import protocol as protocols
 from llie_jax.models.base import Model
 from llie_jax.parallel import Mesh
@@ -33,6 +34,7 @@ def evaluate(
     *,
     protocol: str | protocols.Protocol = "default",
     gt_mean: bool = False,
+    self_ensemble: bool = False,
     batch_size: int | None = None,
     tile: int | None = None,
     crop_multiple: int = 1,
@@ -65,6 +67,8 @@ def evaluate(
             out where they cannot be computed.
         gt_mean: also computes the protocol's columns with GT mean, which use the
             reference to change the image.
+        self_ensemble: scores the mean of the outputs for the eight flips and rotations
+            of each image; the scores are marked.
         batch_size: images per batch, rounded up to a multiple of the devices; by
             default one per device.
         tile: images of more than tile * tile pixels are enhanced in tiles of this side,
@@ -78,7 +82,8 @@ def evaluate(
         max_report_images: number of pictures to keep for the report, evenly spread.
         weights: facts about the weights, from `llie_jax.weights.describe`.
         overlap: which of the images the weights were trained on, as text; "" for none.
-        selected_on_test: whether the weights were chosen by their scores on the images.
+        selected_on_test: whether the weights were chosen by their scores on these
+            images; the scores are marked.
         inputs: further inputs of the model: name -> function of the image
             [H, W, 3], as deep as its file, that returns a value without the batch axis.
         reference_inputs: likewise, functions of the image and the target. The scores
@@ -116,6 +121,11 @@ def evaluate(
     if tile and protocol.size:
         raise ValueError(
             f"Protocol {protocol.name!r} resizes whole images; leave out tile={tile}."
+        )
+    if self_ensemble and protocol.size:
+        raise ValueError(
+            f"Protocol {protocol.name!r} resizes images to one size, which does not "
+            "suit turned images; leave out the self-ensemble."
         )
     saved = save_images and {
         name: files.inside(save_images, name, suffix=".png") for name in source.names
@@ -155,6 +165,8 @@ def evaluate(
             for index, (height, width) in enumerate(pairs.sizes().tolist())
             if height * width > tile**2
         ]
+    if self_ensemble:
+        enhancer, tiles = SelfEnsemble(enhancer), tiles and SelfEnsemble(tiles)
     # Cropped or resized references have other hashes.
     hashed = paired and pairs is source
     constants: dict[metrics.Metric, dict] = {}
@@ -247,7 +259,7 @@ def evaluate(
                 "tile": tile,
                 "crop_multiple": crop_multiple,
                 "tiled": [source.names[index] for index in tiled],
-                "self_ensemble": False,
+                "self_ensemble": self_ensemble,
                 "gt_mean": protocol.uses_reference,
                 "constants": scorer.origins,
                 "inputs": sorted(inputs),

@@ -8,7 +8,7 @@ from typing import Any
 
 from llie_jax import data
 from llie_jax import weights as weight_files
-from llie_jax.data import catalogue, sources
+from llie_jax.data import catalogue, mixture, sources
 from llie_jax.data.sources import Source
 
 
@@ -54,6 +54,22 @@ def find(trained_on: str, scored: Source, root: str | None = None) -> Overlap | 
     return None
 
 
+def was_selected_on(selected_on: str, scored: Source) -> bool:
+    """Returns whether weights were chosen by their scores on the scored images.
+
+    Args:
+        selected_on: sets and splits as text, such as "lol_v1 test"; a set without a
+            split means all of it.
+        scored: the scored images.
+    """
+    if not _names(selected_on, scored.name):
+        return False
+    known = catalogue.DATASETS.get(scored.name)
+    splits = known.splits if known else ("train", "test")
+    named = [split for split in splits if re.search(rf"\b{split}\b", selected_on)]
+    return not named or scored.split in named
+
+
 def training_data(described: Mapping[str, Any], config: Mapping[str, Any] | None):
     """Returns the name and the root of what weights were trained on.
 
@@ -62,8 +78,8 @@ def training_data(described: Mapping[str, Any], config: Mapping[str, Any] | None
         config: the run's config, if they come from a run.
     """
     if config:
-        train = config["data"]["train"]
-        return train["name"], train["root"] or None
+        root = config["data"]["train"]["root"]
+        return mixture.trained_on(config["data"]), root or None
     metadata = described["metadata"]
     published = weight_files.recognise(metadata.get("source_sha256", ""))
     facts = metadata.get("trained_on", ""), published.trained_on if published else ""
@@ -76,9 +92,10 @@ def _names(text: str, name: str) -> bool:
     Names of its folders count too: "LOL" alone is LOL-v1.
     """
     text = text.lower()
+    known = catalogue.DATASETS.get(name)
     if any(
         re.search(rf"(?<![\w-]){re.escape(alias)}(?![\w-])", text)
-        for alias in catalogue.get(name).wrappers
+        for alias in (known.wrappers if known else ())
     ):
         return True
     name, text = (re.sub(r"[^a-z0-9]", "", each) for each in (name, text))

@@ -7,6 +7,7 @@ from typing import Any
 
 from llie_jax import weights as weight_files
 from llie_jax.data.sources import Source
+from llie_jax.evaluation import overlap
 
 
 def training_facts(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,7 +29,10 @@ def training_facts(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def selected_on_test(described: Mapping[str, Any], source: Source) -> bool:
-    """Returns whether the authors chose the weights on the images that are scored.
+    """Returns whether the weights were chosen on the images that are scored.
+
+    Published checkpoints are known by their name or hash; other files say it in their
+    metadata, see `llie-jax convert --selected-on`.
 
     Args:
         described: from `llie_jax.weights.describe`.
@@ -39,4 +43,7 @@ def selected_on_test(described: Mapping[str, Any], source: Source) -> bool:
         hashes = described["metadata"].get("source_sha256", "")
         record = weight_files.recognise(hashes)
     selected_on = record.selected_on if record else ()
-    return source.split == "test" and source.name in selected_on
+    if source.split == "test" and source.name in selected_on:
+        return True
+    stated = described["metadata"].get("selected_on", "")
+    return overlap.was_selected_on(stated, source)

@@ -9,7 +9,7 @@ from typing import Any
 
 from llie_jax import data, files, messages, metrics, parallel
 from llie_jax import weights as weight_files
-from llie_jax.data import opening, sources
+from llie_jax.data import opening, scanning, sources
 from llie_jax.evaluation import overlap, provenance, report, showcase, speed
 from llie_jax.evaluation import scores as results
 from llie_jax.evaluation.evaluator import evaluate, progress_bar, references
@@ -28,6 +28,7 @@ def run(
     split: str = "test",
     protocol: str = "default",
     gt_mean: bool = False,
+    self_ensemble: bool = False,
     out: str | os.PathLike | None = None,
     save_images: bool = False,
     json: str | os.PathLike | None = None,
@@ -52,6 +53,7 @@ def run(
         split: the split; a folder without splits is scored whole.
         protocol: how to score.
         gt_mean: see `evaluate`.
+        self_ensemble: see `evaluate`.
         out: a folder for `scores.json`, `scores.csv` and `report.html`.
         save_images: also write the outputs to `out/images`.
         json: a further file for the scores.
@@ -111,6 +113,7 @@ def run(
         source,
         protocol=chosen,
         gt_mean=gt_mean,
+        self_ensemble=self_ensemble,
         batch_size=batch_size,
         tile=tile,
         mapping=mapping,
@@ -188,7 +191,7 @@ def compare_folders(
     folders = (predictions,) if targets is None else (predictions, targets)
     where = " and ".join(map(str, folders))
     chosen.check_keys(("image", "target")[: len(folders)], where)
-    scan = sources.scan_folders(*folders)
+    scan = scanning.scan_folders(*folders)
     problems = [
         f"{what}: {_some(files)}"
         for what, files in (
@@ -203,7 +206,7 @@ def compare_folders(
         wrong = "cannot be scored" if targets is None else "do not pair"
         raise ValueError(f"{where} {wrong}; {'; '.join(problems)}.")
     if not scan.files:
-        raise ValueError(sources.no_images(where, scan))
+        raise ValueError(scanning.no_images(where, scan))
     messages.note("; ".join(scan.notes()) and f"{where}: {'; '.join(scan.notes())}.")
     json = json and _writable_file(json)
 

@@ -118,8 +118,9 @@ class Scores:
                     "metric": metrics.metric_name(metric),
                     "unit": unit(metric),
                     "higher_is_better": metrics.card(metric).higher_is_better,
+                    "uses_reference": uses_reference(metric),
                 }
-                for column, metric in self.protocol.metrics.items()
+                for column, metric in self.columns.items()
             },
             "options": options,
             **facts,
@@ -134,7 +135,8 @@ class Scores:
 def marks(options: Mapping[str, Any]) -> list[str]:
     """Returns what makes scores unlike others, from the options of their file."""
     found = []
-    if options.get("uses_reference") or options.get("gt_mean"):
+    # A list of `gt_mean` names columns, which are marked one by one.
+    if options.get("uses_reference") or options.get("gt_mean") is True:
         found.append(USES_REFERENCE)
     if options.get("overlap"):
         found.append(options["overlap"])

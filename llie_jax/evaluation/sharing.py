@@ -12,6 +12,7 @@ import numpy as np
 from llie_jax import parallel
 from llie_jax.image import levels
 from llie_jax.inference.enhancer import Enhancer, check_finite
+from llie_jax.inference.ensemble import SelfEnsemble
 
 _AHEAD = 2  # batches of host work that may be pending while the model runs
 
@@ -45,10 +46,10 @@ class Work:
 def run_all(
     source,
     work: Work,
-    enhancer: Enhancer,
+    enhancer: Enhancer | SelfEnsemble,
     *,
     batch_size: int,
-    tiles: Enhancer | None = None,
+    tiles: Enhancer | SelfEnsemble | None = None,
     tiled: Sequence[int] = (),
 ) -> dict[int, Any]:
     """Enhances every image of a source; returns {index: result to keep}.
@@ -138,7 +139,7 @@ def _batch(enhancer, indices, records, inputs, size, share) -> list[np.ndarray]:
     return enhancer.batch(images, raw=True, numbers=numbers, **given)[: len(records)]
 
 
-def _group(source, enhancer: Enhancer, left_out: set[int]) -> dict:
+def _group(source, enhancer: Enhancer | SelfEnsemble, left_out: set[int]) -> dict:
     """Returns {padded size: indices of the images}, the largest size last."""
     groups = collections.defaultdict(list)
     for index, size in enumerate(source.sizes().tolist()):

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from llie_jax import convert, data, messages
+from llie_jax import convert, data, files, messages
 from llie_jax import weights as weight_files
 from llie_jax.evaluation import overlap
 from llie_jax.evaluation.evaluator import evaluate, references
@@ -119,7 +119,7 @@ def verify(
         OSError, ValueError: if the folder, the data or a file cannot be read.
     """
     source = data.open_source(DATA, root=root, split=SPLIT)
-    found = _files(pathlib.Path(folder).expanduser())
+    found = _files(files.local(folder).expanduser())
     protocol = protocols.get(PROTOCOL)
     compared = {column: protocol.metrics[column] for column in SCORE_TOLERANCES}
     protocol = dataclasses.replace(protocol, metrics=compared)

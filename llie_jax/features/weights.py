@@ -74,7 +74,7 @@ def places(file: str) -> list[pathlib.Path]:
     """Returns where a file of that name is looked for, in this order."""
     folders = [cache()]
     if folder := os.environ.get("LLIE_JAX_WEIGHTS"):
-        folders.insert(0, pathlib.Path(folder).expanduser())
+        folders.insert(0, files.path(folder).expanduser())
     return [folder / file for folder in folders]
 
 
@@ -197,12 +197,12 @@ def find(
                 f"`{option}` is the path of a weights file, not {path!r}; the factor "
                 "on a term is `weight`."
             )
-        looked = [pathlib.Path(path).expanduser()]
+        looked = [files.path(path).expanduser()]
     else:
         looked = places(f"{name}.safetensors")
     for place in looked:
         if place.is_file():
-            return place
+            return files.local_copy(place)
     package = NETWORKS[name].package
     if path is None and package and package.locate():
         return None

@@ -130,10 +130,14 @@ class Listing:
         return Listing([*self.images, *other.images], skipped)
 
 
-def list_files(files: Iterable[pathlib.Path]) -> Listing:
+def list_files(files: Iterable[pathlib.Path], *, also: tuple[str, ...] = ()) -> Listing:
     """Divides files into images and others.
 
     Hidden files are left out (some systems put `._photo.png` beside `photo.png`).
+
+    Args:
+        files: the files.
+        also: further endings that count as images, in lower case.
     """
     images, skipped = [], collections.Counter()
     for path in sorted(files):
@@ -141,7 +145,7 @@ def list_files(files: Iterable[pathlib.Path]) -> Listing:
             continue
         if path.is_dir():
             skipped[FOLDER] += 1
-        elif is_read(path):
+        elif is_read(path) or path.suffix.lower() in also:
             images.append(path)
         else:
             skipped[path.suffix.lower()] += 1

@@ -21,7 +21,7 @@ def list_folder(folder: str | os.PathLike) -> formats.Listing:
         FileNotFoundError: if the folder does not exist.
         NotADirectoryError: if it is a file.
     """
-    folder = pathlib.Path(folder)
+    folder = files.path(folder)
     if not folder.exists():
         raise FileNotFoundError(f"There is no folder {folder}.")
     if not folder.is_dir():

@@ -45,6 +45,26 @@ def nearest_upsample(x: jax.Array, factor: int) -> jax.Array:
     return jnp.repeat(jnp.repeat(x, factor, axis=1), factor, axis=2)
 
 
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns an image [H, W, C] resized to (height, width), in its own dtype.
+
+    Bilinear between pixel centres, borders replicated, no antialiasing: OpenCV's
+    INTER_LINEAR, within one level of 255. Integers are rounded. In NumPy, for images
+    as they are read.
+    """
+    if image.shape[:2] == tuple(size):
+        return image
+    values = image
+    for axis, (old, new) in enumerate(zip(image.shape, size, strict=False)):
+        place = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+        low = place.astype(int)
+        share = (place - low).astype(np.float32).reshape(-1, *(1,) * (2 - axis))
+        below = np.take(values, low, axis).astype(np.float32)
+        above = np.take(values, np.minimum(low + 1, old - 1), axis)
+        values = below + share * (above - below)
+    return values if image.dtype == np.float32 else np.rint(values).astype(image.dtype)
+
+
 # Jitted so that the MAC counter recognises the interpolation by its name.
 @functools.partial(jax.jit, static_argnums=1)
 def resize_aligned(x: jax.Array, size: tuple[int, int]) -> jax.Array:

@@ -5,13 +5,12 @@ Photos keep their transparency and metadata, and grey ones stay grey.
 
 import dataclasses
 import os
-import pathlib
 from io import BytesIO
 
 import numpy as np
 from PIL import Image
 
-from llie_jax.files import atomic
+from llie_jax import files
 from llie_jax.image import formats, io, levels, metadata, reading
 from llie_jax.image.metadata import NO_METADATA, Metadata
 
@@ -98,7 +97,7 @@ def write(path: str | os.PathLike, image: np.ndarray, like: Photo) -> tuple[str,
         OSError: if the file cannot be written.
         ValueError: if the suffix is unknown, or the format cannot hold the image.
     """
-    path = pathlib.Path(path)
+    path = files.path(path)
     kind = formats.written_as(path)
     lost = list(like.lost)
     picture = Image.fromarray(levels.to_uint8(image))
@@ -118,7 +117,7 @@ def write(path: str | os.PathLike, image: np.ndarray, like: Photo) -> tuple[str,
     except (ValueError, OSError) as error:  # e.g. more pixels than WebP can hold
         raise ValueError(f"Cannot write {path}: {error}.") from error
     try:
-        with atomic(path) as temporary:
+        with files.atomic(path) as temporary:
             temporary.write_bytes(encoded.getbuffer())
     except OSError as error:
         raise OSError(f"Cannot write {path}: {error.strerror or error}.") from error

@@ -289,7 +289,7 @@ def load_parameters(
 def _find(path: str | os.PathLike | None) -> pathlib.Path:
     """Returns the file of pristine parameters."""
     if path is not None:
-        looked = [pathlib.Path(path).expanduser()]
+        looked = [files.path(path).expanduser()]
     else:
         torch_home = os.environ.get("TORCH_HOME", "~/.cache/torch")
         looked = [
@@ -300,7 +300,7 @@ def _find(path: str | os.PathLike | None) -> pathlib.Path:
         ]
     for place in looked:
         if place is not None and place.is_file():
-            return place
+            return files.local_copy(place)
     where = " or ".join(str(place) for place in looked if place is not None)
     raise FileNotFoundError(
         f"No pristine parameters of NIQE at {where}, nor in an installed BasicSR. Get "

@@ -38,7 +38,10 @@ OVERVIEW = 96
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 """The window of a whole photo: top, left, bottom and right in its height and width."""
 
-_NUM_BASES = 9
+_NUM_BASES = 11
+_LARGEST_SLOPE = 1.4
+"""Bound of the logarithm of a curve's slope, besides that of its bases."""
+
 _NUM_BANDS = 3
 _MIXING = (-0.3, 0.1)
 """Bounds of the colour matrix off the diagonal: curves that lift shadows make colours
@@ -65,6 +68,16 @@ def curve_bases(x: jax.Array) -> list[jax.Array]:
         rest = rest * rest
         bases.append(1 - rest)
     return bases
+
+
+def bend(x: jax.Array, slope: jax.Array) -> jax.Array:
+    """Returns an increasing function of [0, 1] that keeps 0 and 1.
+
+    Args:
+        x: values in [0, 1].
+        slope: that of the function at 0, above 0; its inverse is the slope at 1.
+    """
+    return slope * x / (1 + (slope - 1) * x)
 
 
 def spline_weights(places: jax.Array, cells: int) -> jax.Array:
@@ -104,8 +117,9 @@ class Tones(Layer):
         """Returns what the overview [B, S, S, 3] tells about the photo.
 
         `curves` [B, num_curves, 3, bases], the weights of the bases, which sum to 1;
-        `colour` [B, 3, 3], rows that sum to 1; `choice` [B, h, w, num_curves, 2],
-        factor and summand of the guide in the score of each curve; `summary` [B, C].
+        `slopes` [B, num_curves, 3], see `bend`; `colour` [B, 3, 3], rows that sum to 1;
+        `choice` [B, h, w, num_curves, 2], factor and summand of the guide in the score
+        of each curve; `summary` [B, C].
         """
         types, width = self.types, self.width
         # Shadows differ visibly only after a root.
@@ -123,12 +137,15 @@ class Tones(Layer):
         y = jnp.concatenate([mean, spread], -1).astype(self.dtype)
         y = nn.relu(nn.Dense(3 * width, name="hidden", **types)(y))
 
-        def head(name, *shape):
-            y_ = nn.Dense(math.prod(shape), name=name, **types)(y).astype(jnp.float32)
-            return y_.reshape(-1, *shape)
+        def head(name, *shape, **options):
+            dense = nn.Dense(math.prod(shape), name=name, **options, **types)
+            return dense(y).astype(jnp.float32).reshape(-1, *shape)
+
+        slopes = head("slopes", self.num_curves, 3, kernel_init=nn.initializers.zeros)
 
         found = {
             "curves": nn.softmax(head("curves", self.num_curves, 3, _NUM_BASES)),
+            "slopes": jnp.exp(_LARGEST_SLOPE * jnp.tanh(slopes)),
             "colour": _colour_matrix(head("colour", 3, 2)),
             "summary": nn.tanh(head("summary", 4 * width // 3)),
         }
@@ -188,7 +205,9 @@ def apply_tones(
         total = 0.0
         for i in range(number):
             weights = tones["curves"][:, i, channel, :, None, None]
-            total += shares[i] * sum(weights[:, k] * b for k, b in enumerate(bases))
+            curve = sum(weights[:, k] * b for k, b in enumerate(bases))
+            slope = tones["slopes"][:, i, channel, None, None]
+            total += shares[i] * bend(curve, slope)
         toned.append(total)
     matrix = tones["colour"][..., None, None]
     return jnp.stack(

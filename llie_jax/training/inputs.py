@@ -1,6 +1,7 @@
 """The inputs of a run: training data, held-out data, and the pipeline."""
 
 from llie_jax import data, parallel
+from llie_jax.data import mixture
 
 
 def open_data(config):
@@ -10,9 +11,12 @@ def open_data(config):
         ValueError, FileNotFoundError: if the data are missing or unusable.
     """
     where = config.data.train
-    source = data.open_source(
-        where.name, root=where.root or None, split=where.split or None
-    )
+    if where.name == mixture.NAME:
+        source = data.open_mixture(config.data.mixture.to_dict())
+    else:
+        source = data.open_source(
+            where.name, root=where.root or None, split=where.split or None
+        )
     fraction = config.data.validation.fraction
     if not fraction:
         return source, None

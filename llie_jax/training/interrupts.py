@@ -1,17 +1,29 @@
-"""Signals that stop a run between two steps."""
+"""Signals that stop a run between two steps, in all of its processes."""
 
 import signal
 
+from llie_jax import cluster, parallel
+
 
 class Signals:
-    """Records SIGINT and SIGTERM inside the context; a second signal interrupts."""
+    """Records SIGINT and SIGTERM inside the context; a second signal interrupts.
+
+    In a run of several processes, JAX takes SIGTERM as the notice of a preemption, and
+    SIGINT is passed on as one.
+
+    Attributes:
+        received: the number of the signal that stops the run, or None.
+    """
 
     def __init__(self):
         self.received: int | None = None
         self._old = {}
+        self._shared = parallel.process_count() > 1
+        self._interrupted = False
 
     def __enter__(self):
-        for number in (signal.SIGINT, signal.SIGTERM):
+        numbers = (signal.SIGINT,) if self._shared else (signal.SIGINT, signal.SIGTERM)
+        for number in numbers:
             try:
                 self._old[number] = signal.signal(number, self._handle)
             except ValueError:
@@ -22,7 +34,21 @@ class Signals:
         for number, handler in self._old.items():
             signal.signal(number, handler)
 
+    def stop(self, step: int) -> bool:
+        """Returns whether to stop after this step, the same in all processes.
+
+        Args:
+            step: the step; all processes ask after each.
+        """
+        if self._shared and cluster.preempted(step):
+            self.received = signal.SIGTERM
+        return self.received is not None
+
     def _handle(self, number, frame):
-        if self.received is not None:
+        if self._interrupted:
             raise KeyboardInterrupt
-        self.received = number
+        self._interrupted = True
+        if self._shared:
+            signal.raise_signal(signal.SIGTERM)
+        else:
+            self.received = number

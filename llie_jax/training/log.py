@@ -1,6 +1,5 @@
 """A run's output: progress line, `log.jsonl`, TensorBoard events, picture strips."""
 
-import contextlib
 import json
 import pathlib
 import time
@@ -9,10 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from tensorboardX import SummaryWriter
 
-from llie_jax import files
+from llie_jax import files, messages
 from llie_jax.image import io
+from llie_jax.training.events import Events
 from llie_jax.training.wandb_log import WandbLog
 from llie_jax.weights.run import RunFolder, read_log
 
@@ -30,13 +29,16 @@ class RunLog:
     def __init__(self, run: RunFolder, *, step: int, wandb: WandbLog | None = None):
         self.path = run.log
         self._wandb = wandb
+        kept = [line for line in read_log(self.path) if line["step"] <= step]
         if self.path.exists():
-            kept = [line for line in read_log(self.path) if line["step"] <= step]
-            with files.atomic(self.path) as path:
+            with files.atomic(self.path, durable=True) as path:
                 path.write_text("".join(map(_text, kept)))
-        self._events = SummaryWriter(
-            str(run.events), purge_step=step + 1, flush_secs=30
-        )
+        if step and not kept:
+            messages.note(
+                f"{self.path} has no line of the {step} steps before; the curves begin "
+                "here."
+            )
+        self._events = Events(run.events, purge_step=step + 1)
 
     def write(self, step: int, values: Mapping[str, float | str]) -> None:
         """Writes one line; numbers also go to TensorBoard."""
@@ -51,17 +53,21 @@ class RunLog:
         if self._wandb:
             self._wandb.write(step, values)
 
+    def sync(self) -> None:
+        """Waits until all lines are on the disk."""
+        self._events.flush()
+        if self.path.exists():
+            files.sync(self.path)
+
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
         """Sends a uint8 picture [H, W, 3] to TensorBoard."""
-        self._events.add_image(name, image, step, dataformats="HWC")
+        self._events.add_image(name, image, step)
         if self._wandb:
             self._wandb.picture(step, name, image)
 
     def close(self) -> None:
         """Closes the files."""
-        # On a full disk flushing fails too; the first error is already being raised.
-        with contextlib.suppress(OSError):
-            self._events.close()
+        self._events.close()
         if self._wandb:
             self._wandb.close()
 

@@ -3,18 +3,21 @@
 import contextlib
 import dataclasses
 import os
+import socket
 
 import jax
 
-from llie_jax import evaluation, files, parallel, weights
+from llie_jax import evaluation, files, messages, parallel, weights
 from llie_jax.configs import base
 from llie_jax.data import sources
 from llie_jax.evaluation import report
+from llie_jax.training import integrity
 from llie_jax.training import log as logs
 from llie_jax.training.experiment import Experiment
 from llie_jax.training.initial import begin, initial_variables, template
 from llie_jax.training.inputs import open_data, open_pipeline
 from llie_jax.training.interrupts import Signals
+from llie_jax.training.lock import Lock
 from llie_jax.training.meter import DivergedError as DivergedError
 from llie_jax.training.meter import LossSpikeError, Meter
 from llie_jax.training.meter import NonFiniteError as NonFiniteError
@@ -23,11 +26,13 @@ from llie_jax.training.utilisation import peak_flops, step_flops
 from llie_jax.training.validation import Validation
 from llie_jax.training.wandb_log import WandbLog
 from llie_jax.training.watch import Profile, Watchdog
-from llie_jax.weights.run import RunFolder, read_log
+from llie_jax.weights import record as records
+from llie_jax.weights.run import RunFolder
 from llie_jax.weights.store import Store
 
 MAY_CHANGE = (
     "data.train.root",
+    "data.mixture.*.root",
     "data.residence",
     "data.device_limit_mb",
     "data.workers",
@@ -75,6 +80,7 @@ def train(
     stop_at: int | None = None,
     profile: int = 0,
     progress: bool = True,
+    accept_changed_data: bool = False,
 ) -> Result:
     """Trains as the config says, and writes everything to `workdir`.
 
@@ -88,6 +94,8 @@ def train(
         stop_at: saves and stops after this step, as if interrupted.
         profile: number of steps of which JAX's profiler writes a trace, to `profile/`.
         progress: shows a bar or lines on standard error.
+        accept_changed_data: resumes although the data are not those that the run was
+            started with.
 
     Raises:
         ValueError: if the config, the data and the folder do not match; raised before
@@ -97,36 +105,50 @@ def train(
         DivergedError: if the loss is not finite (`config.nonfinite`), or rises
             suddenly, too often (`config.spike`).
     """
+    run = RunFolder.at(workdir)
     config = base.check(config)
     experiment = Experiment.from_config(config)
     mesh = parallel.make_mesh()
     experiment.check_batches(mesh)
-    run = RunFolder.at(workdir)
-    _check_config(run, config)
-    training, held_out = open_data(config)
-    where = f"{training.name} {training.split}"
-    sources.check_keys(
-        training, experiment.model.record_inputs, base.title(config.model)
-    )
-    experiment.loss.check_keys(training.keys, where)
-    pipeline = open_pipeline(config, training, overview=experiment.model.overview)
-    constants = {
-        "loss": experiment.loss.load_constants(),
-        "data": pipeline.resident,
-    }
-    initial = initial_variables(experiment)
-    files.writable_folder(run.path, hint=_HINT)
     with contextlib.ExitStack() as stack:
-        notes = _lock(run, stack)
-        if parallel.is_first():
-            _write_config(run, config)
+        # Locked before the data are read, which takes time. A new folder is created
+        # after that: mistakes leave none behind.
+        existed = parallel.any_process(run.path.is_dir())
+        lock = _lock(run, stack) if existed else None
+        saved = records.newest(run.checkpoints)
+        integrity.check_config(run, config, saved, may_change=MAY_CHANGE)
+        training, held_out = open_data(config)
+        described = integrity.describe_data(training, held_out)
+        integrity.check_data(saved, described, accept=accept_changed_data)
+        where = f"{training.name} {training.split}"
+        sources.check_keys(
+            training, experiment.model.record_inputs, base.title(config.model)
+        )
+        experiment.loss.check_keys(training.keys, where)
+        pipeline = open_pipeline(config, training, overview=experiment.model.overview)
+        constants = {
+            "loss": experiment.loss.load_constants(),
+            "data": pipeline.resident,
+        }
+        initial = initial_variables(experiment)
+        if not existed:
+            lock = _lock(run, stack)
+        _warn_of_hosts(run, mesh)
+        facts = integrity.facts(config, described, mesh)
         checkpoints = stack.enter_context(
-            Store(run.checkpoints, writing=True, hint=_HINT)
+            Store(run.checkpoints, writing=True, hint=_HINT, facts=facts)
         )
         state, step = begin(experiment, checkpoints, mesh, initial)
         state = experiment.spread(state, mesh)
+        # After the checkpoints are read: they hold a copy of a damaged one.
+        if parallel.is_first():
+            run.set_obstacles_aside()
+            _write_config(run, config)
+        notes = []
         if step:
-            notes.append(f"resuming at step {step}{_elsewhere(run, mesh)}")
+            notes.append(f"resuming at step {step}")
+            found = checkpoints.record(step)
+            notes += integrity.differences(found.facts if found else {}, facts)
         if held_out is None:
             notes.append("no validation: the newest weights count as the best")
         elif "target" not in held_out.keys:
@@ -145,6 +167,7 @@ def train(
             pipeline=pipeline,
             held_out=held_out,
             checkpoints=checkpoints,
+            lock=lock,
             signals=signals,
             stop_at=stop_at,
             profile=profile,
@@ -153,23 +176,39 @@ def train(
         )
 
 
-def _lock(run: RunFolder, stack: contextlib.ExitStack) -> list[str]:
-    """Locks the folder until the stack exits; returns notes for the user.
+def _warn_of_hosts(run: RunFolder, mesh) -> None:
+    """Warns if several hosts write to a path that may be another folder on each."""
+    hosts = sorted(set(parallel.gather_objects(socket.gethostname(), mesh)))
+    if len(hosts) > 1 and files.is_local(run.path) and parallel.is_first():
+        messages.note(
+            f"{run.path} is a local path, and the run has {len(hosts)} hosts "
+            f"({messages.listed(hosts, limit=4)}). All must find the same folder "
+            "there, on a shared disk, or no checkpoint is complete; a bucket "
+            "(gs://...) is the same everywhere."
+        )
+
+
+def _lock(run: RunFolder, stack: contextlib.ExitStack) -> Lock | None:
+    """Creates the folder, and locks it until the stack exits.
+
+    Returns:
+        The lock; None in processes but the first.
 
     The first process takes the lock for all, and all fail together if it cannot.
 
     Raises:
-        OSError: if another run holds it.
+        OSError: if the folder cannot be written, or another run holds it.
     """
-    refused = missing = None
+    files.writable_folder(run.path, hint=_HINT)
+    refused = found = None
     if parallel.is_first():
         try:
-            missing = stack.enter_context(files.lock(run.lock, hint=_HINT))
+            found = stack.enter_context(Lock(run.lock, hint=_HINT))
         except OSError as error:
             refused = error
     if parallel.any_process(refused is not None):
         raise refused or OSError(f"{run.path} is in use; process 0 names the holder.")
-    return [f"{missing}: do not start a second run there"] if missing else []
+    return found
 
 
 def _run(
@@ -183,6 +222,7 @@ def _run(
     pipeline,
     held_out,
     checkpoints: Store,
+    lock: Lock | None,
     signals: Signals,
     stop_at: int | None,
     profile: int,
@@ -208,9 +248,16 @@ def _run(
     trace = Profile(run.profile, first=step, steps=profile if first_process else 0)
     scores, stopped, rollbacks = None, False, 0
 
+    shown = step
+
     def show():
         """Reads the terms of the steps since the last call; the only host sync."""
+        nonlocal shown
         terms = meter.read()
+        if len(pipeline.plan.groups) > 1 and step > shown:
+            shares = pipeline.plan.shares(range(shown, step))
+            terms |= {f"share_{label}": share for label, share in shares.items()}
+        shown = step
         if terms and log:
             log.write(step, terms)
             line.update(step, terms)
@@ -274,9 +321,7 @@ def _run(
 
             at_end = step == total
             logs_now = step % config.log.every_steps == 0
-            stopped = step == stop_at
-            if parallel.process_count() == 1 or logs_now:
-                stopped |= parallel.any_process(signals.received is not None)
+            stopped = signals.stop(step) or step == stop_at
             validates = validation and (
                 at_end or (step % config.evaluate.every_steps == 0 and not stopped)
             )
@@ -294,6 +339,10 @@ def _run(
                 validate()
             if saves:
                 with meter.paused():
+                    if lock:
+                        lock.check()
+                    if log:
+                        log.sync()
                     psnr = scores.get("psnr") if validates else None
                     whole = experiment.gathered(state, mesh)
                     checkpoints.save(whole, step=step, psnr=psnr)
@@ -342,40 +391,6 @@ def _place(mesh) -> dict[str, int | str]:
     }
 
 
-def _elsewhere(run: RunFolder, mesh) -> str:
-    """Returns ", on 8 devices instead of 4" if a run goes on elsewhere, or ""."""
-    places = [line for line in read_log(run.log) if "devices" in line]
-    if not places or places[-1]["devices"] == mesh.size:
-        return ""
-    return f", on {mesh.size} devices instead of {places[-1]['devices']}"
-
-
-def _check_config(run: RunFolder, config) -> None:
-    """Raises ValueError if the folder holds a run of a different config."""
-    path = run.config
-    if not path.exists():
-        return
-    try:
-        old = base.flatten(base.from_json(path.read_text()))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is from an older version of llie_jax, or damaged ({error}). Use "
-            "another --workdir."
-        ) from error
-    new = base.flatten(config)
-    differing = [
-        f"{key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} now"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key, ...) != new.get(key, ...) and key not in MAY_CHANGE
-    ]
-    if differing:
-        more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
-        raise ValueError(
-            f"{run.path} holds a run of a different config ({'; '.join(differing[:4])}"
-            f"{more}). Use another --workdir, or the old values to resume it."
-        )
-
-
 def _write_report(config, run: RunFolder, held_out) -> None:
     """Writes the report, with scores of the run's best weights on held-out pairs."""
     scores = None
@@ -400,5 +415,5 @@ def _write_report(config, run: RunFolder, held_out) -> None:
 
 
 def _write_config(run: RunFolder, config) -> None:
-    with files.atomic(run.config) as path:
+    with files.atomic(run.config, durable=True) as path:
         path.write_text(base.to_json(config))

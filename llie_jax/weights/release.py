@@ -186,7 +186,8 @@ class ReleaseFile:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[Any]:
-        with open(self.path, "rb") as file:
+        local = files.local_copy(self.path)
+        with local.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
         if length > plausible.MAX_HEADER:
             raise ValueError(
@@ -194,7 +195,7 @@ class ReleaseFile:
                 f"have {length:,} bytes)."
             )
         try:
-            with safetensors.safe_open(self.path, framework="numpy") as file:
+            with safetensors.safe_open(local, framework="numpy") as file:
                 yield file
         except safetensors.SafetensorError as error:
             raise ValueError(
@@ -291,5 +292,5 @@ def _folders() -> list[pathlib.Path]:
     """Returns the folders to search for release files of published checkpoints."""
     folders = [pathlib.Path("~/.cache/llie_jax").expanduser()]
     if folder := os.environ.get(FOLDER_VARIABLE):
-        folders.insert(0, pathlib.Path(folder).expanduser())
+        folders.insert(0, files.path(folder).expanduser())
     return folders

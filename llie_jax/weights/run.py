@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from llie_jax import files, registry
+from llie_jax import files, messages, registry
 from llie_jax.models.base import variable_shapes
+from llie_jax.weights import record as records
 from llie_jax.weights.fit import flat
 
 
@@ -75,19 +76,41 @@ class RunFolder:
         """The picture of the validation at a step."""
         return self.path / "samples" / f"step_{step:07d}.png"
 
+    def set_obstacles_aside(self) -> None:
+        """Moves away what a run cannot write to: files for folders, and the reverse.
+
+        Each is named in a warning, and moved to `<name>.damaged` beside it.
+        """
+        folders = (self.events, self.sample(0).parent)
+        for path in (self.config, self.log, self.report, *folders):
+            if path.exists() and path.is_dir() != (path in folders):
+                place = path.with_name(f"{path.name}.damaged")
+                path.rename(place)
+                kind = "folder" if path in folders else "file"
+                messages.note(f"{path} is no {kind}; it is moved to {place}.")
+
     def read_config(self) -> dict[str, Any]:
         """Returns the configuration, nested, as it was written.
 
+        If the file is damaged, the newest checkpoint's copy, with a warning.
+
         Raises:
-            ValueError: if it is not a JSON object.
+            ValueError: if there is no copy either.
         """
         try:
             config = json.loads(self.config.read_bytes())
-        except ValueError:
+        except (ValueError, OSError, RecursionError):
             config = None
-        if not isinstance(config, dict):
+        if isinstance(config, dict):
+            return config
+        if (found := records.newest(self.checkpoints)) is None:
             raise ValueError(f"{self.config} is not the config of a run.")
-        return config
+        step, record = found
+        messages.note(
+            f"{self.config} is damaged or missing; the config in checkpoint {step} is "
+            "used."
+        )
+        return record.facts["config"]
 
     def spec(self) -> dict[str, Any]:
         """Returns the complete spec of the model.
@@ -155,7 +178,10 @@ def find(path: pathlib.Path, step: int | str) -> RunCheckpoint:
         run, step = RunFolder.of_checkpoint(files.absolute(path)), int(path.name)
     else:
         run = RunFolder(files.absolute(path).parent)
-    if not (run.config.is_file() and run.checkpoints.is_dir()):
+    if not (
+        run.checkpoints.is_dir()
+        and (run.config.is_file() or records.newest(run.checkpoints))
+    ):
         raise FileNotFoundError(
             f"{path} is neither a run nor inside one; expected a workdir with "
             f"{run.config.name} and {run.checkpoints.name}/, or a folder inside that "

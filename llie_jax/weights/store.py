@@ -1,54 +1,47 @@
 """The checkpoints of a run: saved with a digest of every array, verified when read.
 
 A checkpoint is a step of an Orbax `CheckpointManager` with the items `state`, the train
-state; `digest`, the SHA-256 of each of its arrays and the validation scores; and
-`metrics`, the same scores for Orbax. The position in the data and all random draws
-follow from the step and the seed, so nothing else needs saving.
+state; `digest`, its record (see `llie_jax.weights.record`); and `metrics`, the scores
+once more, for Orbax. The position in the data and all random draws follow from the step
+and the seed, which the record holds, so nothing else needs saving.
 
 Importing this module takes seconds; code for release files does without it.
 """
 
 import contextlib
 import dataclasses
-import hashlib
 import math
 import os
+import pathlib
 import shutil
-import sys
-import warnings
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 from etils import epath
 from flax import traverse_util
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from llie_jax import files, parallel
+from llie_jax import files, messages, parallel
 from llie_jax.messages import listed
+from llie_jax.weights import record as records
+from llie_jax.weights.digest import digests, verify
 from llie_jax.weights.fit import check_names, flat, shapes
+from llie_jax.weights.noise import quiet, silence
+from llie_jax.weights.record import Record
 
-STATE, DIGEST = "state", "digest"  # the items of a checkpoint
+STATE, DIGEST = "state", records.ITEM  # the items of a checkpoint
 METRIC = "psnr"
 """The validation score that selects the best checkpoint."""
 
 _LATEST = 2  # so that a damaged one has a fallback, also without validation
 
-
-_before = sys.unraisablehook
-
-
-def _hook(unraisable) -> None:
-    # When one array of a checkpoint cannot be read, Orbax closes its event loop, and
-    # every other pending read prints a traceback beside our one clear line.
-    if str(unraisable.exc_value) != "Event loop is closed":
-        _before(unraisable)
-
-
-sys.unraisablehook = _hook
+_TRASH = ".removed"
+"""Where old checkpoints are moved before they are deleted: a run that is killed while
+it deletes one must not leave half of it behind."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +69,7 @@ class Store:
         writing: True for the run itself, with all its processes; creates the folder if
             it is missing. False reads, in this process alone.
         hint: what to do if the folder is not writable, for the error.
+        facts: of the run, saved in the record of every checkpoint; JSON values.
 
     Raises:
         OSError: if the folder cannot be created or written to.
@@ -87,16 +81,19 @@ class Store:
         *,
         writing: bool = False,
         hint: str = "choose another folder",
+        facts: Mapping[str, Any] | None = None,
     ):
         self.folder = files.absolute(folder)
+        self._facts = facts or {}
         if writing:
             files.writable_folder(self.folder, hint=hint)
             # Orbax warns of each default on every start, and its threads print
             # tracebacks where `_failed` gives one line.
-            logging.set_verbosity(logging.FATAL)
+            silence()
             self._manager = self._writer()
+            self._empty_trash()
         else:
-            with _quiet():
+            with quiet():
                 self._manager = self._reader()
 
     def _writer(self) -> ocp.CheckpointManager:
@@ -119,7 +116,13 @@ class Store:
                 # a restarted run would forget which checkpoint is the best.
                 best_fn=_score,
                 cleanup_tmp_directories=True,
+                todelete_subdir=_TRASH,
                 create=True,
+                async_options=ocp.AsyncOptions(
+                    # Called when all of a checkpoint is written, before it is renamed
+                    # to its step, and before an older one is deleted.
+                    post_finalization_callback=self._sync_unfinished
+                ),
             ),
             item_handlers={
                 STATE: ocp.StandardCheckpointHandler(),
@@ -128,11 +131,7 @@ class Store:
         )
 
     def _reader(self) -> ocp.CheckpointManager:
-        # By default Orbax waits for all processes; this one may be reading alone.
-        alone = ocp.options.MultiprocessingOptions(
-            primary_host=parallel.process_index(),
-            active_processes={parallel.process_index()},
-        )
+        alone = _alone()
         return _Manager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
@@ -173,17 +172,16 @@ class Store:
                 complete step.
         """
         metrics = {} if psnr is None else {METRIC: float(psnr)}
-        # Orbax writes the JSON of the first process only.
-        arrays = digests(state) if parallel.is_first() else {}
+        record = Record(digests(state), metrics, self._facts)
+        self.wait()  # the previous one is durable before this one may replace it
         try:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     **{
                         STATE: ocp.args.StandardSave(state),
-                        DIGEST: ocp.args.JsonSave(
-                            {"arrays": arrays, "metrics": files.plain(metrics)}
-                        ),
+                        # Orbax writes the JSON of the first process only.
+                        DIGEST: ocp.args.JsonSave(record.to_json()),
                     }
                 ),
                 metrics=metrics or None,
@@ -193,21 +191,34 @@ class Store:
             raise self._failed(error) from error
 
     def wait(self) -> None:
-        """Blocks until everything is on disk.
+        """Blocks until everything is on disk, and would survive a loss of power.
 
         Raises:
             OSError: if a save failed; the message names the newest complete step.
         """
         try:
             self._manager.wait_until_finished()
+            if parallel.is_first():
+                files.sync(self.folder)  # the names of the checkpoints
+                self._empty_trash()
         except Exception as error:
             raise self._failed(error) from error
+
+    def _sync_unfinished(self) -> None:
+        """Makes the files of a checkpoint durable that is about to be complete."""
+        if isinstance(self.folder, pathlib.Path):  # a bucket's objects are durable
+            for folder in self.folder.glob("*.orbax-checkpoint-tmp*"):
+                files.sync_tree(folder)
+
+    def _empty_trash(self) -> None:
+        if parallel.is_first():
+            epath.Path(self.folder / _TRASH).rmtree(missing_ok=True)
 
     def restore(self, template: Any) -> tuple[Any, int] | None:
         """Returns the newest undamaged state and its step.
 
         Each damaged checkpoint is named in a warning and moved to `<step>.damaged`
-        beside the folder.
+        beside the folder. What else was damaged and is not needed is named too.
 
         Args:
             template: the state's shapes, dtypes and shardings, as arrays or
@@ -226,7 +237,7 @@ class Store:
                 if found is None:
                     state = self._restore(step, template)
                 else:
-                    self._record(step)  # its scores decide what is kept
+                    self.record(step)  # its scores decide what is kept
             except Exception as error:
                 first = first or error
                 reason = _first_line(error)
@@ -243,9 +254,8 @@ class Store:
             ) from first
         for step, reason in damaged.items():
             place = self._set_aside(step)  # the run may reach that step again
-            warnings.warn(
-                f"Checkpoint {step} is left out, and moved to {place}: {reason}.",
-                stacklevel=2,
+            messages.note(
+                f"Checkpoint {step} is left out, and moved to {place}: {reason}."
             )
         return found
 
@@ -255,14 +265,47 @@ class Store:
         Raises:
             ValueError: if it differs from what was saved; Orbax raises other errors.
         """
-        record = self._record(step)
+        record = self.record(step)
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(**{STATE: ocp.args.StandardRestore(template)}),
         )
         state = jax.block_until_ready(restored[STATE])
-        _verify(digests(state), record["arrays"])
+        if record is None:
+            self._unverified(step)
+        else:
+            verify(digests(state), record.arrays)
         return state
+
+    def check(self, step: int) -> Record | None:
+        """Returns the record of a step whose arrays are all as they were saved.
+
+        Needs no model: the arrays are those that the checkpoint lists.
+
+        Returns:
+            None if an older version saved it, without digests; its arrays are readable.
+
+        Raises:
+            ValueError: if it is damaged; the message says what.
+        """
+        try:
+            record = self.record(step)
+            with quiet():
+                saved = self._tree(step)
+                as_numpy = jax.tree.map(
+                    lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved
+                )
+                state = self._manager.restore(
+                    step,
+                    args=ocp.args.Composite(
+                        **{STATE: ocp.args.PyTreeRestore(restore_args=as_numpy)}
+                    ),
+                )[STATE]
+            if record:
+                verify(digests(state), record.arrays)
+        except Exception as error:
+            raise ValueError(_first_line(error)) from error
+        return record
 
     def read(self, expected: Mapping[str, Any], *, step: int | str = "best") -> Weights:
         """Reads only the weights: no optimizer state, no parameters that EMA replaces.
@@ -280,14 +323,15 @@ class Store:
         steps = self.steps()
         if not steps:
             raise FileNotFoundError(f"{self.folder} holds no checkpoint yet.")
-        records = {}
+        scores = {}
         for each in steps if step == "best" else ():
             with self._readable(each):
-                records[each] = self._record(each)
-        chosen = self._choose(step, records)
-        with self._readable(chosen), _quiet():
-            record = records.get(chosen) or self._record(chosen)
-            saved = self._manager.item_metadata(chosen)[STATE].tree
+                record = self.record(each)
+            scores[each] = record.metrics if record else {}
+        chosen = self._choose(step, scores)
+        with self._readable(chosen), quiet():
+            record = self.record(chosen)
+            saved = self._tree(chosen)
             params = "ema_params" if saved.get("ema_params") else "params"
             found = {"params": saved[params], **(saved.get("collections") or {})}
         check_names(
@@ -303,7 +347,7 @@ class Store:
         }
         wanted = {place: expected[name] for name, place in places.items()}
         as_numpy = dict.fromkeys(wanted, ocp.RestoreArgs(restore_type=np.ndarray))
-        with self._readable(chosen), _quiet():
+        with self._readable(chosen), quiet():
             state = self._manager.restore(
                 chosen,
                 args=ocp.args.Composite(
@@ -316,25 +360,26 @@ class Store:
                     }
                 ),
             )[STATE]
-            arrays = record["arrays"]
-            _verify(
-                digests(state), {"/".join(p): arrays.get("/".join(p)) for p in wanted}
-            )
+            if record is None:
+                self._unverified(chosen)
+            else:
+                names = map("/".join, wanted)
+                verify(digests(state), {n: record.arrays.get(n) for n in names})
         state = traverse_util.flatten_dict(state)
         return Weights(
             tensors={name: state[place] for name, place in places.items()},
             step=chosen,
             averaged=params == "ema_params",
-            metrics=record["metrics"],
+            metrics=dict(record.metrics) if record else {},
         )
 
-    def _choose(self, step: int | str, records: Mapping[int, dict]) -> int:
-        """Returns the step to read; the best one needs the records of all steps."""
+    def _choose(self, step: int | str, scores: Mapping[int, Mapping]) -> int:
+        """Returns the step to read; the best one needs the scores of all steps."""
         steps = self.steps()
         scored = {
-            number: _score(record["metrics"])
-            for number, record in records.items()
-            if not math.isnan(record["metrics"].get(METRIC, math.nan))
+            number: _score(metrics)
+            for number, metrics in scores.items()
+            if not math.isnan(metrics.get(METRIC, math.nan))
         }
         if scored:
             return max(scored, key=scored.get)
@@ -347,29 +392,31 @@ class Store:
             )
         return step
 
-    def _record(self, step: int) -> dict[str, Any]:
-        """Returns the digests and scores that were saved with a step.
+    def _tree(self, step: int) -> Any:
+        """Returns what arrays a checkpoint has, as nested dicts and lists."""
+        # Not the manager's `item_metadata`, which fails on a damaged file of scores.
+        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=_alone())
+        return handler.metadata(self.folder / str(step) / STATE).tree
+
+    def record(self, step: int) -> Record | None:
+        """Returns the record of a step, None if an older version saved it.
 
         Raises:
-            ValueError: if there are none, or the scores beside them differ.
+            ValueError: if the record is damaged.
         """
-        if not (self.folder / str(step) / DIGEST).exists():
-            raise ValueError(
-                "it has no digest: an older version wrote it, or it is incomplete"
+        record = records.read(self.folder / str(step))
+        if record and record.metrics != records.metrics_beside(self.folder / str(step)):
+            messages.note(
+                f"Checkpoint {step}: its file of scores is damaged and ignored; the "
+                "record of the checkpoint has them too."
             )
-        restored = self._manager.restore(
-            step, args=ocp.args.Composite(**{DIGEST: ocp.args.JsonRestore()})
-        )
-        try:
-            record = restored[DIGEST]
-            metrics = {k: files.number(v) for k, v in record["metrics"].items()}
-            record = {"arrays": dict(record["arrays"]), "metrics": metrics}
-        except (TypeError, KeyError, AttributeError, ValueError):
-            raise ValueError("its digest is damaged") from None
-        beside = self._manager.metrics(step)
-        if files.plain(metrics) != files.plain(beside):
-            raise ValueError(f"its scores are damaged: {metrics} and {beside}")
         return record
+
+    def _unverified(self, step: int) -> None:
+        messages.note(
+            f"Checkpoint {step} cannot be verified: an older version of llie_jax saved "
+            "it, without digests."
+        )
 
     @contextlib.contextmanager
     def _readable(self, step: int) -> Iterator[None]:
@@ -411,54 +458,25 @@ class Store:
 
 
 class _Manager(ocp.CheckpointManager):
-    """Treats damaged scores as missing; `Store` compares them with the digest's.
+    """Takes the scores from the records; those of a damaged one are missing.
 
     Orbax reads the scores of all steps before any can be skipped.
     """
 
     def metrics(self, step: int) -> dict[str, float]:
         try:
-            found = super().metrics(step) or {}
-            return {key: float(value) for key, value in found.items()}
-        except (ValueError, TypeError, AttributeError):
-            return {}
+            record = records.read(self.directory / str(step))
+        except (ValueError, OSError):
+            record = None
+        return dict(record.metrics) if record else {}
 
 
-def digests(tree: Any) -> dict[str, str]:
-    """Returns the SHA-256 of each array of a tree, over dtype, shape and values.
-
-    Args:
-        tree: arrays of this process, or global ones that are the same on every device.
-
-    Returns:
-        Paths such as `params/first/kernel` to hexadecimal digests.
-    """
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    names = [jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in leaves]
-    # Sequentially: most arrays are small, so threads take longer.
-    found = (_digest(leaf) for _, leaf in leaves)
-    return dict(zip(names, found, strict=True))
-
-
-def _digest(leaf: Any) -> str:
-    if isinstance(leaf, jax.Array):
-        assert leaf.is_fully_replicated, "a state is the same on every device"
-        leaf = leaf.addressable_data(0)
-    value = np.asarray(leaf)
-    digest = hashlib.sha256(f"{value.dtype.name} {value.shape}\n".encode())
-    digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
-    return digest.hexdigest()
-
-
-def _verify(found: Mapping[str, str], saved: Mapping[str, str | None]) -> None:
-    """Raises ValueError naming the arrays whose digest differs from the saved one."""
-    differing = sorted(
-        name
-        for name in found.keys() | saved.keys()
-        if found.get(name) != saved.get(name)
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Reading in this process; by default Orbax waits for all processes."""
+    return ocp.options.MultiprocessingOptions(
+        primary_host=parallel.process_index(),
+        active_processes={parallel.process_index()},
     )
-    if differing:
-        raise ValueError(f"not as they were saved: {listed(differing)}")
 
 
 def _score(metrics: Mapping[str, float]) -> float:
@@ -467,16 +485,8 @@ def _score(metrics: Mapping[str, float]) -> float:
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).partition(" [tensorstore_spec")[0].strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:300]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences Orbax's warning that a manager for reading is read-only."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
+    text = str(error)
+    for details in (" [tensorstore_spec", " See full TensorStore details"):
+        text = text.partition(details)[0]
+    text = text.strip().splitlines()
+    return textwrap.shorten(text[0] if text else type(error).__name__, 300)

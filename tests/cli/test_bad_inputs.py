@@ -19,7 +19,7 @@ COUNT = ("0", "-3", "nan", "1e9", "9" * 500, "x", "")
 FLOAT = ("-1", "nan", "inf", "1e400", "x", "")
 CHOICE = ("no such thing", "")
 JSON = ("{folder}", "{picture}", "{file}/a.json", "")
-FOLDER = ("{absent}", "{file}", "")
+FOLDER = ("{absent}", "{file}", "gs:/bucket/a", "")
 SPEC = (
     "{{",
     "[1]",
@@ -28,7 +28,7 @@ SPEC = (
     '{{"name": "darkir", "w": 1}}',
 )
 WEIGHTS = (
-    *("{absent}", "{picture}", "{empty}", "{html}", "{folder}", ""),
+    *("{absent}", "{picture}", "{empty}", "{html}", "{folder}", "gs:/bucket/a", ""),
     *("{hostile}", "{damaged}", "{pickle}", "darkir.lol"),
 )
 CONFIGS = (
@@ -97,10 +97,11 @@ COMMANDS = {
                 "{absent}/*.png",
                 "",
             ),
-            "--out": ("{out}.gif", "{out}.mp4", "{file}/a.png", ""),
+            "--out": ("{out}.gif", "{out}.mp4", "{file}/a.png", "gs:/bucket/a", ""),
             "--weights": WEIGHTS,
             "--format": CHOICE,
             "--suffix": ("/a", "../a", "a\\b"),
+            "--tree": CHOICE[:1],
             "--tile": COUNT,
             "--limit": FLOAT,
             "--option": ("a", "gamma=nan", "no_option=1", "=1", ""),
@@ -110,8 +111,12 @@ COMMANDS = {
         ["--config", "darkir_demo", "--workdir", "{out}"],
         {
             "--config": CONFIGS,
-            "--workdir": ("{file}", "{file}/a", ""),
+            "--workdir": ("{file}", "{file}/a", "gs:/bucket/a", ""),
             "--stop-at": COUNT,
+            "--coordinator": ("host", "host:", ""),
+            "--num-processes": COUNT,
+            "--process-id": ("0", "-1", "x", ""),
+            "--start-timeout": COUNT,
             "--unknown": ("1",),
             **{f"--config.{key}": values for key, values in KEYS.items()},
         },
@@ -124,7 +129,7 @@ COMMANDS = {
             "--root": FOLDER,
             "--split": ("",),
             "--protocol": CHOICE,
-            "--out": ("{file}", "{file}/a", ""),
+            "--out": ("{file}", "{file}/a", "gs:/bucket/a", ""),
             "--json": JSON,
             "--batch-size": COUNT,
             "--tile": COUNT,
@@ -155,6 +160,7 @@ COMMANDS = {
             0: ("no_set", "paired_folder", "image_folder", ""),
             1: (*FOLDER, "{empty folder}"),
             "--data-dir": ("{file}", ""),
+            "--processes": COUNT,
         },
     ),
     "data darken": (
@@ -167,6 +173,14 @@ COMMANDS = {
             "--read-noise": ("-1", "nan", "inf", "x"),
             "--bits": ("0", "17", "-1", "1.5", "x"),
             "--seed": ("-1", "1.5", "x"),
+        },
+    ),
+    "compare": (
+        ["{photos}", "--out", "{out}"],
+        {
+            0: ("{absent}", "{picture}", "{empty folder}", "{photos}", ""),
+            "--published": CHOICE,
+            "--out": ("",),
         },
     ),
     "features fetch": (

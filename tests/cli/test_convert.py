@@ -28,11 +28,13 @@ def official(golden, tmp_path):
 def test_convert(official, tmp_path, capsys):
     out = tmp_path / "out.safetensors"
     options = ["--trained-on", "LOL", "--score", '{"psnr": 3}', "--licence", "MIT"]
+    options += ["--selected-on", "LOL test"]
     assert main.main(["convert", str(official), str(out), *options]) == 0
     model, _ = weights.load(out)
     assert (model.width, model.encoder_blocks) == (8, (1, 1, 1))
     metadata = weights.describe(out)["metadata"]
     assert metadata["trained_on"] == "LOL"
+    assert metadata["selected_on"] == "LOL test"
     assert metadata["licence"] == "MIT"
     assert json.loads(metadata["score"]) == {"psnr": 3}
     assert metadata["source_sha256"] == weights.file_sha256(official)

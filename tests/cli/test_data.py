@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import pathlib
 
 import pytest
 
@@ -52,8 +53,11 @@ def test_photos_without_references(tmp_path, capsys):
     assert call("list") == 0
     out = capsys.readouterr().out
     assert "image_folder: Your own photos, no references\n  images   any number" in out
-    assert call("prepare", "image_folder", folder) == 2
-    assert "needs no preparation" in capsys.readouterr().err
+    assert call("prepare", folder, "--data-dir", tmp_path / "data") == 0
+    written = pathlib.Path(capsys.readouterr().out.strip())
+    assert written.parents[1] == tmp_path / "data"
+    stored = data.open_source(written, split="test")  # without splits, any will do
+    assert (stored.keys, stored.split, len(list(stored))) == (("image",), "all", 2)
 
 
 def test_check_of_a_faulty_folder(tmp_path, capsys):
@@ -80,7 +84,7 @@ def test_prepare_and_use(tmp_path, monkeypatch, capsys):
     root = trees.lol(tmp_path / "LOLdataset")
     assert call("prepare", "lol_v1", root) == 0
     printed = capsys.readouterr()
-    assert printed.out.strip() == str(tmp_path / "data/lol_v1/1.0.0")
+    assert printed.out.strip() == str(tmp_path / "data/lol_v1/2.0.0")
     assert "train: subset: 3 of 485" in printed.err
     assert len(data.open_source("lol_v1", split="train")) == 3
     # The second time does nothing and succeeds.
@@ -99,7 +103,7 @@ def test_prepare_refuses_faulty_files(tmp_path, capsys):
 def test_prepare_makes_the_demo(tmp_path, monkeypatch, capsys):
     def write_little(root):
         trees.pairs(root / "train", ("cat-1", "cat-2"))
-        trees.pairs(root / "test", ("cup-1",))
+        trees.pairs(root / "test", ("cup-1",), first=50)
         return {"train": 2, "test": 1}
 
     monkeypatch.setattr(synthetic, "write_demo", write_little)
@@ -107,7 +111,7 @@ def test_prepare_makes_the_demo(tmp_path, monkeypatch, capsys):
     assert call("prepare", "lowlight_demo") == 0
     assert "Made 2 train, 1 test pairs" in capsys.readouterr().err
     assert (tmp_path / "lowlight_demo/train/low/cat-1.png").is_file()
-    assert (tmp_path / "lowlight_demo/1.0.0/dataset_info.json").is_file()
+    assert (tmp_path / "lowlight_demo/2.0.0/dataset_info.json").is_file()
     assert data.open_source("lowlight_demo", split="test").scenes == ("cup",)
 
 

@@ -12,7 +12,9 @@ import llie_jax.weights
 from llie_jax.cli import enhance as command
 from llie_jax.cli import main
 from llie_jax.inference import enhance, photo
+from tests import processes
 from tests.inference import toys
+from tests.test_cluster import free_port
 
 
 @pytest.fixture
@@ -307,3 +309,30 @@ def test_standard_output_holds_paths_only_in_a_terminal_too(run, tmp_path, monke
     status, out, err = run("a.png", "--out", "b.png")
     assert (status, out) == (0, ["b.png"])
     assert "1/1 a.png" in err
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_photos(tmp_path):
+    names = [f"{i}.png" for i in range(5)]
+    for seed, name in enumerate(names):
+        save(tmp_path / "in" / name, seed=seed)
+    (tmp_path / "in" / "3.png").write_bytes(b"damaged")
+    facts = tmp_path / "facts.json"
+    command = ["enhance", tmp_path / "in", "--no-gate", "--json", facts]
+    command += ["--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", 2]
+    command += ["--out", tmp_path / "out", "--process-id"]
+    started = [
+        processes.start("llie_jax.cli.main", *command, i, devices=1) for i in range(2)
+    ]
+    for process in started:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 1, err
+        # Each process enhances its own part.
+        mine = [line for line in out.splitlines() if line.endswith(".png")]
+        assert len(mine) == (3 if process is started[0] else 1)
+        assert ("1 of 5 photos failed" in err) == (process is started[0])
+        assert ("3.png" in err) == (process is started[1])
+    done = [name for name in names if name != "3.png"]
+    assert sorted(os.listdir(tmp_path / "out")) == done
+    found = [photo["photo"] for photo in json.loads(facts.read_text())["photos"]]
+    assert found == [str(tmp_path / "in" / name) for name in done]

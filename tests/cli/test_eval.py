@@ -76,6 +76,7 @@ def test_scores_files_and_table(weights_file, pairs, tmp_path, capsys):
         "metric": "rgb_uint8",
         "unit": "dB",
         "higher_is_better": True,
+        "uses_reference": False,
     }
     measured = found["measured"]
     assert measured["size"] == [13, 15]
@@ -213,6 +214,39 @@ def test_which_sets_a_text_names(text, scored, seen, monkeypatch, tmp_path):
     source = types.SimpleNamespace(name=scored)
     found = overlap.find(text, source)
     assert (found and found.trained_on) == seen
+
+
+@pytest.mark.parametrize(
+    ("text", "split", "selected"),
+    [
+        ("lol_v1 test", "test", True),
+        ("LOL-v1 test", "test", True),
+        ("LOL-v1", "test", True),
+        ("LOL-v1 train", "test", False),
+        ("LOL-v1 test", "train", False),
+        ("LOL-v2 real test", "test", False),
+        ("", "test", False),
+    ],
+)
+def test_what_weights_were_selected_on(text, split, selected):
+    source = types.SimpleNamespace(name="lol_v1", split=split)
+    assert overlap.was_selected_on(text, source) is selected
+
+
+def test_scores_of_weights_selected_on_these_images_are_marked(
+    two_versions, weights_file, tmp_path, capsys
+):
+    _, root = two_versions
+    chosen = tmp_path / "chosen.safetensors"
+    facts = {"selected_on": "LOL-v2 real test"}
+    weights.save(chosen, SPEC, weights.load(weights_file)[1], **facts)
+    scored = ("--data", "lol_v2_real", "--root", root, "--out", tmp_path / "out")
+    assert main("--weights", chosen, *scored) == 0
+    table = " ".join(capsys.readouterr().out.split())
+    assert "mean of 2, selected on the test split" in table
+    found = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert found["options"]["selected_on_test"] is True
+    assert "selected on the test split" in (tmp_path / "out/report.html").read_text()
 
 
 def test_official_weights_are_recognised_by_their_hash(tmp_path):

@@ -241,4 +241,4 @@ def test_predictions_of_a_classifier(tmp_path, capsys):
     assert score_alone(pred, *options) == 2
     assert "needs the true labels: --gt" in capsys.readouterr().err
     assert score(pred, gt, *options, "--protocol", "cidnet") == 2
-    assert "leave it out with --task" in capsys.readouterr().err
+    assert "leave them out with --task" in capsys.readouterr().err

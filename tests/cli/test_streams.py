@@ -13,7 +13,7 @@ import pytest
 import llie_jax.weights
 from llie_jax import messages
 from llie_jax.cli import main, streams
-from llie_jax.data import opening, sources
+from llie_jax.data import opening, scanning
 from llie_jax.evaluation import scores as results
 from tests.conftest import ROOT
 from tests.data import trees
@@ -56,7 +56,7 @@ def test_names_pair_in_either_unicode_form(tmp_path):
     with pytest.warns(messages.Note, match="1 names pair although.*NFC and NFD"):
         source = opening.open_source(tmp_path)
     assert list(source.names) == ["b", COMPOSED]
-    found = sources.scan_folders(tmp_path / "low", tmp_path / "high")
+    found = scanning.scan_folders(tmp_path / "low", tmp_path / "high")
     assert found.respelt == 1
 
 
@@ -144,9 +144,9 @@ def test_names_in_tables_and_lists(tmp_path):
 
 @pytest.mark.parametrize("name", ["../../x", "/tmp/x", "a/../../x", "..", ""])
 def test_names_of_prepared_sets_stay_inside(tmp_path, name):
-    from llie_jax.data import prepared
+    from llie_jax.data import preparing
 
-    written = prepared.prepare(
+    written = preparing.prepare(
         "lol_v1", root=trees.lol(tmp_path / "raw"), data_dir=tmp_path / "tfds"
     )
     path = written / "metadata.json"

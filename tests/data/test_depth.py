@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from llie_jax import data
-from llie_jax.data import Stage, checking, prepared, synthetic, transforms
+from llie_jax.data import Stage, checking, preparing, synthetic
+from llie_jax.image import resize
 from llie_jax.training.step import as_images
 from tests.image import files
 
@@ -84,7 +85,7 @@ def test_mixtures_and_sizes_keep_the_depth(folder):
         assert mixed.dtype in (np.uint16, np.float32)
         assert mixed.dtype == np.uint16 or mixed.max() <= 1
     deep = source[1]["image"]
-    resized = transforms.resize(deep, (2 * SIZE[0], SIZE[1]))
+    resized = resize.resize(deep, (2 * SIZE[0], SIZE[1]))
     assert resized.dtype == np.uint16
     # Between two rows: a quarter of one, three quarters of the other.
     expected = 0.75 * deep[0].astype(float) + 0.25 * deep[1]
@@ -96,7 +97,7 @@ def test_a_prepared_set_has_the_same_depth(folder, tmp_path):
     (root / "our485").mkdir(parents=True)
     for place in ("low", "high"):
         (folder / place).rename(root / "our485" / place)
-    written = prepared.prepare("lol_v1", root=root, data_dir=tmp_path / "tfds")
+    written = preparing.prepare("lol_v1", root=root, data_dir=tmp_path / "tfds")
     stored = data.open_source(written, split="train")
     folders = data.open_source(root, split="train")
     assert stored.dtypes() == folders.dtypes()

@@ -1,5 +1,6 @@
 """Tests of the two loaders."""
 
+import itertools
 import threading
 
 import jax
@@ -7,8 +8,8 @@ import numpy as np
 import pytest
 
 from llie_jax import data
-from llie_jax.data import Stage, transforms
-from llie_jax.image import overview
+from llie_jax.data import Stage
+from llie_jax.image import overview, resize
 from tests.data import trees
 
 STAGES = (Stage(3, 4, 4), Stage(4, 8, 2))
@@ -76,7 +77,7 @@ def test_both_loaders_resize_alike(source, augment):
                 batch["index"], batch["image"], batch["target"], strict=True
             ):
                 for key, pixels in (("image", image), ("target", target)):
-                    whole = transforms.resize(source[index][key], (6, 14))
+                    whole = resize.resize(source[index][key], (6, 14))
                     assert pixels.sum() == whole.sum()
 
 
@@ -286,3 +287,29 @@ def test_overviews_and_relit_records_have_conditions(tmp_path, source):
     photos = data.open_source(trees.photos(tmp_path / "photos", ("a",), size=(9, 12)))
     with pytest.raises(ValueError, match="which image_folder does not have"):
         data.make_pipeline(photos, STAGES, augment={"relight": 0.5})
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("residence", data.pipeline.RESIDENCES[1:])
+def test_each_epoch_has_each_record_once(tmp_path, residence, count):
+    """Whatever the number of processes, and wherever a run was resumed."""
+    names = [str(i) for i in range(6)]
+    trees.pairs(tmp_path, names, size=(4, 4))
+    source = data.open_source(tmp_path)
+    # 20 of them; neither batches nor the parts of a resumed run end with an epoch.
+    stages = (Stage(2, 4, 4), Stage(3, 2, 4))
+    order = []
+    pipelines = [
+        data.make_pipeline(
+            source, stages, residence=residence, process_index=i, process_count=count
+        )
+        for i in range(count)
+    ]
+    resumed = [0, 1, 3, 5]
+    for first, last in itertools.pairwise(resumed):
+        parts = [list(pipeline.batches(first, last)) for pipeline in pipelines]
+        for step in zip(*parts, strict=True):
+            order += [index for part in step for index in part["index"].tolist()]
+    epochs = np.reshape(order[:18], (3, 6))
+    np.testing.assert_array_equal(np.sort(epochs), [range(6)] * 3)
+    assert len({tuple(epoch) for epoch in epochs}) == 3

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from llie_jax import data
-from llie_jax.data import catalogue, checking, prepared
+from llie_jax import data, messages
+from llie_jax.data import catalogue, checking, locating, prepared, preparing
+from llie_jax.data.dataset import Dataset
 from llie_jax.image import io
 from tests.data import trees
 
@@ -19,7 +20,7 @@ def lol(tmp_path_factory):
     """A miniature LOL-v1 as folders, and prepared."""
     base = tmp_path_factory.mktemp("lol")
     root = trees.lol(base / "raw")
-    return root, prepared.prepare("lol_v1", root=root, data_dir=base / "tfds")
+    return root, preparing.prepare("lol_v1", root=root, data_dir=base / "tfds")
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -43,7 +44,7 @@ def test_same_records_as_the_folders(lol, split):
 
 
 def test_a_set_without_references(tmp_path, monkeypatch):
-    known = catalogue.Dataset(
+    known = Dataset(
         name="dark_photos",
         title="photos",
         splits={"test": ()},
@@ -52,14 +53,9 @@ def test_a_set_without_references(tmp_path, monkeypatch):
     )
     monkeypatch.setitem(catalogue.DATASETS, known.name, known)
 
-    class DarkPhotos(prepared.FolderBuilder, skip_registration=True):
-        """A set of photos."""
-
-        name = known.name
-
-    monkeypatch.setitem(prepared.BUILDERS, known.name, DarkPhotos)
+    monkeypatch.setitem(prepared.BUILDERS, known.name, prepared.builder(known))
     root = trees.photos(tmp_path / "raw", ("b", "a"))
-    directory = prepared.prepare(known.name, root=root, data_dir=tmp_path / "tfds")
+    directory = preparing.prepare(known.name, root=root, data_dir=tmp_path / "tfds")
     stored = data.open_source(directory)
     folder = data.open_source("image_folder", root=root)
     assert (stored.name, stored.keys, stored.split) == (known.name, ("image",), "test")
@@ -92,7 +88,7 @@ def test_grey_and_transparent_images_are_read_alike(tmp_path):
     alpha = np.dstack([trees.image(1), grey])
     for name, pixels in (("2", grey), ("10", alpha)):
         io.Image.fromarray(pixels).save(root / f"our485/low/{name}.png")
-    directory = prepared.prepare("lol_v1", root=root, data_dir=tmp_path)
+    directory = preparing.prepare("lol_v1", root=root, data_dir=tmp_path)
     stored = data.open_source(directory, split="train")
     assert [record["image"].shape for record in stored] == 3 * [(8, 8, 3)]
     np.testing.assert_array_equal(stored[0]["image"], trees.image(1))
@@ -129,16 +125,17 @@ def test_no_tensorflow(lol):
 def test_what_cannot_be_prepared(lol, tmp_path):
     root, directory = lol
     with pytest.raises(FileExistsError, match="remove it"):
-        prepared.prepare("lol_v1", root=root, data_dir=directory.parents[1])
+        preparing.prepare("lol_v1", root=root, data_dir=directory.parents[1])
+    scenes = trees.scenes(tmp_path / "scenes", {"cafe": ("1", "2")})
     with pytest.raises(ValueError, match="needs no preparation"):
-        prepared.prepare("paired_folder", root=root, data_dir=tmp_path)
+        preparing.prepare("exposure_pairs", root=scenes, data_dir=tmp_path)
     with pytest.raises(ValueError, match="Did you mean 'lol_v1'"):
-        prepared.prepare("lol_v2", root=root, data_dir=tmp_path)
+        preparing.prepare("lol_v2", root=root, data_dir=tmp_path)
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "notes.txt").touch()
     with pytest.raises(FileNotFoundError, match=r"our485/\{low,high\}"):
-        prepared.prepare("lol_v1", root=foreign, data_dir=tmp_path)
+        preparing.prepare("lol_v1", root=foreign, data_dir=tmp_path)
     assert not list(tmp_path.glob("lol_v1/*"))
 
 
@@ -154,3 +151,87 @@ def test_foreign_tfds_folder(lol, tmp_path):
             (tmp_path / file.name).write_bytes(file.read_bytes())
     with pytest.raises(ValueError, match="was not written by"):
         data.open_source(tmp_path, split="train")
+
+
+def test_an_interrupted_run_resumes_to_the_same_records(tmp_path, monkeypatch):
+    root = trees.lol(tmp_path / "raw")
+    monkeypatch.setattr(preparing, "SHARD_BYTES", 300)  # a record or two each
+    whole = preparing.prepare("lol_v1", root=root, data_dir=tmp_path / "whole")
+    count = len(list(whole.glob("*.array_record*")))
+    assert count > 2
+    written = []
+    write = preparing.write_shard
+
+    def fail_at_the_third(shard, *args):
+        if len(written) == 2:
+            # As after SIGKILL: what was begun lies there.
+            shard.file.with_name(f".{shard.file.name}.1-1.tmp").write_bytes(b"half")
+            raise KeyboardInterrupt
+        written.append(shard.file.name)
+        return write(shard, *args)
+
+    monkeypatch.setattr(preparing, "write_shard", fail_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        preparing.prepare("lol_v1", root=root, data_dir=tmp_path / "parts")
+    assert locating.prepared(tmp_path / "parts/lol_v1") is None
+    again = []
+    monkeypatch.setattr(
+        preparing,
+        "write_shard",
+        lambda shard, *args: again.append(shard.file.name) or write(shard, *args),
+    )
+    with pytest.warns(messages.Note, match=r"resuming: \d of 4 records"):
+        parts = preparing.prepare("lol_v1", root=root, data_dir=tmp_path / "parts")
+    assert len(again) == count - 2
+    assert not set(again) & set(written)
+    assert preparing.digest(parts) == preparing.digest(whole)
+    assert {file.name: file.read_bytes() for file in parts.iterdir()} == {
+        file.name: file.read_bytes() for file in whole.iterdir()
+    }
+
+
+def test_changed_files_start_over(tmp_path, monkeypatch):
+    root = trees.lol(tmp_path / "raw")
+    write = preparing.write_shard
+
+    def fail(shard, *args):
+        write(shard, *args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(preparing, "write_shard", fail)
+    with pytest.raises(KeyboardInterrupt):
+        preparing.prepare("lol_v1", root=root, data_dir=tmp_path)
+    monkeypatch.setattr(preparing, "write_shard", write)
+    io.write_image(root / "our485/low/10.png", trees.image(99))
+    stored = data.open_source(
+        preparing.prepare("lol_v1", root=root, data_dir=tmp_path), split="train"
+    )
+    np.testing.assert_array_equal(stored[0]["image"], trees.image(99))
+
+
+@pytest.mark.slow
+def test_any_number_of_processes_writes_the_same(tmp_path, monkeypatch):
+    root = trees.lol(tmp_path / "raw")
+    monkeypatch.setattr(preparing, "SHARD_BYTES", 300)
+    digests = {
+        preparing.digest(
+            preparing.prepare(
+                "lol_v1", root=root, data_dir=tmp_path / str(count), processes=count
+            )
+        )
+        for count in (1, 3)
+    }
+    assert len(digests) == 1
+
+
+def test_two_runs_at_once(tmp_path, monkeypatch):
+    root = trees.lol(tmp_path / "raw")
+    write = preparing.write_shard
+
+    def start_another(shard, *args):
+        with pytest.raises(OSError, match="is being prepared by another process"):
+            preparing.prepare("lol_v1", root=root, data_dir=tmp_path)
+        return write(shard, *args)
+
+    monkeypatch.setattr(preparing, "write_shard", start_another)
+    assert preparing.prepare("lol_v1", root=root, data_dir=tmp_path).is_dir()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llie_jax import data
-from llie_jax.data import catalogue, checking, sources, splitting
+from llie_jax.data import catalogue, checking, locating, sources, splitting
 from llie_jax.image import io
 from tests.data import trees
 
@@ -319,7 +319,8 @@ def test_groups_can_be_linked_by_scene_and_reference(tmp_path):
     high = tmp_path / "train/high"
     (high / "b-2.png").write_bytes((high / "a-1.png").read_bytes())
     dataset = catalogue.get("lowlight_demo")
-    source = sources.open_folders((tmp_path / "train/low", high), dataset=dataset)
+    part = locating.Part((tmp_path / "train/low", high))
+    source = sources.open_parts((part,), dataset=dataset)
     groups = sorted(map(sorted, splitting.reference_groups(source)))
     assert groups == [[0, 1, 2, 3], [4]]
 

@@ -6,6 +6,7 @@ import pytest
 
 from llie_jax.data import transforms
 from llie_jax.data.transforms import Augment, Plan, Stage
+from llie_jax.image import resize
 
 SIZES = np.array([[12, 20], [9, 8], [16, 16], [10, 30], [8, 8]])
 STAGES = (Stage(6, 4, 4), Stage(5, 8, 6))
@@ -231,14 +232,14 @@ def test_resize(size):
     expected = jax.image.resize(
         image.astype(np.float32), (*size, 3), "linear", antialias=False
     )
-    found = transforms.resize(image, size)
+    found = resize.resize(image, size)
     assert found.dtype == np.uint8
     np.testing.assert_allclose(found, expected, atol=0.501)
 
 
 def test_resize_of_a_known_row():
     row = np.array([0, 40, 100, 60], np.uint8).reshape(1, 4, 1)
-    half = transforms.resize(row, (1, 2))
+    half = resize.resize(row, (1, 2))
     assert half.ravel().tolist() == [20, 80]
-    double = transforms.resize(row[:, :2], (2, 4))
+    double = resize.resize(row[:, :2], (2, 4))
     assert double[..., 0].tolist() == [[0, 10, 30, 40]] * 2

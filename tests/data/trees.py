@@ -19,9 +19,10 @@ def pairs(
     low: str = "low",
     high: str = "high",
     size: tuple[int, int] = (8, 8),
+    first: int = 0,
 ) -> pathlib.Path:
     """Writes `folder/low` and `folder/high`; a name may include its suffix."""
-    for number, name in enumerate(names):
+    for number, name in enumerate(names, first):
         file = name if "." in name else f"{name}.png"
         for place, seed in ((low, 2 * number), (high, 2 * number + 1)):
             path = folder / place / file
@@ -44,7 +45,7 @@ def photos(
 def lol(root: pathlib.Path) -> pathlib.Path:
     """Writes a LOL-v1 of three training pairs and one test pair."""
     pairs(root / "our485", ("2", "10", "7.PNG"))
-    pairs(root / "eval15", ("1",))
+    pairs(root / "eval15", ("1",), first=50)
     return root
 
 

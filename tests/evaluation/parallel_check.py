@@ -1,6 +1,7 @@
 """Scores of toy pairs on all devices of all processes; run by test_parallel.
 
-The argument is a folder for the saved images. Each process prints one JSON line.
+The argument is a folder for the saved images, or a number of images to take the mean
+over. Each process prints one JSON line.
 """
 
 import json
@@ -9,7 +10,7 @@ import sys
 
 import jax
 
-from llie_jax import evaluation, parallel
+from llie_jax import cluster, evaluation, parallel
 from tests.evaluation import toys
 from tests.evaluation.test_evaluator import SIZES, VARIABLES
 
@@ -44,7 +45,11 @@ def run(source, **options):
 
 def main():
     """Prints one JSON line."""
-    parallel.start()
+    if sys.argv[1].isdecimal():
+        source = toys.MemorySource((SIZES * 3)[: int(sys.argv[1])], paired=True)
+        found = evaluation.evaluate(toys.Gain(), VARIABLES, source, progress=False)
+        print(json.dumps(found.to_dict()["mean"]))
+        return
     folder = pathlib.Path(sys.argv[1])
     alone = parallel.make_mesh(jax.local_devices())
     result = {
@@ -66,4 +71,5 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with cluster.joined():
+        main()

@@ -109,6 +109,7 @@ def test_gt_mean_is_an_extra_column_and_a_mark():
     options = scores.to_dict()["options"]
     assert options["gt_mean"] == ["psnr_gt_mean", "ssim_gt_mean"]
     assert plain.to_dict()["options"]["gt_mean"] == []
+    assert scores.marks == []  # the columns are, not the others beside them
     with pytest.raises(ValueError, match="'snr' has no scores with GT mean"):
         evaluate(gt_mean=True, protocol="snr")
 

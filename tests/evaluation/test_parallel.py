@@ -1,7 +1,5 @@
 """The same scores on one device, on several, and in two processes."""
 
-import socket
-
 import pytest
 
 from llie_jax.image import io
@@ -9,6 +7,7 @@ from tests import processes
 from tests.evaluation import toys
 from tests.evaluation.test_evaluator import SIZES, VARIABLES, evaluate
 from tests.processes import result
+from tests.test_cluster import free_port
 
 
 def start(folder, devices, **environment):
@@ -41,11 +40,30 @@ def test_three_devices_equal_one(expected, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_mean_of_fifteen_images_is_the_same_to_the_last_digit():
+    """On 1 device, on 8, in 2 processes, and on 3 devices of 2 processes each."""
+    found = [result(start(15, devices)) for devices in (1, 8)]
+    for devices in (1, 3):
+        address = f"127.0.0.1:{free_port()}"
+        both = [
+            start(
+                15,
+                devices,
+                JAX_COORDINATOR_ADDRESS=address,
+                JAX_NUM_PROCESSES="2",
+                JAX_PROCESS_ID=str(i),
+            )
+            for i in range(2)
+        ]
+        found += [result(process) for process in both]
+    assert found[0]["psnr"] > 10
+    assert found == [found[0]] * 6
+
+
+@pytest.mark.slow
 def test_two_processes_equal_one(expected, tmp_path):
     images, files = expected
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     folders = [tmp_path / "first", tmp_path / "second"]
     processes = [
         start(

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 import llie_jax
-from llie_jax import parallel
+from llie_jax import cluster, parallel
 from llie_jax.training.state import create_train_state
 from llie_jax.training.step import make_train_step
 from tests.training import toys
@@ -107,7 +107,6 @@ def summary(state, terms):
 def main():
     """Prints one JSON line: results by mapping and number of devices."""
     name, steps = sys.argv[1], int(sys.argv[2])
-    parallel.start()
     everything = parallel.make_mesh()
     results = {"shard_map": run(everything, "shard_map", name, steps)}
     if jax.process_count() == 1:
@@ -123,4 +122,5 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with cluster.joined():
+        main()

@@ -12,12 +12,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from llie_jax import parallel, weights
+from llie_jax import cluster, parallel, weights
 
 
 def main(workdir: str, out: str) -> None:
     """Loads, sends and saves; prints the sum of the loaded parameters."""
-    parallel.start()
     total = np.float32(0)
     if jax.process_index() == 0:
         assert weights.describe(workdir)["step"] == 1
@@ -34,4 +33,5 @@ def main(workdir: str, out: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    with cluster.joined():
+        main(*sys.argv[1:])

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from llie_jax.weights.store import Store, Weights, digests
+from llie_jax.weights import record as records
+from llie_jax.weights.digest import digests
+from llie_jax.weights.store import Store, Weights
 from tests.conftest import ROOT
 
 EXPECTED = {
@@ -139,9 +142,9 @@ def test_damage_is_one_line_and_no_traceback(copy):
 
 def test_the_damaged_array_is_named(copy):
     path = copy / "2" / "digest" / "metadata"
-    record = json.loads(path.read_text())
-    record["arrays"]["ema_params/first/kernel"] = 64 * "0"
-    path.write_text(json.dumps(record))
+    record = records.read(copy / "2")
+    record.arrays["ema_params/first/kernel"] = 64 * "0"
+    path.write_text(json.dumps(record.to_json()))
     expected = r"/2 cannot be read \(not as they were saved: ema_params/first/kernel\)"
     with (
         Store(copy) as store,
@@ -152,19 +155,30 @@ def test_the_damaged_array_is_named(copy):
         assert is_intact(store.read(EXPECTED, step=1), 1)
 
 
+@pytest.mark.parametrize("text", ['{"psnr": 92.0}', '{"psnr": 2', "[]", "\0", None])
+def test_damaged_scores_are_ignored(copy, text):
+    path = copy / "2" / "metrics" / "metrics"
+    path.write_text(text) if text else path.unlink()
+    expected = "Checkpoint 2: its file of scores is damaged and ignored"
+    with Store(copy) as store, pytest.warns(UserWarning, match=expected):
+        assert is_intact(store.read(EXPECTED), 2)
+    with Store(copy, writing=True) as store:
+        with pytest.warns(UserWarning, match=expected):
+            state, step = store.restore(TEMPLATE)
+        assert step == 2
+        assert equal(state, make(2))
+        for step in (3, 4):
+            store.save(make(step), step=step)
+        store.wait()
+        assert store.steps() == [2, 3, 4]  # still the best
+
+
 @pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("metrics/metrics", '{"psnr": 92.0}'),
-        ("metrics/metrics", '{"psnr": 2'),
-        ("metrics/metrics", "[]"),
-        ("digest/metadata", "{}"),
-        ("digest/metadata", '{"arrays": {}, "metrics": {"psnr": 22.0}}'),
-        ("digest/metadata", "\0"),
-    ],
+    "text", ["{}", '{"arrays": {}, "metrics": {"psnr": 22.0}}', "\0", None]
 )
-def test_damaged_scores_and_digests(copy, name, text):
-    (copy / "2" / name).write_text(text)
+def test_damaged_digests(copy, text):
+    path = copy / "2" / "digest" / "metadata"
+    path.write_text(text) if text else shutil.rmtree(path.parent)
     with Store(copy) as store, pytest.raises(ValueError, match=r"/2 cannot be read"):
         store.read(EXPECTED)
     with (
@@ -181,7 +195,7 @@ def test_a_damaged_best_one_is_set_aside(copy):
     with Store(copy, writing=True) as store:
         store.save(make(3), step=3)
         store.wait()
-    (copy / "2" / "metrics" / "metrics").write_text('{"psnr": 1.0}')
+    (copy / "2" / "digest" / "metadata").write_text('{"psnr": 1.0}')
     with (
         Store(copy, writing=True) as store,
         pytest.warns(UserWarning, match=r"Checkpoint 2 is left out"),
@@ -190,18 +204,82 @@ def test_a_damaged_best_one_is_set_aside(copy):
     assert not (copy / "2").exists()
 
 
-def test_older_checkpoints_are_refused(copy):
+def without_digest(checkpoint):
+    """Makes a checkpoint as the first versions saved it."""
+    shutil.rmtree(checkpoint / "digest")
+    path = checkpoint / "_CHECKPOINT_METADATA"
+    metadata = json.loads(path.read_text())
+    del metadata["item_handlers"]["digest"]
+    path.write_text(json.dumps(metadata))
+
+
+def test_checkpoints_without_digests_are_used_and_this_is_said(copy):
     for step in (1, 2):
-        shutil.rmtree(copy / str(step) / "digest")
-    message = "it has no digest: an older version wrote it"
-    with Store(copy) as store, pytest.raises(ValueError, match=message):
+        without_digest(copy / str(step))
+    message = "Checkpoint 2 cannot be verified: an older version"
+    with Store(copy) as store, pytest.warns(UserWarning, match=message):
+        found = store.read(EXPECTED)
+    assert (found.step, found.metrics) == (2, {})
+    with Store(copy, writing=True) as store:
+        with pytest.warns(UserWarning, match=message):
+            state, step = store.restore(TEMPLATE)
+        assert step == 2
+        assert equal(state, make(2))
+        store.save(make(3), step=3)
+        store.wait()
+        assert store.steps() == [2, 3]
+
+
+def test_digests_without_facts_are_verified(copy):
+    """As the versions saved them whose records have no digest of their own."""
+    path = copy / "2" / "digest" / "metadata"
+    old = json.loads(path.read_text())
+    del old["facts"], old["sha256"]
+    path.write_text(json.dumps(old))
+    with Store(copy) as store:
+        assert is_intact(store.read(EXPECTED), 2)
+        assert store.check(2).facts == {}
+    old["metrics"] = {"psnr": 99.0}
+    path.write_text(json.dumps(old))
+    with Store(copy) as store, pytest.raises(ValueError, match="scores are damaged"):
         store.read(EXPECTED)
-    with (
-        Store(copy, writing=True) as store,
-        pytest.raises(ValueError, match=rf"can be used .*{message}"),
-    ):
-        store.restore(TEMPLATE)
-    assert (copy / "2").is_dir()
+
+
+def test_every_checkpoint_is_checked_without_its_model(copy):
+    with Store(copy) as store:
+        assert store.check(2).metrics == {"psnr": 22.0}
+    for file in (copy / "2" / "state").rglob("d/*"):
+        file.write_bytes(file.read_bytes()[:-9])
+    with Store(copy) as store:
+        with pytest.raises(ValueError, match=r"."):
+            store.check(2)
+        assert store.check(1).metrics == {"psnr": 21.0}
+
+
+def test_the_facts_of_a_run_are_in_every_checkpoint(tmp_path):
+    facts = {"config": {"seed": 3, "sizes": (1, 2)}, "bound": float("inf")}
+    with Store(tmp_path, writing=True, facts=facts) as store:
+        store.save(make(1), step=1)
+        store.wait()
+    expected = {"config": {"seed": 3, "sizes": [1, 2]}, "bound": "inf"}
+    assert records.newest(tmp_path) == (1, records.read(tmp_path / "1"))
+    assert records.newest(tmp_path)[1].facts == expected
+    (tmp_path / "7").mkdir()
+    assert records.newest(tmp_path)[0] == 1
+    assert records.newest(tmp_path / "nowhere") is None
+
+
+def test_half_a_removal_leaves_nothing_behind(copy):
+    """Old checkpoints are moved away before they are deleted."""
+    (copy / ".removed" / "0" / "state").mkdir(parents=True)
+    with Store(copy, writing=True) as store:
+        assert store.steps() == [1, 2]
+        assert not (copy / ".removed").exists()
+        for step in (3, 4):
+            store.save(make(step), step=step)
+        store.wait()
+        assert store.steps() == [2, 3, 4]
+    assert sorted(path.name for path in copy.iterdir()) == ["2", "3", "4"]
 
 
 def test_the_last_two_and_the_best_are_kept(tmp_path):
@@ -228,3 +306,22 @@ def test_digests_tell_dtype_shape_and_values_apart():
     turned = np.zeros((3, 2), np.float32).T
     assert digests([turned])["0"] == found["a/zeros"]
     assert digests([jnp.asarray(turned)])["0"] == found["a/zeros"]
+
+
+def test_what_is_saved_survives_a_loss_of_power(tmp_path, monkeypatch):
+    """All files are synced before the checkpoint gets its name, then that name."""
+    synced, sync = [], os.fsync
+
+    def record(descriptor):
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    with Store(tmp_path, writing=True) as store:
+        store.save(make(1), step=1)
+        store.wait()
+    unfinished = [path for path in synced if ".orbax-checkpoint-tmp" in path]
+    inner = {re.sub(r".*\.orbax-checkpoint-tmp[^/]*", "", path) for path in unfinished}
+    saved = [p for p in (tmp_path / "1").rglob("*") if p.name != "commit_success.txt"]
+    assert {str(p).removeprefix(str(tmp_path / "1")) for p in saved} <= inner
+    assert synced[-1] == str(tmp_path)

@@ -57,12 +57,15 @@ class Score:
         images: how many images they were computed from.
         missing: how many images of the data set others have scored and this has not.
         marks: what makes it unlike others.
+        fair: whether it may be compared with others of its column: the model did not
+            see the references, was not chosen by the images, and none is missing.
     """
 
     values: tuple[float, ...]
     images: int
     missing: int
     marks: tuple[str, ...]
+    fair: bool
 
     @property
     def mean(self) -> float:
@@ -130,8 +133,11 @@ class Comparison:
         if not runs:
             return None
         marks = dict.fromkeys(mark for run in runs for mark in run.marks)
-        if column.metric.startswith("gtmean"):
+        if column.uses_reference:
             marks |= {"uses the reference (GT mean)": None}
+        if len(runs) > 1:
+            seeds = all(run.seed is not None for run in runs)
+            marks |= {f"{len(runs)} {'seeds' if seeds else 'runs'}": None}
         shared = common_images(runs)
         if column.name in next(iter(runs[0].images.values())):
             values = [
@@ -143,8 +149,15 @@ class Comparison:
             values = [run.means[column.name] for run in runs]
         if not values:
             return None
-        missing = len(data.images) - len(shared)
-        return Score(tuple(values), len(shared), missing, tuple(marks))
+        if missing := len(data.images) - len(shared):
+            marks |= {f"{len(shared)} of {len(data.images)} images": None}
+        return Score(
+            values=tuple(values),
+            images=len(shared),
+            missing=missing,
+            marks=tuple(marks),
+            fair=not missing and not any(run.flaws for run in runs),
+        )
 
     def per_image(
         self, row: Row, data: DataSet, setting: Setting, column: Column

@@ -24,7 +24,7 @@ _CONVERSION = ("output", "multiple", "pad_mode", "size", "pair_size")
 _NO_TEST_OPTIONS = {
     *("protocol", "pad_multiple", "pad_mode", "batch_size", "tile", "crop_multiple"),
     *("tiled", "self_ensemble", "gt_mean", "inputs", "uses_reference", "overlap"),
-    *("selected_on_test", "image", "task"),
+    *("selected_on_test", "image", "task", "constants"),
 }
 """Entries of a file's `options` that are no test options of the model."""
 
@@ -51,18 +51,22 @@ class Column:
         metric: its definition, such as "rgb_uint8".
         unit: "dB", or "" for none.
         higher_is_better: whether larger values are better.
+        uses_reference: whether the metric changes the image by what the reference
+            shows (GT mean).
     """
 
     name: str
     metric: str
     unit: str = ""
     higher_is_better: bool = True
+    uses_reference: bool = False
 
     @property
     def heading(self) -> str:
         """The name and the unit, for a table."""
-        name = self.name.upper()
-        return f"{name} ({self.unit})" if self.unit else name
+        name = score_files.title(self.name)
+        name += f" ({self.unit})" if self.unit else ""
+        return f"{name}, {score_files.USES_REFERENCE}" if self.uses_reference else name
 
     def text(self, value: float) -> str:
         """Returns a value with the usual digits: two for dB, else four."""
@@ -133,15 +137,20 @@ class Result:
     def marks(self) -> tuple[str, ...]:
         """What makes the scores unlike others."""
         saved = ["from saved files"] if self.options.get("image") == "files" else []
-        found = [*score_files.marks(self.options), *self.changes, *saved]
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys([*self.flaws, *self.changes, *saved]))
+
+    @property
+    def flaws(self) -> tuple[str, ...]:
+        """The marks of scores that cannot be compared with those of other models."""
+        return tuple(score_files.marks(self.options))
 
     @property
     def changes(self) -> tuple[str, ...]:
         """How the model was run, where that is not the usual way."""
         options = self.options
         found = [f"{name} = {value}" for name, value in self.test_options.items()]
-        if options.get("uses_reference") or options.get("gt_mean"):
+        # A list of `gt_mean` names columns, which are marked one by one.
+        if options.get("uses_reference") or options.get("gt_mean") is True:
             found.append(score_files.USES_REFERENCE)
         if options.get("tiled"):
             found.append(f"in tiles of {options.get('tile')}")
@@ -318,6 +327,7 @@ def _columns(names, recorded, protocol, protocol_name) -> dict[str, Column]:
                 str(facts.get("metric", name)),
                 str(facts.get("unit", "")),
                 bool(facts.get("higher_is_better", True)),
+                bool(facts.get("uses_reference", False)),
             )
             continue
         spec = specs.get(name, name)
@@ -327,7 +337,9 @@ def _columns(names, recorded, protocol, protocol_name) -> dict[str, Column]:
             found[name] = Column(name, str(name))
         else:
             text = metrics.metric_name(spec)
-            found[name] = Column(name, text, card.unit, card.higher_is_better)
+            found[name] = Column(
+                name, text, card.unit, card.higher_is_better, card.uses_reference
+            )
     return found
 
 

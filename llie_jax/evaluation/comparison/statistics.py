@@ -9,6 +9,7 @@ import numpy as np
 
 CONFIDENCE = 0.95
 _RESAMPLES = 9999
+_NUMBERS_AT_ONCE = 2_000_000  # resampled numbers in memory
 _FEW = 50
 """Below this many images, a reader is told that they decide little."""
 
@@ -76,6 +77,7 @@ def paired(
                 n_resamples=_RESAMPLES,
                 confidence_level=CONFIDENCE,
                 method="BCa",
+                batch=max(1, _NUMBERS_AT_ONCE // len(finite)),
                 rng=np.random.default_rng(0),
             ).confidence_interval
         if math.isfinite(interval.low) and math.isfinite(interval.high):
@@ -96,16 +98,23 @@ def paired(
     )
 
 
-def caution(count: int) -> str:
-    """Returns what a reader should bear in mind about so many images."""
-    images = f"{count} image{'' if count == 1 else 's'}"
+def caution(fewest: int, most: int) -> str:
+    """Returns what a reader should bear in mind.
+
+    Args:
+        fewest: the smallest number of images of a comparison.
+        most: the largest.
+    """
+    images = f"{most} image{'' if most == 1 else 's'}"
+    if fewest < most:
+        images = f"{fewest} to {images}"
     text = "The interval covers the choice of images, not that of the training seed."
-    if count < _FEW:
+    if fewest < _FEW:
         text = (
-            f"{images} decide{'s' if count == 1 else ''} little: other images of the "
+            f"{images} decide{'s' if most == 1 else ''} little: other images of the "
             f"same kind may turn a small difference round. {text}"
         )
-    if count < 6:
-        least = 2.0 ** (1 - count)
-        text += f" With {images} the sign test cannot fall below {least:g}."
+    if fewest < 6:
+        least = 2.0 ** (1 - fewest)
+        text += f" With {fewest} the sign test cannot fall below {least:g}."
     return text

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 
 from llie_jax import costs
+from llie_jax.evaluation import scores as score_files
 from llie_jax.evaluation.comparison import published, statistics
 from llie_jax.evaluation.comparison.grouping import Comparison, DataSet, Row, Score
 from llie_jax.evaluation.comparison.results import Column, Setting
@@ -70,24 +71,26 @@ def _grouped(places):
 
 def _score_note(setting: Setting, columns: Sequence[Column], contest: bool) -> str:
     parts = [f"{setting.conversion[:1].upper()}{setting.conversion[1:]}"]
-    defined = [f"{c.name.upper()} is {c.metric}" for c in columns if c.metric != c.name]
+    defined = [
+        f"{score_files.title(c.name)} is {c.metric}"
+        for c in columns
+        if c.metric != c.name
+    ]
     if defined:
         parts += [", ".join(dict.fromkeys(defined)), "means over images"]
     text = "; ".join(filter(None, parts)) + "."
     if contest:
         text += (
-            " Bold: the best of a column among numbers of all images without a mark."
+            " Bold: the best of a column, apart from numbers that do not compare: the "
+            "model saw the references or the images in training, was selected on the "
+            "test split, or was scored on crops, on fewer images or by self-ensemble."
         )
     return text
 
 
 def _best(scores: dict[Row, Score | None], column: Column) -> Row | None:
     """Returns the model with the best comparable number; None without a contest."""
-    fair = {
-        row: score.mean
-        for row, score in scores.items()
-        if score and not score.marks and not score.missing
-    }
+    fair = {row: score.mean for row, score in scores.items() if score and score.fair}
     if len(fair) < 2:
         return None
     return (max if column.higher_is_better else min)(fair, key=fair.get)
@@ -99,12 +102,7 @@ def _score_cell(score: Score | None, column: Column, best: bool = False) -> Cell
     text = column.text(score.mean)
     if score.deviation is not None:
         text += f" ± {column.text(score.deviation)}"
-    marks = list(score.marks)
-    if len(score.values) > 1:
-        marks.append(f"{len(score.values)} runs")
-    if score.missing:
-        marks.append(f"{score.images} of {score.images + score.missing} images")
-    return Cell((Number(text, tuple(marks)),), score.mean, best)
+    return Cell((Number(text, score.marks),), score.mean, best)
 
 
 def published_tables(comparison: Comparison, shown: str = "ours") -> list[Table]:
@@ -246,9 +244,9 @@ def _pair_table(comparison, data: DataSet, setting: Setting) -> Table | None:
             for column in columns
         ],
         rows=lines,
-        note=f"{statistics.caution(min(counts))} Interval: bootstrap (BCa) over "
-        "images. Better : worse: images on which the first model is better, and worse. "
-        "No p is corrected for the number of comparisons.",
+        note=f"{statistics.caution(min(counts), max(counts))} Interval: bootstrap "
+        "(BCa) over images. Better : worse: images on which the first model is better, "
+        "and worse. No p is corrected for the number of comparisons.",
     )
 
 

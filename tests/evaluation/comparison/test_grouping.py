@@ -39,6 +39,7 @@ def test_runs_of_one_recipe_are_a_model(tmp_path):
     score = only_score(found)
     assert score.values == (21.0, 22.0, 23.0)
     assert (score.mean, score.deviation) == (22.0, 1.0)
+    assert (score.marks, score.fair) == (("3 seeds",), True)
     assert only_score(found, 1).deviation is None
 
 
@@ -47,6 +48,7 @@ def test_runs_are_averaged_over_the_images_that_all_have(tmp_path):
     b = seeded(tmp_path / "b.json", {"1": 22.0}, 1)
     score = only_score(compared(a, b))
     assert (score.values, score.images, score.missing) == ((20.0, 22.0), 1, 1)
+    assert (score.marks, score.fair) == (("2 seeds", "1 of 2 images"), False)
 
 
 def test_one_label_is_one_model(tmp_path):

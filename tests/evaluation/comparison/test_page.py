@@ -135,6 +135,28 @@ def test_marks_and_missing_images_stand_at_the_number(scored):
     assert "−1.00 [2 of 3 images]" in markdown  # (20 + 25) / 2 - (24 + 23) / 2
 
 
+def test_columns_with_gt_mean_are_marked(scored):
+    for model in "ab":
+        path = scored / model / "scores.json"
+        content = json.loads(path.read_text())
+        for row in (content["mean"], *content["images"].values()):
+            row["psnr_gt_mean"] = row["psnr"] + 4
+        content["columns"] = {
+            "psnr_gt_mean": {"metric": "gtmean", "unit": "dB", "uses_reference": True}
+        }
+        content["options"]["gt_mean"] = ["psnr_gt_mean"]
+        content["options"]["constants"] = {"x": "y"}
+        path.write_text(json.dumps(content))
+    _, markdown, _ = write(scored, "a", "b")
+    (row,) = (line for line in markdown.splitlines() if line.startswith("| a |"))
+    assert row.split(" | ")[1:] == [
+        "**25.00**",
+        "**0.5000**",
+        "**29.00** [uses the reference (GT mean)] |",
+    ]
+    assert "PSNR GT mean (dB), uses the reference: mean" in markdown
+
+
 def test_missing_metrics_and_infinite_values(scored):
     path = scored / "b" / "scores.json"
     content = json.loads(path.read_text())

@@ -47,7 +47,8 @@ def test_limits(first, second, expected):
 
 
 def test_caution():
-    assert "15 images decide little" in statistics.caution(15)
-    assert "1 image decides little" in statistics.caution(1)
-    assert "below 0.25" in statistics.caution(3)
-    assert "decide" not in statistics.caution(100)
+    assert "15 images decide little" in statistics.caution(15, 15)
+    assert "1 image decides little" in statistics.caution(1, 1)
+    assert "3 to 90 images decide little" in statistics.caution(3, 90)
+    assert "With 3 the sign test cannot fall below 0.25" in statistics.caution(3, 90)
+    assert "decide" not in statistics.caution(100, 100)
