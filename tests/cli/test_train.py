@@ -76,7 +76,7 @@ def call(pairs, tmp_path, monkeypatch):
     [(None, True, 0), (None, False, 0), (15, False, 143), (2, True, 0)],
 )
 def test_the_exit_status_names_the_signal(call, tmp_path, signal, finished, status):
-    def interrupted(config, workdir, *, stop_at, profile):
+    def interrupted(config, workdir, *, stop_at, profile, **_):
         assert workdir == str(tmp_path / "run")
         assert (config.stages.s0.steps, stop_at, profile) == (3, 2, 5)
         return loop.Result(None, 2, finished, signal, None)
