@@ -33,7 +33,10 @@ def main() -> None:
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        work(args.steps)
+        from llie_jax import cluster
+
+        with cluster.joined():
+            work(args.steps)
         return
     rows = [measure(processes, devices, args.steps) for processes, devices in SHAPES]
     print("processes  devices  ms per step  over one device  loss")
@@ -77,7 +80,7 @@ def measure(processes: int, devices: int, steps: int) -> dict:
 
 
 def work(steps: int) -> None:
-    """Runs the steps in this process, one of several; the first prints JSON."""
+    """Runs the steps in this process, joined to others; the first prints JSON."""
     import jax
     import numpy as np
 
@@ -86,7 +89,6 @@ def work(steps: int) -> None:
     from llie_jax.data import pipeline
     from llie_jax.training.experiment import Experiment
 
-    parallel.start()
     mesh = parallel.make_mesh()
     config = base.get_config()
     config.model = base.spec(**MODEL)

@@ -76,12 +76,12 @@ def call(pairs, tmp_path, monkeypatch):
     [(None, True, 0), (None, False, 0), (15, False, 143), (2, True, 0)],
 )
 def test_the_exit_status_names_the_signal(call, tmp_path, signal, finished, status):
-    def interrupted(config, workdir, *, stop_at, **_):
+    def interrupted(config, workdir, *, stop_at, profile, **_):
         assert workdir == str(tmp_path / "run")
-        assert (config.stages.s0.steps, stop_at) == (3, 2)
+        assert (config.stages.s0.steps, stop_at, profile) == (3, 2, 5)
         return loop.Result(None, 2, finished, signal, None)
 
-    more = ["--stop-at", "2", "--config.stages.s0.steps=3"]
+    more = ["--stop-at", "2", "--profile=5", "--config.stages.s0.steps=3"]
     assert call(interrupted, *more) == status
 
 
@@ -89,6 +89,7 @@ def test_the_exit_status_names_the_signal(call, tmp_path, signal, finished, stat
     ("error", "message"),
     [
         (loop.NonFiniteError("the loss is nan"), "error: the loss is nan\n"),
+        (loop.LossSpikeError("the loss rose"), "error: the loss rose\n"),
         (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: x"), "too little memory"),
     ],
 )
