@@ -341,7 +341,7 @@ def open_prepared(
     targets = facts["names"].get(stored + TARGETS)
     keys = sorted(facts["dtypes"][stored], key=lambda key: key != "image")
     return PreparedSource(
-        directory=pathlib.Path(directory),
+        directory=files.path(directory),
         name=info.name,
         split=split,
         keys=(*keys, "target") if targets else tuple(keys),

@@ -7,6 +7,7 @@ its final name.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -14,7 +15,7 @@ import multiprocessing
 import os
 import pathlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -107,8 +108,7 @@ def prepare(
     )
     staging = directory.with_name(f".{prepared.VERSION}.partial")
     files.writable_folder(staging)
-    hint = "choose another --data-dir"
-    with files.lock(staging / "lock", hint=hint):
+    with _locked(staging):
         shards = _shards(name, plan, staging, bits)
         _resume(staging, shards)
         _write(shards, processes, progress or (lambda *_: None))
@@ -159,6 +159,30 @@ def _shards(
             for i, places in enumerate(groups)
         ]
     return found
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[None]:
+    """Keeps others from writing a folder, where the system has file locks.
+
+    The lock ends with the process, however that ends.
+
+    Raises:
+        OSError: if another process holds it.
+    """
+    with (folder / "lock").open("w") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(
+                f"{folder.parent} is being prepared by another process; wait for it, "
+                "or choose another --data-dir."
+            ) from None
+        except (ImportError, OSError):
+            pass  # no locks here: two runs would write the same bytes twice
+        yield
 
 
 def _size(record: prepared.Record) -> int:

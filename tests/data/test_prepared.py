@@ -229,7 +229,7 @@ def test_two_runs_at_once(tmp_path, monkeypatch):
     write = preparing.write_shard
 
     def start_another(shard, *args):
-        with pytest.raises(OSError, match="is in use by process"):
+        with pytest.raises(OSError, match="is being prepared by another process"):
             preparing.prepare("lol_v1", root=root, data_dir=tmp_path)
         return write(shard, *args)
 

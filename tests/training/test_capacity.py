@@ -195,6 +195,8 @@ made = planner.plan((8, 8), 2)
 assert made.fits and made.batch_size == 16
 params = sum(x.size for x in jax.tree.leaves(planner._state.params))
 assert 4 * params <= made.collectives["all-reduce"]["bytes"] < 4 * params + 100
+assert made.program.cycles > 0 and len(made.program.costs) == 10
+assert 0 < made.projection.efficiency < 1
 try:
     capacity.open_topology("v5e:3x5")
 except ValueError as error:
