@@ -78,6 +78,7 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     phrases = {
         "versions": "saved with other versions",
         "random": "random numbers are drawn in another way",
+        "devices": "saved on other devices",
     }
     found = []
     for kind, phrase in phrases.items():
