@@ -192,14 +192,6 @@ COMMANDS = {
             "--seed": ("-1", "1.5", "x"),
         },
     ),
-    "compare": (
-        ["{photos}", "--out", "{out}"],
-        {
-            0: ("{absent}", "{picture}", "{empty folder}", "{photos}", ""),
-            "--published": CHOICE,
-            "--out": ("",),
-        },
-    ),
     "features fetch": (
         ["{official}"],
         {0: ("{absent}", "{picture}", "{html}", "{pickle}", "{official}", "{folder}")},
