@@ -196,6 +196,10 @@ COMMANDS = {
         ["{official}"],
         {0: ("{absent}", "{picture}", "{html}", "{pickle}", "{official}", "{folder}")},
     ),
+    "runs check": (
+        ["{absent}"],
+        {0: ("{absent}", "{file}", "{empty folder}", "{folder}", "")},
+    ),
     "niqe-fit": (
         ["{photos}"],
         {

@@ -65,14 +65,24 @@ def test_tones_of_any_parameters_are_bounded_and_keep_black_and_white(scale):
 def test_brighter_pixels_stay_brighter_and_grey_stays_grey():
     """With equal curves for all channels, whatever the colour matrix."""
     grey = jnp.linspace(0, 1, 64)[None, None, :, None] * jnp.ones((1, 8, 1, 3))
-    weights = jax.nn.softmax(jax.random.normal(jax.random.key(0), (1, 1, 1, 9)))
+    bases = len(dawn.curve_bases(grey))
+    weights = jax.nn.softmax(jax.random.normal(jax.random.key(0), (1, 1, 1, bases)))
     tones = {
-        "curves": jnp.broadcast_to(weights, (1, 1, 3, 9)),
+        "curves": jnp.broadcast_to(weights, (1, 1, 3, bases)),
+        "slopes": jnp.full((1, 1, 3), 3.0),
         "colour": dawn._colour_matrix(jnp.full((1, 3, 2), 0.7)),
     }
     toned = dawn.apply_tones(grey, tones, jnp.array([dawn.WHOLE]))
     assert np.all(np.diff(toned, axis=2) > 0)
     np.testing.assert_allclose(toned[..., 0], toned[..., 2], atol=1e-6)
+
+
+def test_bending_keeps_the_ends_and_has_its_slope():
+    x = jnp.array([0.0, 1e-4, 1.0])
+    for slope in (0.25, 1.0, 4.0):
+        bent = dawn.bend(x, slope)
+        np.testing.assert_allclose(bent[jnp.array([0, 2])], [0, 1], atol=1e-6)
+        np.testing.assert_allclose(bent[1] / x[1], slope, rtol=1e-3)
 
 
 def test_flat_and_tiny_photos_stay_bounded():

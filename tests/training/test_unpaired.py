@@ -47,7 +47,8 @@ def test_a_run_without_references(run):
     workdir, result = run
     assert result.finished
     assert result.validation == {}
-    lines = read_log(workdir / "log.jsonl")
+    first, *lines = read_log(workdir / "log.jsonl")
+    assert first["step"] == 0  # what it runs on
     assert [line["step"] for line in lines] == [2, 4, 6, 8]
     for line in lines:
         assert {"exposure", "near", "loss"} <= set(line)
