@@ -135,7 +135,7 @@ def _list(args: argparse.Namespace) -> int:
         print(f"  to get   {dataset.get}")
         if not dataset.own:
             root = catalogue.default_root(dataset.name)
-            there = locating.locate(dataset, root) or list(root.glob("*/dataset_info*"))
+            there = locating.locate(dataset, root) or locating.prepared(root)
             print(f"  here     {root if there else f'no ({root})'}")
     for known in labelled.SETS.values():
         print(f"{known.name}: {known.title}")
@@ -151,7 +151,7 @@ def _check(args: argparse.Namespace) -> int:
     from llie_jax.data import checking, labelled
 
     if args.name in labelled.SETS and args.name != "any":
-        return _check_labelled(labelled.get(args.name), args.root)
+        return _check_labelled(args)
     checks = checking.check(args.name, root=args.root)
     for each in checks:
         print(f"{args.name} {each.split}: {each.state}")
@@ -183,15 +183,27 @@ def _check(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_labelled(known, root: str | None) -> int:
+def _check_labelled(args: argparse.Namespace) -> int:
     """Shows how many photos of a labelled set there are."""
+    from llie_jax.cli import output
     from llie_jax.data import catalogue, labelled
 
-    root = pathlib.Path(root or catalogue.default_root(known.name)).expanduser()
+    known = labelled.get(args.name)
+    root = pathlib.Path(args.root or catalogue.default_root(known.name)).expanduser()
     tree = labelled.scan(known, root)
     print(f"{known.name}: {len(tree.photos)} photos, {len(tree.others)} other files")
-    for folders, published in known.counts.items():
-        print(f"  {folders or 'all':14} {tree.count(folders)} of {published} published")
+    checks = [
+        {"split": folders or "all", "count": tree.count(folders), "expected": published}
+        for folders, published in known.counts.items()
+    ]
+    for each in checks:
+        print("  {split:14} {count} of {expected} published".format(**each))
+    if args.json:
+        output.write_json(args.json, checks)
+    missing = [each for each in checks if each["count"] < each["expected"]]
+    if args.complete and missing:
+        states = ("{split}: {count} of {expected}".format(**each) for each in missing)
+        raise ValueError(f"{args.name} is not complete ({'; '.join(states)}).")
     return 0
 
 
@@ -199,6 +211,12 @@ def _prepare(args: argparse.Namespace) -> int:
     from llie_jax.data import catalogue, checking, locating, preparing, synthetic
 
     root, published = args.root, args.name in catalogue.DATASETS
+    data_dir = args.data_dir or catalogue.default_folder()
+    try:
+        preparing.destination(args.name, root=root, data_dir=data_dir)
+    except FileExistsError as error:
+        _note(str(error))
+        return 0
     if args.name == "lowlight_demo":
         root = files.local(root or catalogue.default_root(args.name))
         if not locating.locate(catalogue.get(args.name), root):
@@ -213,20 +231,16 @@ def _prepare(args: argparse.Namespace) -> int:
                 )
             if published and not each.complete:
                 _note(f"{args.name} {each.split}: {each.state}.")
-    try:
-        with _bar() as advance:
-            directory = preparing.prepare(
-                args.name,
-                root=root,
-                data_dir=args.data_dir or catalogue.default_folder(),
-                processes=args.processes,
-                progress=advance,
-            )
-    except FileExistsError as error:
-        _note(str(error))
-    else:
-        print(directory)
-        _note(f"sha256 of the records: {preparing.digest(directory)}")
+    with _bar() as advance:
+        directory = preparing.prepare(
+            args.name,
+            root=root,
+            data_dir=data_dir,
+            processes=args.processes,
+            progress=advance,
+        )
+    print(directory)
+    _note(f"sha256 of the records: {preparing.digest(directory)}")
     return 0
 
 

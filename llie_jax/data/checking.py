@@ -87,6 +87,8 @@ def check(
     if found:
         for split, parts in found.items():
             checks.append(_check_split(dataset, split, parts, seen))
+        if directory := locating.prepared(folder):
+            checks = [_with_note(each, _use_copy(directory)) for each in checks]
     else:
         from llie_jax.data import prepared  # imported late, as in `open_source`
 
@@ -96,6 +98,17 @@ def check(
             dataset = catalogue.DATASETS.get(source.name)
             checks.append(_check_records(source, dataset, seen, scanning.Scan.empty()))
     return [*map(_with_fix(dataset, folder), checks), *_absent(dataset, folder, checks)]
+
+
+def _use_copy(directory: pathlib.Path) -> str:
+    return (
+        f"training reads the prepared copy in {directory}; after a change, remove it "
+        "and prepare again"
+    )
+
+
+def _with_note(result: SplitCheck, note: str) -> SplitCheck:
+    return dataclasses.replace(result, notes=(*result.notes, note))
 
 
 def _with_fix(dataset: Dataset | None, root: pathlib.Path):

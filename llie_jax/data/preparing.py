@@ -82,21 +82,10 @@ def prepare(
         FileNotFoundError: if `root` does not contain it.
         OSError: if another process prepares it.
     """
+    directory = destination(name_or_folder, root=root, data_dir=data_dir)
     facts, root = opening.resolve(name_or_folder, root=root)
-    if facts is None:
-        raise FileNotFoundError(locating.missing(facts, root))
-    name = _name(facts, root)
-    if not facts.own and name not in prepared.BUILDERS:
-        raise ValueError(
-            f"{name} needs no preparation; sets that can be prepared: "
-            f"{', '.join(prepared.BUILDERS)}, and your own folders."
-        )
-    root, data_dir = files.local(root), files.local(data_dir).absolute()
-    directory = data_dir / name / prepared.VERSION
-    if directory.exists():
-        raise FileExistsError(
-            f"{directory} already exists and can be used; to rewrite it, remove it."
-        )
+    name, data_dir = directory.parent.name, directory.parent.parent
+    root = files.local(root)
     plan = prepared.plan_splits(prepared.open_folders(facts, root.absolute()))
     deep = any(dtype != "uint8" for s in plan.values() for dtype in s.dtypes.values())
     bits = 16 if deep else 8
@@ -123,6 +112,41 @@ def prepare(
         (staging / "plan").unlink()
         (staging / "lock").unlink()
         staging.replace(directory)
+    return directory
+
+
+def destination(
+    name_or_folder: str | os.PathLike,
+    *,
+    root: str | os.PathLike | None = None,
+    data_dir: str | os.PathLike,
+) -> pathlib.Path:
+    """Returns the folder that `prepare` writes, without reading any image.
+
+    Args:
+        name_or_folder: as in `prepare`.
+        root: as in `prepare`.
+        data_dir: as in `prepare`.
+
+    Raises:
+        ValueError: if the set needs no preparation.
+        FileExistsError: if it is already prepared.
+        FileNotFoundError: if `root` has no known layout.
+    """
+    facts, root = opening.resolve(name_or_folder, root=root)
+    if facts is None:
+        raise FileNotFoundError(locating.missing(facts, root))
+    name = _name(facts, root)
+    if not facts.own and name not in prepared.BUILDERS:
+        raise ValueError(
+            f"{name} needs no preparation; sets that can be prepared: "
+            f"{', '.join(prepared.BUILDERS)}, and your own folders."
+        )
+    directory = files.local(data_dir).absolute() / name / prepared.VERSION
+    if directory.exists():
+        raise FileExistsError(
+            f"{directory} already exists and can be used; to rewrite it, remove it."
+        )
     return directory
 
 

@@ -179,7 +179,7 @@ class _Files:
         doubles: the others.
         skipped: how many files are not read, by ending.
         respelt: names that are not in Unicode's composed form on disk.
-        excluded: how many names the user's list leaves out.
+        excluded: names that the user's list leaves out.
     """
 
     def __init__(self, part: locating.Part, dataset: Dataset):
@@ -187,7 +187,7 @@ class _Files:
         self.doubles: list[str] = []
         self.skipped = collections.Counter()
         self.respelt: set[str] = set()
-        self.excluded = 0
+        self.excluded: set[str] = set()
         self._part, self._dataset = part, dataset
 
     def add(self, folder: pathlib.Path) -> "_Files":
@@ -230,7 +230,7 @@ class _Files:
             return
         name = self._part.prefix + name
         if {name, name.rpartition("/")[0]} & self._part.excluded:
-            self.excluded += 1
+            self.excluded.add(name)
             return
         if name in self.named:
             self.doubles.append(str(path))
@@ -250,7 +250,7 @@ def _scan_part(part: locating.Part, dataset: Dataset) -> Scan:
             [],
             inputs.doubles,
             skipped=inputs.skipped,
-            excluded=inputs.excluded,
+            excluded=len(inputs.excluded),
         )
     targets = _Files(part, dataset)
     rule = dataset.target_name
@@ -259,11 +259,13 @@ def _scan_part(part: locating.Part, dataset: Dataset) -> Scan:
         rule = _folder_of
     else:
         targets.add(part.folders[1])
-    wanted = {
-        name: part.prefix + rule(name.removeprefix(part.prefix))
-        for name in sorted(inputs.named)
-    }
-    used = set(wanted.values())
+
+    def target_of(name: str) -> str:
+        return part.prefix + rule(name.removeprefix(part.prefix))
+
+    wanted = {name: target_of(name) for name in sorted(inputs.named)}
+    # An input that is left out takes its target along.
+    used = {*wanted.values(), *map(target_of, inputs.excluded)}
     files = {
         name: (inputs.named[name], targets.named[target])
         for name, target in wanted.items()
@@ -285,7 +287,7 @@ def _scan_part(part: locating.Part, dataset: Dataset) -> Scan:
             (name in inputs.respelt) != (wanted[name] in targets.respelt)
             for name in files
         ),
-        excluded=inputs.excluded,
+        excluded=len(inputs.excluded),
         alone=[
             *(name for name, target in wanted.items() if target not in targets.named),
             *(name for name in targets.named if name not in used),

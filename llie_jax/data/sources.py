@@ -169,7 +169,7 @@ class Source(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class FolderSource(Source):
-    """Files in folders, one folder per key; made by `open_folders`.
+    """Files in folders, one folder per key; made by `open_parts`.
 
     Attributes:
         files: the files of each record, in the order of the keys.

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from llie_jax.data import checking, preparing
+from llie_jax.data import catalogue, checking, locating, preparing, scanning
 from llie_jax.image import io
 from tests.data import trees
 
@@ -61,6 +61,39 @@ def test_prepared_set(tmp_path):
         assert dataclasses.replace(one, fixes=()) == dataclasses.replace(
             other, fixes=()
         )
+
+
+def test_a_prepared_copy_in_the_folder_is_mentioned(tmp_path):
+    root = trees.lol(tmp_path / "lol_v1")
+    assert not any("prepared copy" in note for note in checking.check(root)[0].notes)
+    directory = preparing.prepare("lol_v1", root=root, data_dir=tmp_path)
+    for split in checking.check(root):
+        assert f"training reads the prepared copy in {directory}" in split.notes[-1]
+
+
+def test_an_excluded_input_takes_its_target_along(tmp_path):
+    folder = tmp_path / "Real_captured/Train"
+    trees.pairs(folder, ("low00001", "low00002"), low="Low", high="Normal")
+    for file in (folder / "Normal").iterdir():
+        file.rename(file.with_name(file.name.replace("low", "normal")))
+    (tmp_path / "Real_captured/exclude.txt").write_text("train/low00001\n")
+    train, _ = checking.check("lol_v2_real", root=tmp_path)
+    assert (train.count, train.problems) == (1, ())
+    assert "1 left out, as exclude.txt says" in train.notes
+
+    for name in ("00001/a", "00001/b", "00002/a"):
+        (tmp_path / "sid/short" / name).parent.mkdir(parents=True, exist_ok=True)
+        io.write_image(tmp_path / f"sid/short/{name}.png", trees.image(len(name)))
+    for number, name in enumerate(("00001", "00002")):
+        (tmp_path / "sid/long" / name).mkdir(parents=True)
+        io.write_image(tmp_path / f"sid/long/{name}/x.png", trees.image(number + 10))
+    parts = locating.Part(
+        (tmp_path / "sid/short", tmp_path / "sid/long"),
+        excluded=frozenset(["00001/a", "00002/a"]),
+    )
+    found = scanning.scan((parts,), catalogue.get("sid_png"))
+    assert (list(found.files), found.excluded) == (["00001/b"], 2)
+    assert not found.problems()
 
 
 def test_photos_without_references(tmp_path):
