@@ -4,6 +4,7 @@ import argparse
 import collections
 import dataclasses
 import glob
+import json
 import os
 import pathlib
 import shutil
@@ -37,6 +38,9 @@ results go to standard output. Several processes share the photos. Exit status: 
 1 some photos failed, 2 none done.
 """
 
+RECORD = ".llie_jax.json"
+"""Name of the file in --out of --tree that says what made the results."""
+
 FORMATS = ("png", "jpg", "webp", "bmp", "tif")
 
 
@@ -58,6 +62,34 @@ class Job:
     def targets(self) -> list[pathlib.Path]:
         """All files to write."""
         return [self.target] + ([self.compare] if self.compare else [])
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What makes the results of --tree, in a hidden file beside them.
+
+    Attributes:
+        file: the file.
+        text: its content.
+    """
+
+    file: pathlib.Path
+    text: str
+
+    def write(self) -> None:
+        """Writes the file, completely or not at all."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with files.atomic(self.file) as temporary:
+            temporary.write_text(self.text)
+
+    def check(self) -> None:
+        """Raises if the results that are there were made otherwise, or nobody knows."""
+        if not self.file.is_file() or self.file.read_text() != self.text:
+            raise FileExistsError(
+                f"{self.file.parent} has results of other weights or options, or of an "
+                f"interrupted --overwrite ({self.file.name} tells); choose another "
+                "--out, or replace them with --overwrite."
+            )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -187,11 +219,21 @@ def _run(args: argparse.Namespace) -> int:
     mesh = parallel.make_mesh()
     number, count = parallel.share(mesh)
     look = dataclasses.asdict(Adjustments(args.strength, args.saturation, args.warmth))
+    record = None
     with parallel.together(mesh):  # before anyone writes what others would find
+        if args.gate is None:
+            # Others may be meant for well-exposed photos too, or be compared with a
+            # paper.
+            args.gate = llie_jax.weights.ships(args.weights)
+        options = base.parse_options(args.option)
         with warnings.catch_warnings():
             if number:  # the first process says what there is to say about all photos
                 warnings.simplefilter("ignore", messages.Note)
-            jobs, copies = _tree_jobs(args) if args.tree else (_jobs(args), [])
+            if args.tree:
+                record = _record(args, look, options)
+                jobs, copies = _tree_jobs(args, record)
+            else:
+                jobs, copies = _jobs(args), []
         _check_targets(jobs, overwrite=args.overwrite)
         sizes = _sizes(console, jobs[number::count])
         for folder in {job.target.parent for job in sizes}:
@@ -200,16 +242,19 @@ def _run(args: argparse.Namespace) -> int:
         if args.json:
             folder = files.path(args.json).parent
             files.writable_folder(folder, hint="choose another --json", create=False)
-    if args.gate is None:
-        # Others may be meant for well-exposed photos too, or be compared with a paper.
-        args.gate = llie_jax.weights.ships(args.weights)
-    options = base.parse_options(args.option)
-    done = _enhance_share(args, console, sizes, look, options) if sizes else []
+        # With --overwrite: until all are replaced, a rerun must not take them for done.
+        replaces = any(job.target.exists() for job in jobs)
+    if record and replaces and parallel.is_first():
+        record.file.unlink(missing_ok=True)
+    before = record.write if record and not replaces else lambda: None
+    done = _enhance_share(args, console, sizes, look, options, before) if sizes else []
     done = [facts for part in parallel.gather_objects(done, mesh) for facts in part]
     if jobs and not done and not any(parallel.gather_objects(bool(sizes), mesh)):
         return 2
     if parallel.is_first():
         _copy(copies)
+        if record and replaces and len(done) == len(jobs):
+            record.write()
         if len(done) < len(jobs):
             _say(console, f"{len(jobs) - len(done)} of {len(jobs)} photos failed.")
         if args.json:
@@ -238,8 +283,8 @@ def _sizes(console, jobs: list[Job]) -> dict[Job, tuple[int, int]]:
     return sizes
 
 
-def _enhance_share(args, console, sizes, look, options) -> list[dict]:
-    """Loads the weights and enhances the photos of `sizes`; returns what was done."""
+def _enhance_share(args, console, sizes, look, options, before) -> list[dict]:
+    """Loads the weights, calls `before`, enhances `sizes`; returns what was done."""
     import llie_jax.weights
     from llie_jax.inference.enhancer import Enhancer
 
@@ -252,6 +297,7 @@ def _enhance_share(args, console, sizes, look, options) -> list[dict]:
         limit=None if args.limit is None else args.limit * 1e6,
         shared_kernels=not args.kernels_per_tile,
     )
+    before()
     return _enhance_all(args, console, enhancer, sizes)
 
 
@@ -367,8 +413,21 @@ def _exposure(facts: dict) -> str:
     return f"{facts['share']:.0%} of the effect (in full, {gain})"
 
 
+def _record(args: argparse.Namespace, look, options) -> Record:
+    """Returns what makes the results; tiles change them too little to count."""
+    import llie_jax.weights
+
+    facts = {
+        "weights_sha256": llie_jax.weights.describe(args.weights)["weights_sha256"],
+        "options": {**look, "gate": args.gate, "model": options},
+        "kernels_per_tile": args.kernels_per_tile,
+    }
+    text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
+    return Record(files.local(args.out).expanduser() / RECORD, text)
+
+
 def _tree_jobs(
-    args: argparse.Namespace,
+    args: argparse.Namespace, record: Record
 ) -> tuple[list[Job], list[tuple[pathlib.Path, pathlib.Path]]]:
     """Returns what is left to enhance and to copy, (file, copy), of a labelled set."""
     from llie_jax.data import labelled
@@ -398,7 +457,14 @@ def _tree_jobs(
     jobs = [Job(root / relative, out / relative) for relative in tree.photos]
     left = [job for job in jobs if args.overwrite or not job.target.exists()]
     if len(left) < len(jobs):
+        record.check()
         messages.note(f"resuming: {len(jobs) - len(left)} results are already there")
+    if kept := [path for path in tree.others if known.is_copied_photo(path)]:
+        endings = messages.listed(sorted({path.suffix.lower() for path in kept}))
+        messages.note(
+            f"photos that are copied as they are: {len(kept)} ({endings} files are not "
+            "written)"
+        )
     copies = [(root / relative, out / relative) for relative in tree.others]
     return left, [pair for pair in copies if args.overwrite or not pair[1].exists()]
 

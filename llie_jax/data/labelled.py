@@ -36,10 +36,24 @@ class LabelledSet:
     page: str = ""
 
     def is_photo(self, relative: pathlib.PurePath) -> bool:
-        """Returns whether a file is to be enhanced, by its path inside the set."""
+        """Returns whether a file is to be enhanced, by its path inside the set.
+
+        The result has the name of the photo, so its format must be one that is written.
+        """
+        return relative.suffix.lower() in formats.WRITTEN and self._in_photos(relative)
+
+    def is_copied_photo(self, relative: pathlib.PurePath) -> bool:
+        """Returns whether a file is a photo in a format that is not written."""
+        ending = relative.suffix.lower()
+        known = formats.is_read(relative) or formats.extra(ending)
+        return (
+            bool(known) and ending not in formats.WRITTEN and self._in_photos(relative)
+        )
+
+    def _in_photos(self, relative: pathlib.PurePath) -> bool:
         folders = {part.lower() for part in relative.parent.parts}
         wanted = {name.lower() for name in self.photos}
-        return formats.is_read(relative) and (not wanted or bool(folders & wanted))
+        return not wanted or bool(folders & wanted)
 
 
 SETS: dict[str, LabelledSet] = {
@@ -143,6 +157,6 @@ def scan(known: LabelledSet, root: pathlib.Path) -> Tree:
         inside = f" in folders {messages.listed(known.photos)}" if known.photos else ""
         raise FileNotFoundError(
             f"{root} has no photo of {known.name}{inside}; supported suffixes: "
-            f"{formats.listed()}."
+            f"{formats.listed(formats.WRITTEN)}."
         )
     return Tree(tuple(photos), tuple(others))

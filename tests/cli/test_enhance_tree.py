@@ -1,6 +1,8 @@
 """Labelled sets: `enhance --tree` keeps names, labels and splits."""
 
 import argparse
+import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -17,11 +19,16 @@ from tests.inference import toys
 def run(monkeypatch, capsys):
     """Runs the subcommand with a model that doubles the values."""
     monkeypatch.setattr(llie_jax.weights, "load", lambda weights: (toys.Gain(), {}))
+    monkeypatch.setattr(
+        llie_jax.weights,
+        "describe",
+        lambda weights: {"weights_sha256": f"of {weights}"},
+    )
 
     def run(*arguments):
         parser = argparse.ArgumentParser()
         command.add_arguments(parser)
-        arguments = [*map(str, arguments), "--weights", "toy"]
+        arguments = ["--weights", "toy", *map(str, arguments)]
         status = main.guarded(command.run, parser.parse_args(arguments))
         return status, capsys.readouterr().err
 
@@ -72,7 +79,7 @@ def test_names_labels_and_splits_stay(name, run, tmp_path):
     out = tmp_path / "out"
     assert run(tmp_path / "set", "--out", out, "--tree", name)[0] == 0
     found = {path.relative_to(out).as_posix() for path in out.rglob("*.*")}
-    assert found == {*photos, *labels}
+    assert found == {*photos, *labels, ".llie_jax.json"}
     for file in labels:
         assert (out / file).read_bytes() == (tmp_path / "set" / file).read_bytes()
     for file in photos:
@@ -98,6 +105,43 @@ def test_a_second_run_resumes(run, tmp_path):
     assert result.stat().st_mtime_ns == before
     assert (tmp_path / "out/rgb_anon/val/night/GOPR0356/b.png").is_file()
     assert (tmp_path / "out" / TREES["dark_zurich"][1][1]).is_file()
+
+
+@pytest.mark.parametrize("other", [("--weights", "b"), ("--strength", "0.5")])
+def test_other_weights_or_options_do_not_resume(other, run, tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path / f"set/{name}.png")
+    out = tmp_path / "out"
+    arguments = (tmp_path / "set", "--out", out, "--tree", "any")
+    assert run(*arguments)[0] == 0
+    (out / "b.png").unlink()
+    status, err = run(*arguments, *other)
+    assert (status, "other weights or options" in err) == (2, True)
+    assert not (out / "b.png").exists()
+    assert run(*arguments, *other, "--overwrite")[0] == 0
+    assert run(*arguments, *other)[0] == 0
+    assert run(*arguments)[0] == 2
+    (out / ".llie_jax.json").unlink()  # nobody knows what made them
+    assert run(*arguments, *other)[0] == 2
+
+
+def test_an_unfinished_overwrite_does_not_resume(run, tmp_path):
+    write(tmp_path / "set/a.png")
+    arguments = (tmp_path / "set", "--out", tmp_path / "out", "--tree", "any")
+    assert run(*arguments)[0] == 0
+    (tmp_path / "set/b.png").write_bytes(b"damaged")
+    assert run(*arguments, "--weights", "b", "--overwrite")[0] == 1
+    for weights in "toy", "b":
+        assert run(*arguments, "--weights", weights)[0] == 2
+
+
+def test_photos_that_cannot_be_written_are_copied(run, tmp_path):
+    write(tmp_path / "set/a.png")
+    Image.new("RGB", (9, 8)).save(tmp_path / "set/b.gif")
+    out = tmp_path / "out"
+    status, err = run(tmp_path / "set", "--out", out, "--tree", "any")
+    assert (status, "copied as they are: 1 (.gif files" in err) == (0, True)
+    assert (out / "b.gif").read_bytes() == (tmp_path / "set/b.gif").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -134,3 +178,9 @@ def test_the_counts_of_a_labelled_set(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "dark_zurich: 1 photos, 0 other files" in out
     assert "val/night      1 of 50 published" in out
+    file = str(tmp_path / "counts.json")
+    options = ["check", "dark_zurich", str(tmp_path), "--json", file, "--complete"]
+    with pytest.raises(ValueError, match=r"not complete .*val/night: 1 of 50"):
+        data_command.run(parser.parse_args(options))
+    found = {each["split"]: each for each in json.loads(pathlib.Path(file).read_text())}
+    assert found["val/night"] == {"split": "val/night", "count": 1, "expected": 50}
