@@ -22,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where to write the parameters, .npz; default: niqe.npz in "
         "~/.cache/llie_jax, where the metrics look for them",
     )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the niqe.npz that is there"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -34,6 +37,11 @@ def run(args: argparse.Namespace) -> None:
     out = files.path(args.out) if args.out else weights.places(niqe.FILE)[-1]
     if out.suffix != ".npz":
         raise ValueError(f"The parameters are written to a .npz; got {out}.")
+    if not args.out and out.exists() and not args.overwrite:
+        raise FileExistsError(
+            f"{out} exists, and may hold the original parameters; choose another file "
+            "with --out, or replace it with --overwrite."
+        )
     photos = io.list_images(args.folder)
     files.check_output(out, photos)
     files.writable_folder(out.parent)

@@ -207,6 +207,9 @@ def test_fit(tmp_path, empty_cache, monkeypatch, capsys):
     )[1:]
     np.testing.assert_allclose(mean, rows.mean(0))
     np.testing.assert_allclose(covariance, np.cov(rows, rowvar=False))
+    assert main.main(["niqe-fit", str(folder)]) == 2
+    assert "may hold the original parameters" in capsys.readouterr().err
+    assert main.main(["niqe-fit", str(folder), "--overwrite"]) == 0
     # The images themselves are near, noise is far.
     noise = np.random.default_rng(0).integers(0, 256, (200, 400, 3)).astype(np.uint8)
     near, far = (metrics.compute("niqe", x) for x in (images[1], noise))
@@ -215,7 +218,7 @@ def test_fit(tmp_path, empty_cache, monkeypatch, capsys):
     (folder / "5.png").unlink()
     for number in range(1, 5):
         (folder / f"{number}.png").unlink()
-    assert main.main(["niqe-fit", str(folder)]) == 2
+    assert main.main(["niqe-fit", str(folder), "--overwrite"]) == 2
     assert "1 images have 7 sharp blocks of 96 x 96" in capsys.readouterr().err
     assert main.main(["niqe-fit", str(folder), "--out", "a.mat"]) == 2
     assert "written to a .npz; got a.mat" in capsys.readouterr().err
