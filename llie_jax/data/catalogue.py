@@ -83,6 +83,8 @@ _SICE = dict(
 )
 _SICE_TEST = _SICE | dict(
     splits={"test": ()},
+    composite=True,
+    seen_by={"sice": "the test images are made of exposures of SICE"},
     targets=("SICE_Reshape",),
     page=_CIDNET,
     get="download SICE, to which the page of HVI-CIDNet links, and unpack it",

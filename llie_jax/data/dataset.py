@@ -85,6 +85,8 @@ class Dataset:
         misaligned: scenes whose inputs and references are not aligned.
         seen_by: sets whose training images are test images of this one, name -> how
             many; scores of weights trained on them mean little.
+        composite: whether the images are made of parts of those of `seen_by`, so that
+            none is equal to one of them.
     """
 
     name: str
@@ -115,6 +117,7 @@ class Dataset:
     test_list: str = ""
     misaligned: tuple[str, ...] = ()
     seen_by: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    composite: bool = False
 
     def layout(self) -> str:
         """Returns the expected folders in one line."""

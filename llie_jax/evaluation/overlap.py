@@ -11,6 +11,9 @@ from llie_jax import weights as weight_files
 from llie_jax.data import catalogue, mixture, sources
 from llie_jax.data.sources import Source
 
+_VAGUE = ("dataset", "image", "images")
+"""Names of folders that do not tell which set it is."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Overlap:
@@ -31,8 +34,8 @@ class Overlap:
 def find(trained_on: str, scored: Source, root: str | None = None) -> Overlap | None:
     """Returns the overlap of training and scored images, None if there is none.
 
-    Where both sets are at hand, their pixels are compared; otherwise the catalogue says
-    which sets share images.
+    Where both sets are at hand, their pixels are compared; otherwise, and for images
+    made of parts of others, the catalogue says which sets share images.
 
     Args:
         trained_on: the training data, any text that names sets of the catalogue.
@@ -43,7 +46,7 @@ def find(trained_on: str, scored: Source, root: str | None = None) -> Overlap | 
     for name, fact in (known.seen_by if known else {}).items():
         if not _names(trained_on, name):
             continue
-        training = _open(name, root)
+        training = None if known.composite else _open(name, root)
         if training is None:
             return Overlap(name, f"{fact} (by the names of the sets)")
         shared = len(_pixels(training) & _pixels(scored))
@@ -96,6 +99,7 @@ def _names(text: str, name: str) -> bool:
     if any(
         re.search(rf"(?<![\w-]){re.escape(alias)}(?![\w-])", text)
         for alias in (known.wrappers if known else ())
+        if alias not in _VAGUE
     ):
         return True
     name, text = (re.sub(r"[^a-z0-9]", "", each) for each in (name, text))

@@ -205,6 +205,8 @@ def test_images_that_the_weights_have_seen(
         ("LOL-v2 real and synthetic", "lol_v1", "lol_v2_real"),
         ("LOL-v2 real", "lol_v2_real", None),
         ("LOL-Blur", "lol_v2_real", None),
+        ("SICE and LOL-v1", "sice_mix", "sice"),
+        ("LOL dataset", "sice_grad", None),
         ("LOL-v2 synthetic", "lol_v1", None),
         ("", "lol_v1", None),
     ],
@@ -214,6 +216,12 @@ def test_which_sets_a_text_names(text, scored, seen, monkeypatch, tmp_path):
     source = types.SimpleNamespace(name=scored)
     found = overlap.find(text, source)
     assert (found and found.trained_on) == seen
+
+
+def test_images_made_of_parts_of_others_have_no_equal_pixels(monkeypatch):
+    monkeypatch.setattr(overlap, "_open", None)  # not called
+    source = types.SimpleNamespace(name="sice_grad")
+    assert str(overlap.find("SICE", source)).startswith("trained on sice: the test ima")
 
 
 @pytest.mark.parametrize(
