@@ -90,7 +90,8 @@ def trained_on(config: Mapping[str, Any]) -> str:
     Args:
         config: the table `data` of a config.
     """
-    parts = config["mixture"].values() if config.get("mixture") else [config["train"]]
+    mixed = config["train"]["name"] == NAME
+    parts = config["mixture"].values() if mixed else [config["train"]]
     return ", ".join(f"{part['name']} {part['split']}" for part in parts)
 
 
@@ -177,6 +178,16 @@ class MixtureSource(Source):
         """Returns the header of an image, as its source reads it."""
         source, place = self._place(index)
         return source.header(place, key)
+
+    def byte_size(self, index: int, key: str) -> int | None:
+        """Returns the size of an image file, as its source knows it."""
+        source, place = self._place(index)
+        return source.byte_size(place, key)
+
+    def content_digest(self, index: int, key: str) -> str:
+        """Returns a hash of an image, as its source computes it."""
+        source, place = self._place(index)
+        return source.content_digest(place, key)
 
     def identity(self, index: int, key: str) -> Hashable:
         """Returns what is equal for records that share an image's file."""

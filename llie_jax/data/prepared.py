@@ -172,11 +172,13 @@ class Split:
         records: the records.
         sizes: (height, width) of each.
         dtypes: the dtype that holds the images of all records, by key.
+        byte_sizes: the size of each image file, by key; None of frames.
     """
 
     records: tuple[Record, ...]
     sizes: tuple[tuple[int, int], ...]
     dtypes: Mapping[str, str]
+    byte_sizes: Mapping[str, tuple[int | None, ...]]
 
 
 def stored_keys(facts: Dataset) -> tuple[str, ...]:
@@ -247,6 +249,10 @@ def _plan(names, scenes, found: Sequence[Mapping[str, pathlib.Path]]) -> Split:
         records=records,
         sizes=tuple(map(tuple, headers["image"].sizes().tolist())),
         dtypes={key: str(source.dtypes()["image"]) for key, source in headers.items()},
+        byte_sizes={
+            key: tuple(source.byte_size(i, "image") for i in range(len(source)))
+            for key, source in headers.items()
+        },
     )
 
 
@@ -276,6 +282,10 @@ def metadata(plan: Mapping[str, Split]) -> dict[str, dict[str, Any]]:
         "scenes": {key: [each.scene for each in s.records] for key, s in plan.items()},
         "sizes": {key: [list(size) for size in s.sizes] for key, s in plan.items()},
         "dtypes": {key: dict(s.dtypes) for key, s in plan.items()},
+        "byte_sizes": {
+            key: {image: list(sizes) for image, sizes in s.byte_sizes.items()}
+            for key, s in plan.items()
+        },
     }
 
 
@@ -350,6 +360,11 @@ def open_prepared(
         stored_sizes=tuple(map(tuple, facts["sizes"][stored])),
         stored_dtypes=facts["dtypes"][stored]
         | ({"target": facts["dtypes"][stored + TARGETS]["image"]} if targets else {}),
+        stored_byte_sizes={
+            key: sizes
+            for key, sizes in facts.get("byte_sizes", {}).items()
+            if key in (stored, stored + TARGETS)
+        },
         targets=tuple(targets or ()),
         size=known.size if known else None,
     )
@@ -362,6 +377,8 @@ class PreparedSource(sources.Source):
     Attributes:
         stored_sizes: (height, width) of each record as it is stored.
         stored_dtypes: the dtype that holds the images of all records, by key.
+        stored_byte_sizes: the sizes of the image files by stored split and key; empty
+            for sets that were prepared by older versions.
         targets: names of the references, if scenes share them.
     """
 
@@ -373,6 +390,7 @@ class PreparedSource(sources.Source):
     scenes: tuple[str, ...]
     stored_sizes: tuple[tuple[int, int], ...]
     stored_dtypes: Mapping[str, str]
+    stored_byte_sizes: Mapping[str, Mapping[str, Sequence[int | None]]]
     targets: tuple[str, ...] = ()
     size: tuple[int, int] | None = None
 
@@ -391,6 +409,12 @@ class PreparedSource(sources.Source):
     def dtypes(self) -> dict[str, np.dtype]:
         """Returns the dtype that holds the images of all records, by key."""
         return {key: np.dtype(self.stored_dtypes[key]) for key in self.keys}
+
+    def byte_size(self, index: int, key: str) -> int | None:
+        """Returns the size of the file that an image was prepared from, if known."""
+        split, stored, place = self._place(index, key)
+        sizes = self.stored_byte_sizes.get(split)
+        return sizes[stored][place] if sizes else None
 
     def identity(self, index: int, key: str) -> tuple[int, str]:
         """Returns what is equal for records that share an image's file."""

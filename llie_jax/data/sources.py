@@ -123,13 +123,20 @@ class Source(abc.ABC):
         data, file = self._read(index, key)
         return io.decode_header(data, name=file)
 
-    def byte_size(self, index: int, key: str) -> int:
-        """Returns the size of an image file of a record, in bytes."""
-        return len(self._read(index, key)[0])
+    def byte_size(self, index: int, key: str) -> int | None:
+        """Returns the size of an image file of a record, in bytes.
+
+        None if it is not known without reading the file, and of `.npy` frames, which a
+        prepared set holds as PNGs.
+        """
+        return None
 
     def content_digest(self, index: int, key: str) -> str:
-        """Returns the SHA-256 of an image file of a record."""
-        return hashlib.sha256(self._read(index, key)[0]).hexdigest()
+        """Returns the SHA-256 of the decoded pixels of an image, its size and dtype."""
+        image = self.image(index, key)
+        digest = hashlib.sha256(f"{image.dtype} {image.shape}\n".encode())
+        digest.update(np.ascontiguousarray(image).data)
+        return digest.hexdigest()
 
     def sizes(self) -> np.ndarray:
         """Returns the sizes of all records, int32 [N, 2] of (H, W)."""
@@ -202,9 +209,10 @@ class FolderSource(Source):
                 return frames.decode_header(file.read(512), str(path))
         return reading.read_header(path)
 
-    def byte_size(self, index: int, key: str) -> int:
-        """Returns the size of an image file, without reading it."""
-        return self.files[index][self.keys.index(key)].stat().st_size
+    def byte_size(self, index: int, key: str) -> int | None:
+        """Returns the size of an image file, without reading it; None of a frame."""
+        path = self.path(index, key)
+        return None if frames.is_frame(path.name) else path.stat().st_size
 
 
 class SubsetSource(Source):
@@ -249,6 +257,10 @@ class SubsetSource(Source):
         """Returns the sizes of all records, int32 [N, 2] of (H, W)."""
         return self.source.sizes()[list(self.indices)]
 
+    def dtypes(self) -> dict[str, np.dtype]:
+        """Returns the dtype that holds the images of the whole source, by key."""
+        return self.source.dtypes()
+
     def _read(self, index: int, key: str) -> tuple[bytes, str]:
         return self.source._read(self.indices[index], key)
 
@@ -256,7 +268,7 @@ class SubsetSource(Source):
         """Returns the header of an image, as its source reads it."""
         return self.source.header(self.indices[index], key)
 
-    def byte_size(self, index: int, key: str) -> int:
+    def byte_size(self, index: int, key: str) -> int | None:
         """Returns the size of an image file, as its source knows it."""
         return self.source.byte_size(self.indices[index], key)
 

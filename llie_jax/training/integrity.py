@@ -9,7 +9,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -211,8 +211,9 @@ def describe_data(
 ) -> dict[str, Any]:
     """Returns a fingerprint of the data of a run, as JSON values.
 
-    Names and sizes of all image files, and the content of a sample. It does not depend
-    on where the data are, nor whether they are prepared for TFDS.
+    Names of all records, sizes of their files where they are known without reading, and
+    the pixels of a sample. It does not depend on where the data are; a set that is
+    prepared for TFDS agrees with its folders in all that both know.
     """
     parts = {"training": training, "held-out": held_out}
     return {name: _describe(part) for name, part in parts.items() if part is not None}
@@ -229,12 +230,14 @@ def _describe(source: sources.Source) -> dict[str, Any]:
         lambda i: [source.content_digest(i, key) for key in source.keys], sample
     )
     named = dict(zip(source.names, sizes, strict=True))
+    known = not any(None in each for each in sizes)
     return {
         "count": len(source),
         "names": _digest(source.names),
-        "sizes": _digest(map(str, sizes)),
+        "sizes": _digest(map(str, sizes)) if known else "",
         "records": named if len(named) <= _LISTED else {},
-        "sample": {source.names[i]: c for i, c in zip(sample, content, strict=True)},
+        # Older versions saved a "sample" of hashed files instead.
+        "pixels": {source.names[i]: c for i, c in zip(sample, content, strict=True)},
     }
 
 
@@ -285,7 +288,7 @@ def _changes(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> li
     before, after = old["records"], new["records"]
     if before and after:
         common = before.keys() & after.keys()
-        resized = {name for name in common if before[name] != after[name]}
+        resized = {name for name in common if _resized(before[name], after[name])}
         kinds = {
             "added": after.keys() - before.keys(),
             "removed": before.keys() - after.keys(),
@@ -295,14 +298,24 @@ def _changes(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> li
         kinds, resized = {}, set()
         if old["names"] != new["names"]:
             found.append(f"other names, {old['count']} then and {new['count']} now")
-        elif old["sizes"] != new["sizes"]:
+        elif old["sizes"] and new["sizes"] and old["sizes"] != new["sizes"]:
             found.append("files of other sizes")
-    common = old["sample"].keys() & new["sample"].keys()
+    seen, sees = old.get("pixels", {}), new.get("pixels", {})
     kinds["of other content"] = {
-        name for name in common if old["sample"][name] != new["sample"][name]
+        name for name in seen.keys() & sees.keys() if seen[name] != sees[name]
     } - resized
     for kind, names in kinds.items():
         if names:
             listed = messages.listed(sorted(names), limit=3)
             found.append(f"{len(names)} {kind} ({listed})")
-    return found or ["in another order"]
+    if not found and old["names"] != new["names"]:
+        return ["in another order"]
+    return found
+
+
+def _resized(before: Sequence[int | None], after: Sequence[int | None]) -> bool:
+    """Returns whether the files of a record differ in a size that both sides know."""
+    return len(before) != len(after) or any(
+        None not in pair and pair[0] != pair[1]
+        for pair in zip(before, after, strict=True)
+    )

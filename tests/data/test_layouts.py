@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import json
 import shutil
 import subprocess
 
@@ -10,7 +11,9 @@ import pytest
 from PIL import Image
 
 from llie_jax import data
-from llie_jax.data import catalogue, checking, frames, preparing
+from llie_jax.data import catalogue, checking, frames, preparing, sources
+from llie_jax.training import integrity
+from llie_jax.weights.record import Record
 from tests.data import layouts
 
 PAIRED = [
@@ -241,6 +244,50 @@ def test_prepared_sets_have_the_same_records(name, tmp_path):
             assert len({stored.identity(i, "target") for i in range(len(stored))}) == (
                 len(set(stored.scenes))
             )
+
+
+@pytest.mark.parametrize("name", ["sid", "lsrw", "sdsd_indoor"])
+def test_a_run_may_go_on_with_the_prepared_set(name, tmp_path, monkeypatch):
+    layouts.write(name, tmp_path / "raw")
+    directory = preparing.prepare(name, root=tmp_path / "raw", data_dir=tmp_path)
+    folders = data.open_source(name, root=tmp_path / "raw", split="train")
+    stored = data.open_source(directory, split="train")
+    file = directory / "metadata.json"  # older versions stored no sizes of files
+    metadata = json.loads(file.read_text())
+    del metadata["byte_sizes"]
+    file.write_text(json.dumps(metadata))
+    older = data.open_source(directory, split="train")
+    monkeypatch.setattr(integrity, "_SAMPLE", 1)
+    for limit in (2000, 0):
+        monkeypatch.setattr(integrity, "_LISTED", limit)
+        before = integrity.describe_data(folders, None)
+        assert integrity.describe_data(stored, None) == before
+        saved = 7, Record({}, {}, {"data": before})
+        found = integrity.describe_data(older, None)
+        integrity.check_data(saved, found, accept=False)
+    known = {stored.byte_size(i, "image") for i in range(len(stored))}
+    assert (known == {None}) == (name != "lsrw")
+
+
+def test_the_fingerprint_of_a_prepared_set_reads_the_sample_only(tmp_path, monkeypatch):
+    layouts.write("lsrw", tmp_path / "raw")
+    directory = preparing.prepare("lsrw", root=tmp_path / "raw", data_dir=tmp_path)
+    stored = data.open_source(directory, split="train")
+    table = {"a": {"name": "lsrw", "root": str(directory), "split": "train"}}
+    seen = []
+    read = type(stored)._read
+    monkeypatch.setattr(
+        type(stored), "_read", lambda *args: seen.append(args[1:]) or read(*args)
+    )
+    monkeypatch.setattr(integrity, "_SAMPLE", 1)
+    assert len(stored) > 1
+    for source in (stored, data.open_mixture(table)):
+        seen.clear()
+        integrity.describe_data(source, None)
+        assert len(seen) == 2
+    seen.clear()
+    part = sources.SubsetSource(stored, [0], split="part")
+    assert (part.dtypes(), seen) == (stored.dtypes(), [])
 
 
 def test_real_photos(shared, tmp_path):

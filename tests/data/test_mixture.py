@@ -43,6 +43,9 @@ def test_records_are_those_of_the_sets(folders):
         np.testing.assert_array_equal(source.image(7, key), few[1][key])
     assert source.sizes().shape == (8, 2)
     assert source.dtypes() == few.dtypes()
+    path = folders / "few/low/y.png"
+    assert source.byte_size(7, "image") == path.stat().st_size
+    assert source.content_digest(7, "image") == few.content_digest(1, "image")
 
 
 def test_an_epoch_repeats_records_as_often_as_it_should(folders):
@@ -122,4 +125,6 @@ def test_what_weights_were_trained_on():
         "a": {"name": "lol_v1", "split": "train"},
         "b": {"name": "lolblur", "split": "train"},
     }
+    assert mixture.trained_on(config) == "lol_v1 train"  # the table is not used
+    config["train"]["name"] = "mixture"
     assert mixture.trained_on(config) == "lol_v1 train, lolblur train"

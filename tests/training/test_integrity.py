@@ -156,10 +156,12 @@ def remove(root):
 
 
 def alter(root):
+    """Writes other pixels to a file of the same size."""
     path = root / "low" / "1.png"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
+    size = path.stat().st_size
+    io.write_image(path, np.full((24, 20, 3), 9, np.uint8))
+    path.write_bytes(path.read_bytes().ljust(size, b"\0"))
+    assert path.stat().st_size == size
 
 
 def resize(root):
@@ -216,6 +218,12 @@ class Named(sources.Source):
     def _read(self, index, key):
         return self.names[index].encode(), self.names[index]
 
+    def byte_size(self, index, key):
+        return 1
+
+    def image(self, index, key):
+        return np.full((1, 1, 3), ord(self.names[index]), np.uint8)
+
 
 def describe(names, held_out=None):
     return integrity.describe_data(Named(names), held_out and Named(held_out))
@@ -235,6 +243,31 @@ def test_large_sets_are_compared_by_digests(monkeypatch):
     ]:
         with pytest.raises(ValueError, match=expected):
             integrity.check_data(saved, describe(names, held_out), accept=False)
+
+
+def of_an_older_version(described):
+    """Its content was hashed over files, and prepared frames had sizes as PNGs."""
+    old = json.loads(json.dumps(described))
+    del old["training"]["pixels"]
+    return {"training": old["training"] | {"sample": {"a": ["0" * 64]}}}
+
+
+def test_checkpoints_of_older_versions(monkeypatch):
+    for limit in (2000, 3):
+        monkeypatch.setattr(integrity, "_LISTED", limit)
+        old = of_an_older_version(describe("abcd"))
+        saved = 7, records.Record({}, {}, {"data": old})
+        integrity.check_data(saved, describe("abcd"), accept=False)
+        with pytest.raises(ValueError, match=r"1 added|5 now"):
+            integrity.check_data(saved, describe("abcde"), accept=False)
+        with pytest.raises(ValueError, match=r"in another order|other names"):
+            integrity.check_data(saved, describe("dcba"), accept=False)
+        with monkeypatch.context() as patch:
+            patch.setattr(Named, "byte_size", lambda *args: 2)
+            with pytest.raises(ValueError, match=r"of another size|of other sizes"):
+                integrity.check_data(saved, describe("abcd"), accept=False)
+            patch.setattr(Named, "byte_size", lambda *args: None)
+            integrity.check_data(saved, describe("abcd"), accept=False)
 
 
 def test_other_devices_are_said():
