@@ -19,8 +19,12 @@ def training_facts(config: Mapping[str, Any]) -> dict[str, Any]:
         config: the run's config, nested.
     """
     recipe = {key: value for key, value in config.items() if key != "seed"}
-    if train := recipe.get("data", {}).get("train"):
-        recipe["data"] = {**recipe["data"], "train": {**train, "root": ""}}
+    if data := recipe.get("data"):
+        recipe["data"] = data = dict(data)
+        if train := data.get("train"):
+            data["train"] = {**train, "root": ""}
+        if parts := data.get("mixture"):
+            data["mixture"] = {k: {**part, "root": ""} for k, part in parts.items()}
     text = json.dumps(recipe, sort_keys=True)
     return {
         "seed": config.get("seed"),

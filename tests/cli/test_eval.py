@@ -291,6 +291,17 @@ def test_what_makes_a_recipe():
     assert digests[0] == facts["recipe_sha256"] != digests[1]
 
 
+def test_where_the_sets_of_a_mixture_lie_is_no_part_of_a_recipe():
+    def recipe(root, repeat):
+        parts = {"a": {"name": "lol_v1", "root": root, "repeat": repeat}}
+        config = {"data": {"train": {"name": "mixture"}, "mixture": parts}}
+        digest = provenance.training_facts(config)["recipe_sha256"]
+        assert parts["a"]["root"] == root  # the config itself is left alone
+        return digest
+
+    assert recipe("/a", 1) == recipe("/b", 1) != recipe("/b", 2)
+
+
 def test_sets_without_a_shared_image(two_versions, tmp_path, monkeypatch):
     monkeypatch.setenv("LLIE_JAX_DATA", str(tmp_path))
     trained, root = two_versions
