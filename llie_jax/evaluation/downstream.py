@@ -137,8 +137,8 @@ def _classification(predictions: pathlib.Path, labels: pathlib.Path) -> TaskScor
 def _facts(predictions, labels, references: Mapping[str, str]) -> dict[str, Any]:
     return {
         "data": {
-            "pred": str(predictions),
-            "gt": str(labels),
+            "pred": str(files.absolute(predictions)),
+            "gt": str(files.absolute(labels)),
             "references": dict(references),
         }
     }

@@ -209,6 +209,7 @@ def compare_folders(
         raise ValueError(scanning.no_images(where, scan))
     messages.note("; ".join(scan.notes()) and f"{where}: {'; '.join(scan.notes())}.")
     json = json and _writable_file(json)
+    places = [str(files.absolute(folder)) for folder in folders]
 
     constants: dict[metrics.Metric, dict] = {}
     smallest = _smallest([image for image, *_ in scan.files.values()])
@@ -235,7 +236,7 @@ def compare_folders(
         images=rows,
         facts={
             "data": {
-                **dict(zip(("pred", "gt"), map(str, folders), strict=False)),
+                **dict(zip(("pred", "gt"), places, strict=False)),
                 **({"references": references} if targets is not None else {}),
             },
             "device": "host",

@@ -87,6 +87,16 @@ def test_help_lists_every_protocol(monkeypatch, capsys, command):
     assert f"metrics: {', '.join(protocols.PROTOCOLS)} (default" in text
 
 
+def test_the_folders_of_a_file_mean_the_same_from_everywhere(
+    folders, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    pred, gt = folders
+    assert score(pred.name, gt.name, "--json", "scores.json") == 0
+    found = json.loads((tmp_path / "scores.json").read_text())["data"]
+    assert (found["pred"], found["gt"]) == (str(pred), str(gt))
+
+
 def test_without_references(folders, tmp_path, monkeypatch, capsys):
     pred, _ = folders
     assert score_alone(pred) == 2

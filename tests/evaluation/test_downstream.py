@@ -53,6 +53,12 @@ def maps(tmp_path):
     return tmp_path
 
 
+def test_folders_are_recorded_as_absolute_paths(maps, monkeypatch):
+    monkeypatch.chdir(maps)
+    found = downstream.score("segmentation", "pred", "gt").facts["data"]
+    assert (found["pred"], found["gt"]) == (str(maps / "pred"), str(maps / "gt"))
+
+
 def test_miou(maps):
     found = downstream.score("segmentation", maps / "pred", maps / "gt")
     # Class 0: 1 of {2 true, 2 predicted, 1 shared}; 1: 1 of 2; 18: 2 of 4.
