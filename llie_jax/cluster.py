@@ -27,7 +27,9 @@ JOIN_SECONDS = 300
 """How long a process waits for the others to start."""
 
 LOST = 75
-"""Exit status (EX_TEMPFAIL) after another process failed or was lost."""
+"""Exit status (EX_TEMPFAIL) after another process was lost, or never came."""
+
+_FAILED = 1  # exit status after another process failed: a restart would not help
 
 _HEARTBEAT_SECONDS = 20  # a process that is silent for so long is lost
 _PULSE_SECONDS = 2
@@ -55,8 +57,8 @@ def joined(
     more.
 
     An exception inside ends all processes: each names the one that failed on standard
-    error, and the others leave with status `LOST`. A process that dies without a word
-    is noticed after 20 to 30 seconds.
+    error, and the others leave with status 1. A process that dies without a word is
+    noticed after 20 to 30 seconds; then they leave with `LOST`.
 
     Args:
         coordinator: HOST:PORT of process 0, the same in all processes.
@@ -127,30 +129,37 @@ class _Member:
             if self._failed or self._leaving.is_set():
                 continue
             if failures:
-                self._end(f"{min(failures)[1]}.")
+                # A mistake before a broken connection, which may follow from it.
+                status, text = min(value.split(" ", 1) for _, value in failures)
+                self._end(f"{text}.", int(status))
             if lost:
                 self._end(
                     f"process {', '.join(lost)} of {self._count} is lost: it was "
-                    f"killed, or its machine or network failed. {_AGAIN}"
+                    f"killed, or its machine or network failed. {_AGAIN}",
+                    LOST,
                 )
 
-    def _end(self, reason: str) -> None:
+    def _end(self, reason: str, status: int) -> None:
         print(f"error: {self._name} ends: {reason}", file=sys.stderr, flush=True)
         with contextlib.suppress(jax.errors.JaxRuntimeError):
             self._client.key_value_set(f"{_HEARD}{self._number}", "")
-        os._exit(LOST)  # the main thread may wait for the other process for ever
+        os._exit(status)  # the main thread may wait for the other process for ever
 
     def fail(self, error: BaseException) -> None:
         """Tells the others that this process ends with an exception."""
+        status = _FAILED
         if _is_broken_connection(error):
             # The others know why, or JAX will soon: `_watch` ends this process.
             time.sleep(_HEARTBEAT_SECONDS + 5 * _PULSE_SECONDS)
+            status = LOST
         self._failed = True
         text = " ".join(str(error).split()) or "interrupted"
         with contextlib.suppress(jax.errors.JaxRuntimeError):
             self._client.key_value_set(
                 f"{_FAILURES}{self._number}",
-                f"{self._name} failed: {type(error).__name__}: {text}".rstrip("."),
+                f"{status} {self._name} failed: {type(error).__name__}: {text}".rstrip(
+                    "."
+                ),
             )
             if self._number == 0:
                 self._wait_for_hearing()  # the service ends with this process

@@ -23,7 +23,7 @@ def main(what):
     if what == "pod":
         # JAX finds no chip here, and so has switched the metadata server off.
         os.environ.pop("TPU_SKIP_MDS_QUERY")
-    with cluster.joined(timeout=int(os.environ.get("TIMEOUT", "300"))):
+    with cluster.joined(timeout=int(os.environ.get("TIMEOUT", cluster.JOIN_SECONDS))):
         number = jax.process_index()
         if what == "mistake" and number == 0:
             raise ValueError("the data are missing")

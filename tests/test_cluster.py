@@ -248,7 +248,7 @@ def test_an_exception_in_one_process_ends_all(what, culprit, reason):
     assert status == 1
     assert f"ValueError: {reason}" in error
     [(status, error)] = ended
-    assert status == cluster.LOST
+    assert status == 1  # a launcher that restarts after LOST does not repeat mistakes
     assert re.search(
         rf"^error: process {1 - culprit} of 2 on \S+ ends: process {culprit} of "
         rf"2 on \S+ failed: ValueError: {reason}\.",

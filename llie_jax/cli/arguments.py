@@ -52,20 +52,20 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--start-timeout",
         type=positive,
-        default=300,
         metavar="SECONDS",
-        help="how long to wait for the others",
+        help="how long to wait for the others; default: five minutes",
     )
 
 
 def processes(args: argparse.Namespace) -> dict[str, Any]:
     """Returns the arguments of `llie_jax.cluster.joined`."""
-    return {
+    found = {
         "coordinator": args.coordinator,
         "num_processes": args.num_processes,
         "process_id": args.process_id,
         "timeout": args.start_timeout,
     }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def above_zero(text: str) -> float:

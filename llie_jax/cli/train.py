@@ -15,8 +15,8 @@ EXAMPLES = """
 Every value of a config can be changed with --config.KEY=VALUE; llie_jax/configs/base.py
 explains the keys. The workdir gets config.json, checkpoints/, log.jsonl, TensorBoard
 events/, samples/ and report.html. Ctrl-C saves a checkpoint and exits. Exit status: 0
-trained to the end or to --stop-at, 1 the training failed, 75 another process failed or
-was lost, 128 + N stopped by signal N: 143 in all processes if one of them got SIGTERM.
+trained to the end or to --stop-at, 1 the training or another process failed, 75 another
+process was lost, 128 + N stopped by signal N: 143 in all if one of them got SIGTERM.
 """
 
 
@@ -82,9 +82,10 @@ def run(args: argparse.Namespace) -> int:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         print(
-            "error: the devices have too little memory for this step. Use a smaller "
-            "batch_size or patch_size in config.stages, or "
-            "--config.model.dtype=bfloat16; `llie-jax plan` says what fits.",
+            "error: the devices have too little memory for this step. Use "
+            "--config.accumulate=N, --config.remat=*/block_*, "
+            "--config.model.dtype=bfloat16, or a smaller batch_size or patch_size in "
+            "config.stages; `llie-jax plan` says what fits.",
             file=sys.stderr,
         )
         return 1
