@@ -4,8 +4,6 @@ import argparse
 import dataclasses
 import functools
 
-from llie_jax import files
-
 HELP = "Compile a recipe's training step for a TPU slice and report whether it fits."
 EXAMPLES = """
   llie-jax plan --config darkir_demo --topology cpu:8
@@ -44,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-batch",
         action="store_true",
-        help="find the largest number of images per device that fits, a power of two",
+        help="find the largest number of images per device that fits, a power of two "
+        "(times config.accumulate)",
     )
     parser.add_argument(
         "--quick",
@@ -76,9 +75,6 @@ def run(args: argparse.Namespace) -> int:
     from llie_jax.training.experiment import Experiment
 
     config = experiment.load_config(args.config, args.overrides)
-    if args.json:
-        folder = files.path(args.json).parent
-        files.writable_folder(folder, hint="choose another --json", create=False)
     reports = []
     for name in args.topology.split(","):
         # Before any computation, because JAX fixes its devices at the first one.
@@ -161,8 +157,11 @@ def _plan_all(planner, stages: dict, *, search: bool) -> dict[str, list]:
         key = crop if search else (crop, per_device)
         if key not in done:
             step = functools.partial(compile_step, name, crop)
+            accumulate = planner.experiment.config.accumulate
             done[key] = (
-                capacity.search(step, per_device) if search else [step(per_device)]
+                capacity.search(step, per_device, accumulate=accumulate)
+                if search
+                else [step(per_device)]
             )
         plans[name] = done[key]
     return plans

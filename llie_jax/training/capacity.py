@@ -216,8 +216,10 @@ class Planner:
         """Compiles the step for crops of (height, width) and `per_device` images.
 
         Raises:
-            ValueError: if the crops are larger than the images.
+            ValueError: if the crops are larger than the images, or if
+                `config.accumulate` does not divide `per_device`.
         """
+        self.experiment.check_parts(per_device, self.topology.mesh, "The batch")
         batch_size = per_device * self.topology.devices
         step, arguments = self._step(crop, batch_size)
         common = dict(
@@ -311,6 +313,8 @@ class Planner:
             most = min(most, plan.per_device - 1)
         elif plan.per_device > 1:
             most = plan.per_device // 2
+        config = self.experiment.config
+        most -= most % config.accumulate
         if most > 0:
             lines.append(
                 f"fewer images per device: about {most} may fit (--per-device-batch "
@@ -320,7 +324,14 @@ class Planner:
             lines.append(
                 f"more chips: the batch of {plan.batch_size} on at least {more} devices"
             )
-        if self.experiment.config.model.get("dtype") == "float32":
+        if plan.per_device > config.accumulate:
+            lines.append(
+                f"--config.accumulate=N, which divides {plan.per_device}: computes the "
+                "images of a device in N parts"
+            )
+        if not config.remat:
+            lines.append("--config.remat=*/block_*: computes activations again")
+        if config.model.get("dtype") == "float32":
             lines.append("--config.model.dtype=bfloat16")
         lines.append("a smaller patch_size, or a smaller model")
         return lines
@@ -393,21 +404,26 @@ class Planner:
         return dict.fromkeys(names, views) if side else {}
 
 
-def search(plan: Callable[[int], StepPlan], start: int) -> list[StepPlan]:
-    """Finds the largest power of two of images per device that fits.
+def search(
+    plan: Callable[[int], StepPlan], start: int, *, accumulate: int = 1
+) -> list[StepPlan]:
+    """Finds the largest number of images per device that fits, among powers of two.
 
     Args:
         plan: compiles the step for a number of images per device.
         start: number of images to start from.
+        accumulate: in how many parts they are computed; the numbers tried are powers
+            of two times this one.
 
     Returns:
         All plans made. The last one is the largest that fits, or the smallest if none
         does.
     """
-    per_device = 2 ** (start.bit_length() - 1)
+    parts = max(start // accumulate, 1)
+    per_device = accumulate * 2 ** (parts.bit_length() - 1)
     plans = [plan(per_device)]
     growing = plans[0].fits
-    while plans[-1].fits == growing and (growing or per_device > 1):
+    while plans[-1].fits == growing and (growing or per_device > accumulate):
         per_device = per_device * 2 if growing else per_device // 2
         plans.append(plan(per_device))
     return sorted(

@@ -1,10 +1,12 @@
 """Published figures of accelerators, and what they say about a step.
 
 Sources: the system architecture pages of Cloud TPU (v4, v5e, v5p, v6e), November 2026;
-NVIDIA's data sheets of A100, H100, H200 and L4 (dense, without sparsity).
+NVIDIA's data sheets of A100, H100, H200 and L4 (dense, without sparsity). A100 is the
+one with 40 GB, and H100, where the kind does not say PCIe, that for SXM.
 """
 
 import dataclasses
+import re
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +39,7 @@ CHIPS = {
     "NVIDIA H200": Chip(989e12, 4800e9),
     "NVIDIA L4": Chip(121e12, 300e9),
 }
-"""Start of a device kind, as JAX names it, to its figures."""
+"""Start of a device kind, in whole words, as JAX names it, to its figures."""
 
 LINK_SHARE = 0.5
 """The share of `Chip.links` that `efficiency` counts on: the rings of a slice that is
@@ -46,7 +48,8 @@ smaller than a pod are open, so that data pass each link in both directions."""
 
 def find(kind: str) -> Chip | None:
     """Returns the figures of a device kind; None if they are not listed."""
-    names = [name for name in CHIPS if kind.startswith(name)]
+    # Whole words: "NVIDIA L40S" is no L4; "NVIDIA A100-SXM4-40GB" is an A100.
+    names = [name for name in CHIPS if re.match(rf"{re.escape(name)}\b", kind)]
     return CHIPS[max(names, key=len)] if names else None
 
 

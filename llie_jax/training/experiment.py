@@ -172,12 +172,24 @@ class Experiment:
         for name, stage in self.config.stages.items():
             key = f"config.stages.{name}.batch_size"
             parallel.check_batch_size(stage.batch_size, mesh, key)
-            images = stage.batch_size // mesh.size
-            if images % self.config.accumulate:
-                raise ValueError(
-                    f"{key} gives {images} images to each of {mesh.size} devices, "
-                    f"which config.accumulate={self.config.accumulate} does not divide."
-                )
+            self.check_parts(stage.batch_size // mesh.size, mesh, key)
+
+    def check_parts(self, images: int, mesh: Mesh, key: str) -> None:
+        """Checks that a device computes its images in equal parts.
+
+        Args:
+            images: of each device, in one step.
+            mesh: the devices.
+            key: what sets that number, for the error.
+
+        Raises:
+            ValueError: if `config.accumulate` does not divide it.
+        """
+        if images % self.config.accumulate:
+            raise ValueError(
+                f"{key} gives {images} images to each of {mesh.size} devices, "
+                f"which config.accumulate={self.config.accumulate} does not divide."
+            )
 
 
 def _check_patterns(model: nn.Module, optimizer) -> None:

@@ -86,6 +86,20 @@ def test_search_ends_with_the_largest_power_of_two(start):
     assert len(plans) <= 5
 
 
+def test_search_tries_what_can_be_accumulated():
+    plans = capacity.search(lambda n: made(n, n <= 13), 7, accumulate=3)
+    assert [p.per_device for p in plans] == [24, 6, 12]
+    for start in (1, 12):
+        plans = capacity.search(lambda n: made(n, False), start, accumulate=6)
+        assert plans[-1].per_device == 6
+
+
+def test_a_batch_that_cannot_be_accumulated():
+    planner = capacity.Planner(tiny_experiment({"accumulate": 4}), one_device(None))
+    with pytest.raises(ValueError, match=r"6 images .*accumulate=4 does not divide"):
+        planner.plan((8, 8), 6)
+
+
 def test_search_where_nothing_fits_ends_with_one_image():
     plans = capacity.search(lambda n: made(n, False), 4)
     assert [p.per_device for p in plans] == [4, 2, 1]
@@ -123,9 +137,12 @@ def test_a_step_on_one_device_and_the_way_out_when_it_does_not_fit():
     assert "--per-device-batch 1" in advice
     assert "on at least 2 devices" in advice
     assert "--config.model.dtype=bfloat16" in advice
+    assert "--config.accumulate=N, which divides 2" in advice
     planner = capacity.Planner(tiny_experiment(dtype="bfloat16"), one_device(memory=1))
     advice = planner.advice(made(1, False, needed=10**9))
-    assert advice == ["a smaller patch_size, or a smaller model"]
+    assert len(advice) == 2
+    assert advice[0].startswith("--config.remat=*/block_*")
+    assert advice[1] == "a smaller patch_size, or a smaller model"
 
 
 def test_resident_data_take_memory_on_each_device():

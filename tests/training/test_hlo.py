@@ -81,6 +81,9 @@ def test_a_chip_is_found_by_the_start_of_its_kind():
     assert chips.find("TPU v5 lite").flops == 197e12
     assert chips.find("TPU v5").flops == 459e12
     assert chips.find("NVIDIA H100 80GB HBM3").flops == 989e12
+    assert chips.find("NVIDIA A100-SXM4-40GB").flops == 312e12
+    assert chips.find("NVIDIA L4").flops == 121e12
+    assert chips.find("NVIDIA L40S") is chips.find("NVIDIA L40") is None
     assert chips.find("cpu") is None
 
 
