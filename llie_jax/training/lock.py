@@ -180,7 +180,8 @@ class Lock:
             self._file.flush()
 
     def _leave(self) -> None:
-        with contextlib.suppress(OSError):
+        # As in `_beating`; at worst the next process waits until this one is silent.
+        with contextlib.suppress(Exception):
             if (holder := self._read()) and holder.token == self._me.token:
                 self._write(None)
 
@@ -191,7 +192,10 @@ class Lock:
 
         def beat():
             while not ended.wait(self._beat):
-                with contextlib.suppress(OSError):  # a full disk; `check` says more
+                # A full disk, or a bucket out of reach, whose library's errors are no
+                # OSError: one must not end this thread, since the next beat may
+                # succeed. `check` says more.
+                with contextlib.suppress(Exception):
                     self.check()
                     self._write(dataclasses.replace(self._me, time=time.time()))
 

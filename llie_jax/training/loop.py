@@ -24,7 +24,7 @@ from llie_jax.training.meter import NonFiniteError as NonFiniteError
 from llie_jax.training.state import TrainState
 from llie_jax.training.utilisation import peak_flops, step_flops
 from llie_jax.training.validation import Validation
-from llie_jax.training.wandb_log import WandbLog
+from llie_jax.training.wandb_log import WandbLog, check_installed
 from llie_jax.training.watch import Profile, Watchdog
 from llie_jax.weights import record as records
 from llie_jax.weights.run import RunFolder
@@ -90,7 +90,8 @@ def train(
     Args:
         config: an experiment, see `llie_jax.configs.base`.
         workdir: the run's folder, created if missing: `config.json`, `checkpoints/`,
-            `log.jsonl`, `events/` (TensorBoard), `samples/`, `report.html`.
+            `log.jsonl`, `events/` (TensorBoard), `samples/`, `report.html`, and
+            `profile/` if steps are profiled.
         stop_at: saves and stops after this step, as if interrupted.
         profile: number of steps of which JAX's profiler writes a trace, to `profile/`.
         progress: shows a bar or lines on standard error.
@@ -102,6 +103,7 @@ def train(
             anything is compiled.
         FileNotFoundError: if data or weights are missing.
         OSError: if the folder cannot be written, or another run is writing there.
+        ImportError: if `config.log.wandb` is set, and the package is not installed.
         DivergedError: if the loss is not finite (`config.nonfinite`), or rises
             suddenly, too often (`config.spike`).
     """
@@ -110,6 +112,7 @@ def train(
     experiment = Experiment.from_config(config)
     mesh = parallel.make_mesh()
     experiment.check_batches(mesh)
+    check_installed(config.log.wandb)  # in all processes, before anything is written
     with contextlib.ExitStack() as stack:
         # Locked before the data are read, which takes time. A new folder is created
         # after that: mistakes leave none behind.
@@ -133,6 +136,10 @@ def train(
         initial = initial_variables(experiment)
         if not existed:
             lock = _lock(run, stack)
+            # Another start may have made the folder meanwhile, and ended.
+            saved = records.newest(run.checkpoints)
+            integrity.check_config(run, config, saved, may_change=MAY_CHANGE)
+            integrity.check_data(saved, described, accept=accept_changed_data)
         _warn_of_hosts(run, mesh)
         facts = integrity.facts(config, described, mesh)
         checkpoints = stack.enter_context(

@@ -1,19 +1,31 @@
 """Weights & Biases, for runs that ask for it with `config.log.wandb`."""
 
 import hashlib
+import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from llie_jax import files
 from llie_jax.weights.run import RunFolder
+
+
+def check_installed(project: str) -> None:
+    """Raises ImportError if there is a project, and the package is not installed."""
+    if project and importlib.util.find_spec("wandb") is None:
+        raise ImportError(
+            f"config.log.wandb is {project!r}, which needs a package: pip install "
+            "'llie-jax[wandb]'."
+        )
 
 
 class WandbLog:
     """Sends the numbers of a run to a project of Weights & Biases.
 
     The folder decides the run's identity there, so a resumed run goes on in the same
-    place. `WANDB_MODE=offline` keeps everything in the folder.
+    place. `WANDB_MODE=offline` keeps everything in the folder, or in the working
+    directory if the folder is in a bucket.
 
     Args:
         project: the name of the project.
@@ -25,18 +37,14 @@ class WandbLog:
     """
 
     def __init__(self, project: str, run: RunFolder, config: Mapping[str, Any]):
-        try:
-            import wandb
-        except ImportError:
-            raise ImportError(
-                f"config.log.wandb is {project!r}, which needs a package: pip install "
-                "'llie-jax[wandb]'."
-            ) from None
+        check_installed(project)
+        import wandb
+
         self._wandb = wandb
         path = str(run.path.absolute())
         self._run = wandb.init(
             project=project,
-            dir=path,
+            dir=path if files.is_local(run.path) else None,
             id=hashlib.sha256(path.encode()).hexdigest()[:16],
             name=run.path.name,
             resume="allow",

@@ -30,12 +30,10 @@ def run(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(llie_jax.weights, "load", load)
 
     def run(*arguments, weights="toy"):
-        parser = argparse.ArgumentParser()
-        command.add_arguments(parser)
         arguments = [str(argument) for argument in arguments]
         if weights:
             arguments += ["--weights", weights]
-        status = main.guarded(command.run, parser.parse_args(arguments))
+        status = main.main(["enhance", *arguments])
         out, err = capsys.readouterr()
         return status, out.splitlines(), err
 

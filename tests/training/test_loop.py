@@ -382,6 +382,20 @@ def test_a_locked_folder_is_left_alone(pairs, tmp_path):
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.js*")}
 
 
+def test_another_start_may_be_faster_in_a_new_folder(pairs, tmp_path, monkeypatch):
+    workdir, real = tmp_path / "run", loop.initial_variables
+
+    def slow(experiment):  # everything is checked; the folder is not locked yet
+        monkeypatch.setattr(loop, "initial_variables", real)
+        loop.train(toys.config(pairs, seed=5), workdir, stop_at=2, progress=False)
+        return real(experiment)
+
+    monkeypatch.setattr(loop, "initial_variables", slow)
+    with pytest.raises(ValueError, match="seed"):
+        loop.train(toys.config(pairs), workdir, progress=False)
+    assert json.loads((workdir / "config.json").read_text())["seed"] == 5
+
+
 @pytest.mark.slow
 def test_a_second_run_in_the_same_folder_is_refused(pairs, tmp_path):
     workdir = tmp_path / "run"

@@ -106,7 +106,8 @@ def test_weights_and_biases_need_a_package(pairs, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     config = toys.config(pairs, **{"log.wandb": "trials"})
     with pytest.raises(ImportError, match=r"'trials'.*pip install 'llie-jax\[wandb\]'"):
-        loop.train(config, tmp_path, progress=False)
+        loop.train(config, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
