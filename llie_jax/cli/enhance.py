@@ -239,9 +239,6 @@ def _run(args: argparse.Namespace) -> int:
         for folder in {job.target.parent for job in sizes}:
             # Made with the first result, so that later mistakes leave no empty folder.
             files.writable_folder(folder, hint="choose another --out", create=False)
-        if args.json:
-            folder = files.path(args.json).parent
-            files.writable_folder(folder, hint="choose another --json", create=False)
         # With --overwrite: until all are replaced, a rerun must not take them for done.
         replaces = any(job.target.exists() for job in jobs)
     if record and replaces and parallel.is_first():
