@@ -136,7 +136,8 @@ class Comparison:
         if column.uses_reference:
             marks |= {"uses the reference (GT mean)": None}
         if len(runs) > 1:
-            seeds = all(run.seed is not None for run in runs)
+            known = {run.seed for run in runs if run.seed is not None}
+            seeds = len(known) == len(runs)
             marks |= {f"{len(runs)} {'seeds' if seeds else 'runs'}": None}
         shared = common_images(runs)
         if column.name in next(iter(runs[0].images.values())):
@@ -184,8 +185,12 @@ def common_images(results: Sequence[Result]) -> list[str]:
 
 
 def _check_runs(runs: Sequence[Result]) -> None:
-    """Raises ValueError if two runs of a cell are of the same weights."""
+    """Raises ValueError if two runs of a cell are of the same weights, or of one run.
+
+    Runs of one recipe and one seed are one run, unless the user labelled them.
+    """
     seen: dict[str, Result] = {}
+    seeds: dict[int, Result] = {}
     for run in runs:
         other = seen.setdefault(run.weights_id, run)
         if other is not run:
@@ -193,6 +198,15 @@ def _check_runs(runs: Sequence[Result]) -> None:
                 f"{other.path} and {run.path} score the same weights on the same data "
                 f"under the protocol {run.setting.name}; give one of them, or a LABEL= "
                 "for each."
+            )
+        if run.label or run.seed is None:
+            continue
+        other = seeds.setdefault(run.seed, run)
+        if other is not run:
+            raise ValueError(
+                f"{other.path} and {run.path} score different weights of one recipe "
+                f"and one seed ({run.seed}), such as two checkpoints of a run, which "
+                "are no two seeds; give one of them, or a LABEL= for each."
             )
 
 

@@ -67,6 +67,20 @@ def test_the_same_weights_twice(tmp_path):
     assert len(compared(f"A={a}", f"B={b}").rows) == 2
 
 
+def test_two_checkpoints_of_a_run_are_no_two_seeds(tmp_path):
+    def write(name, psnr):
+        weights = {"seed": 0, "recipe_sha256": "r", "weights": "runs/tiny"}
+        path = tmp_path / name
+        return toys.write(path, {"1": psnr}, weights=weights, weights_sha256=name)
+
+    a, b = write("a.json", 20.0), write("b.json", 21.0)
+    expected = r"a\.json and .*b\.json .* one recipe and one seed \(0\)"
+    with pytest.raises(ValueError, match=expected):
+        compared(a, b)
+    assert len(compared(f"A={a}", f"B={b}").rows) == 2
+    assert only_score(compared(f"A={a}", f"A={b}")).marks == ("2 runs",)
+
+
 def test_options_make_another_row(tmp_path):
     common = {"weights_sha256": "a", "weights": {"weights": "w/iat.safetensors"}}
     a = toys.write(tmp_path / "a.json", {"1": 20.0}, **common)
