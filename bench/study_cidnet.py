@@ -45,12 +45,12 @@ def get_config(
         )
     config.data.train.name = "lol_v1"
     config.data.validation.fraction = 0.06
-    config.stages.s0 = dict(steps=300, patch_size=96, batch_size=8)
+    config.stages.s0 = dict(steps=400, patch_size=64, batch_size=4)
     config.loss.terms = dict(pixel=base.spec("l1"), ssim=base.spec("ssim", weight=0.5))
     config.optimizer = base.spec("adam", learning_rate=1e-3, clip_norm=1.0)
     config.schedule = base.spec("cosine", kind="schedule", warmup_steps=50)
     config.ema.decay = 0.99
     config.log.every_steps = 50
-    config.evaluate.every_steps = 300
+    config.evaluate.every_steps = 400
     config.checkpoint.every_steps = 100
     return base.add_lfpv(config, update_rule=lfpv) if lfpv else config
