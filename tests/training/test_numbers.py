@@ -93,7 +93,7 @@ def test_batch_norms_see_one_part_at_a_time():
 @pytest.mark.parametrize(
     ("name", "patterns", "modules"),
     [
-        ("darkir", "encoders_?,decoders_1", 3),
+        pytest.param("darkir", "encoders_?,decoders_1", 3, marks=pytest.mark.slow),
         pytest.param("restormer", "*/block_*", 8, marks=pytest.mark.slow),
         pytest.param("retinexformer", "*/block_*", 10, marks=pytest.mark.slow),
         pytest.param("cidnet", "*/lca_*", 11, marks=pytest.mark.slow),
