@@ -6,7 +6,7 @@ Four tenths of the inputs are not LOL's but made of the references: a quarter of
 is as bright as the reference, so that good photos are left alone; the others are
 darker, with sensor noise. Crops come with the overview of their photo.
 
-The shipped weights (llie_jax/weights/data/dawn.md) had shorter runs than this.
+The shipped weights (llie_jax/weights/data/dawn.md) come from several shorter runs.
 """
 
 from typing import Literal
