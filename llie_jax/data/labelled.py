@@ -68,7 +68,7 @@ SETS: dict[str, LabelledSet] = {
                 "test_day": 2_500,
                 "test_night": 2_500,
             },
-            licence="the official page says TODO",
+            licence="not stated yet on the official page",
             page="https://github.com/Attila94/CODaN",
         ),
         LabelledSet(
