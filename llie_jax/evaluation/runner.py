@@ -14,7 +14,7 @@ from llie_jax.evaluation import overlap, provenance, report, showcase, speed
 from llie_jax.evaluation import scores as results
 from llie_jax.evaluation.evaluator import evaluate, progress_bar, references
 from llie_jax.evaluation.scores import Scores
-from llie_jax.image import io
+from llie_jax.image import io, reading
 from llie_jax.metrics import protocol as protocols
 
 _NAMED = 5  # number of files that an error names
@@ -257,9 +257,7 @@ def compare_folders(
 
 def _smallest(paths: Sequence[pathlib.Path]) -> tuple[int, int]:
     """Returns the least height and the least width of image files."""
-    headers = sources.parallel_map(
-        lambda path: io.decode_header(path.read_bytes(), name=str(path)), paths
-    )
+    headers = sources.parallel_map(reading.read_header, paths)
     return min(x.height for x in headers), min(x.width for x in headers)
 
 
