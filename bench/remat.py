@@ -15,7 +15,7 @@ import optax
 from bench import timing, workloads
 from llie_jax.cli import arguments
 from llie_jax.registry import build
-from llie_jax.training.step import make_train_step
+from llie_jax.training.step import make_gradient, make_train_step, make_update
 
 
 def main() -> None:
@@ -37,12 +37,10 @@ def main() -> None:
     for name, patterns in (("kept", ""), ("again", args.remat)):
         tx = optax.adamw(1e-4)
         _, state, _ = workloads.step_program(model, image, workloads.l1, tx)
-        step = make_train_step(
-            model,
-            lambda outputs, *_: (workloads.l1(outputs), {}),
-            tx,
-            remat=patterns,
+        gradient = make_gradient(
+            model, lambda outputs, *_: (workloads.l1(outputs), {}), remat=patterns
         )
+        step = make_train_step(gradient, make_update(tx))
         rest = ({"data": None, "loss": {}}, {"image": image, "target": target})
         compiled = jax.jit(step).lower(state, *rest, jax.random.key(1)).compile()
         memory[name] = compiled.memory_analysis().temp_size_in_bytes / 2**20

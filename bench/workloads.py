@@ -11,7 +11,7 @@ import optax
 from llie_jax.inference.prepare import prepare
 from llie_jax.models.base import Model, variable_shapes
 from llie_jax.training.state import TrainState
-from llie_jax.training.step import make_train_step
+from llie_jax.training.step import make_gradient, make_train_step, make_update
 from llie_jax.types import Outputs
 
 TARGET = 0.5
@@ -100,7 +100,10 @@ def step_program(
     inputs = dict.fromkeys(model.record_inputs, image)
     batch = {"image": image, "target": jnp.full_like(image, TARGET), **inputs}
     run = jax.jit(
-        make_train_step(model, lambda outputs, *_: (loss(outputs), {}), tx),
+        make_train_step(
+            make_gradient(model, lambda outputs, *_: (loss(outputs), {})),
+            make_update(tx),
+        ),
         donate_argnums=0,  # the old state, as in training
     )
     constants = {"data": None, "loss": {}}

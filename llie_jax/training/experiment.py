@@ -18,7 +18,7 @@ from llie_jax.models.base import variable_shapes
 from llie_jax.parallel import Mesh
 from llie_jax.training import remat
 from llie_jax.training.state import TrainState, create_train_state
-from llie_jax.training.step import make_gradient, make_update
+from llie_jax.training.step import make_gradient, make_train_step, make_update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,9 +91,8 @@ class Experiment:
         )
 
     def train_step(self, expand: Callable, axis_name: str | None) -> Callable:
-        """Returns the training step for one device: `gradient`, then `update`."""
-        gradient, update = self.gradient(expand, axis_name), self.update()
-        return lambda state, *rest: update(state, *gradient(state, *rest))
+        """Returns the training step for one device, see `step.make_train_step`."""
+        return make_train_step(self.gradient(expand, axis_name), self.update())
 
     def gradient(self, expand: Callable, axis_name: str | None) -> Callable:
         """Returns the gradient for one device, see `step.make_gradient`."""

@@ -65,40 +65,17 @@ def as_images(batch: Batch) -> Batch:
     return {key: levels.to_float(value) for key, value in batch.items()}
 
 
-def make_train_step(
-    model: nn.Module,
-    loss: Callable[..., tuple[jax.Array, Terms]],
-    tx: optax.GradientTransformation,
-    *,
-    expand: Callable[[Any, Any], Batch] = lambda resident, batch: batch,
-    schedule: optax.Schedule | None = None,
-    ema_decay: float = 0.0,
-    untrained: Sequence[str] = (),
-    accumulate: int = 1,
-    remat: str = "",
-    scored: bool = True,
-    axis_name: str | None = None,
-) -> Callable:
+def make_train_step(gradient: Callable, update: Callable) -> Callable:
     """Returns `train_step(state, constants, batch, rng) -> (state, terms)`.
 
-    It is `make_gradient`, then `make_update`; see there for the arguments. `terms` are
-    scalars: each loss term, `loss`, `psnr` of the 8-bit output in dB if the batch has a
-    target, `gradient_norm`, `update_norm`, `rate`, and `finite`, 0 if the loss or the
-    gradient is not finite. Such a step only changes the counters.
+    `terms` are scalars: each loss term, `loss`, `psnr` of the 8-bit output in dB if the
+    batch has a target, `gradient_norm`, `update_norm`, `rate`, and `finite`, 0 if the
+    loss or the gradient is not finite. Such a step only changes the counters.
+
+    Args:
+        gradient: from `make_gradient`.
+        update: from `make_update`.
     """
-    gradient = make_gradient(
-        model,
-        loss,
-        expand=expand,
-        untrained=untrained,
-        accumulate=accumulate,
-        remat=remat,
-        scored=scored,
-        axis_name=axis_name,
-    )
-    update = make_update(
-        tx, schedule=schedule, ema_decay=ema_decay, untrained=untrained
-    )
 
     def train_step(
         state: TrainState, constants, batch, rng
@@ -121,9 +98,10 @@ def make_gradient(
 ) -> Callable:
     """Returns `gradient(state, constants, batch, rng) -> (grads, collections, terms)`.
 
-    All three are averaged over the mesh axis. `constants` never change, but are too
-    large to compile in: `constants["loss"]`, the weights of networks in losses, and
-    `constants["data"]`, the data set if it lives on the device.
+    Gradients and terms are averaged over the mesh axis; collections are what the model
+    makes of them, which averages its batch statistics itself. `constants` never change,
+    but are too large to compile in: `constants["loss"]`, the weights of networks in
+    losses, and `constants["data"]`, the data set if it lives on the device.
 
     Args:
         model: the model.

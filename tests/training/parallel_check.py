@@ -15,7 +15,7 @@ import optax
 import llie_jax
 from llie_jax import cluster, parallel
 from llie_jax.training.state import create_train_state
-from llie_jax.training.step import make_train_step
+from llie_jax.training.step import make_gradient, make_train_step, make_update
 from tests.training import toys
 
 BATCH, SIDE = 8, 8
@@ -58,7 +58,9 @@ def run(mesh, mapping, name, steps):
         out_shardings=parallel.replicated(mesh),
     )
     step = parallel.map_step(
-        lambda axis: make_train_step(model, loss, tx, ema_decay=0.9, axis_name=axis),
+        lambda axis: make_train_step(
+            make_gradient(model, loss, axis_name=axis), make_update(tx, ema_decay=0.9)
+        ),
         mesh,
         mapping=mapping,
     )
