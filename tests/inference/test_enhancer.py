@@ -16,7 +16,7 @@ import pytest
 import llie_jax
 from llie_jax.inference import programs
 from llie_jax.inference.enhancer import Enhancer, check_finite
-from llie_jax.models.base import ModelCard, variable_shapes
+from llie_jax.models.base import ModelCard, card, variable_shapes
 from llie_jax.registry import register
 from tests.conftest import ROOT
 from tests.inference import toys
@@ -225,7 +225,7 @@ def test_inputs_follow_the_image(tile):
 
 
 def test_snr_net_takes_a_map():
-    model = llie_jax.build({"name": "snr_net", "width": 4})
+    model = llie_jax.build({"name": "snr_net", **card("snr_net").tiny})
     variables = random_variables(model)
     image = floats(16, 16)
     enhancer = Enhancer(model, variables)
