@@ -5,8 +5,9 @@
     python -m tests.soak --only save disk --json soak.json
 
 Real processes and signals, a toy model, 60 steps, a checkpoint every 5. After each
-fault no process may be left, the run must resume from the newest complete checkpoint,
-and end with the same state as an unbroken one, bit for bit. `damage` breaks files of a
+fault no process may be left, the run must resume from the newest complete checkpoint
+(after the death of a loader's thread it must simply go on), and end with the same state
+as an unbroken one, bit for bit. `damage` breaks files of a
 checkpoint of the size of DarkIR-m instead; none may be read without a word.
 """
 
@@ -28,18 +29,22 @@ import threading
 import time
 import warnings
 
-from llie_jax import files
+from llie_jax import cluster, files
 from llie_jax.weights import record as records
 from llie_jax.weights.run import read_log
 from llie_jax.weights.store import Store
 from tests.conftest import ROOT
+from tests.test_cluster import free_port
 from tests.training import toys
 
 STEPS = 60
 LIMIT = 60.0
 """Seconds after which no process of a run may be left."""
 
-COUNTS = {"kill": 20, "save": 10, "term": 10, "disk": 5, "worker": 5, "damage": 100}
+COUNTS = {
+    **{"kill": 20, "save": 10, "term": 10, "disk": 5, "worker": 5},
+    **{"peer": 10, "damage": 100},
+}
 """How many faults of each kind there are in all."""
 
 RECIPE = """
@@ -67,8 +72,9 @@ class Failure(Exception):
 class Run:
     """A training run in its own folder, started as often as needed."""
 
-    def __init__(self, folder, name):
+    def __init__(self, folder, name, *, processes=1):
         self.workdir = folder / name
+        self.processes = processes
         self._recipe = folder / "recipe.py"
 
     def command(self):
@@ -76,9 +82,9 @@ class Run:
         flags = "--config", self._recipe, "--workdir", self.workdir
         return [sys.executable, *map(str, ("train.py", *flags))]
 
-    def start(self, *, module=None):
-        """Starts it; `module` is run in the place of train.py."""
-        command = self.command()
+    def start(self, *flags, module=None):
+        """Starts one process; `module` is run in the place of train.py."""
+        command = [*self.command(), *flags]
         if module:
             command[1:2] = ["-m", *module]
         return subprocess.Popen(
@@ -90,13 +96,21 @@ class Run:
             text=True,
         )
 
+    def start_all(self):
+        """Starts all its processes."""
+        if self.processes == 1:
+            return [self.start()]
+        run = f"--coordinator=127.0.0.1:{free_port()}", "--num-processes=2"
+        return [self.start(*run, f"--process-id={i}") for i in range(2)]
+
     def finish(self):
-        """Resumes it to its end; returns what it said."""
-        process = self.start()
-        said = leave(process, 10 * LIMIT)
-        if process.returncode:
-            raise Failure(f"ended with status {process.returncode}: {said[-300:]}")
-        return said
+        """Resumes it to its end; returns what its first process said."""
+        started = self.start_all()
+        said = [leave(process, 10 * LIMIT) for process in started]
+        for process, text in zip(started, said, strict=True):
+            if process.returncode:
+                raise Failure(f"ended with status {process.returncode}: {text[-300:]}")
+        return said[0]
 
     def reached(self):
         """Returns the last step in its log."""
@@ -209,8 +223,11 @@ cp -r {workdir} {workdir}.copy
 def disk(run, draw):
     """A disk that fills up during the run, then gets space."""
     run.workdir.mkdir()
-    whole = (run.workdir.parent / "whole").rglob("*")
-    needed = sum(path.stat().st_blocks for path in whole) // 2  # KiB
+    # Of a whole run in full pages, of 4 KiB: folders take nothing there.
+    whole = (run.workdir.parent / "whole1").rglob("*")
+    needed = sum(
+        4 * -(-path.stat().st_size // 4096) for path in whole if path.is_file()
+    )
     script = FULL.format(
         size=round(draw.uniform(0.4, 0.9) * needed),
         workdir=run.workdir,
@@ -260,7 +277,8 @@ def worker(run, draw):
     said = leave(process, 3 * LIMIT)
     if "a worker dies" not in said:
         raise Failure(f"the fault could not be made: {said[-300:]}")
-    resume(run, run.saved())
+    if process.returncode or "loading starts again" not in said:
+        raise Failure(f"ended with status {process.returncode}: {said[-300:]}")
 
 
 def train_and_kill_a_worker(moment, arguments):
@@ -287,23 +305,45 @@ def train_and_kill_a_worker(moment, arguments):
     return main.main(["train", *arguments])
 
 
-FAULTS = {f.__name__: f for f in (kill, save, term, disk, worker)}
+def peer(run, draw):
+    """kill -9 of one of two processes, some time after a checkpoint."""
+    moment, number = draw.randrange(6, STEPS - 6), draw.randrange(2)
+    started = run.start_all()
+    wait_for(lambda: run.reached() >= moment, started[number])
+    time.sleep(draw.uniform(0, 0.05))
+    started[number].kill()
+    said = [leave(process) for process in started]
+    status = started[1 - number].returncode
+    if status != cluster.LOST:
+        raise Failure(
+            f"the other ended with status {status}: {said[1 - number][-300:]}"
+        )
+    if not run.saved():
+        raise Failure("there was no checkpoint yet")
+    resume(run, run.saved())
+
+
+FAULTS = {f.__name__: f for f in (kill, save, term, disk, worker, peer)}
+PROCESSES = {"peer": 2}
+"""Of the runs of a fault, if not one."""
 
 
 def faults(chosen, folder, draw, report):
     """Makes each chosen fault in a run of its own."""
     root = toys.write_pairs(folder / "pairs")
     (folder / "recipe.py").write_text(RECIPE.format(root=str(root), steps=STEPS))
-    whole = Run(folder, "whole")
-    whole.finish()
-    expected = whole.final()
+    expected = {}
+    for processes in {1, *map(PROCESSES.get, chosen.keys() & PROCESSES)}:
+        whole = Run(folder, f"whole{processes}", processes=processes)
+        whole.finish()
+        expected[processes] = whole.final()
     for kind, count in chosen.items():
         for number in range(count):
-            run = Run(folder, f"{kind}{number}")
+            run = Run(folder, f"{kind}{number}", processes=PROCESSES.get(kind, 1))
             start = time.monotonic()
             try:
                 FAULTS[kind](run, draw)
-                if run.final() != expected:
+                if run.final() != expected[run.processes]:
                     raise Failure("ended with another state than an unbroken run")
                 outcome = "the same end"
             except Failure as failure:

@@ -2,8 +2,8 @@
 
 Each module imports only from those before it: `dataset`, `catalogue`, `frames`,
 `locating`, `scanning`, `sources`, `synthetic`, `splitting`, `prepared`, `opening`,
-`mixture`, `preparing`, `checking`, `relight`, `transforms`, `pipeline`; `labelled` is
-of sets that are only enhanced.
+`mixture`, `preparing`, `checking`, `relight`, `transforms`, `loading`, `pipeline`;
+`labelled` is of sets that are only enhanced.
 """
 
 from llie_jax.data.mixture import open_mixture as open_mixture

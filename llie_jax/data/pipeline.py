@@ -15,12 +15,11 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 
 from llie_jax import messages, types
-from llie_jax.data import sources, transforms
+from llie_jax.data import loading, sources, transforms
 from llie_jax.image import levels, resize
 from llie_jax.image import overview as windows
 
@@ -74,26 +73,14 @@ class Pipeline:
 
         Raises:
             ValueError: while iterating, if an image file is damaged; names the file.
+            OSError: if threads of the host loader die again and again.
         """
         steps = range(first_step, self.steps if last_step is None else last_step)
         if self.residence == "device":
             for step in steps:
                 yield self._part(step)
             return
-        loader = (
-            grain.MapDataset.range(steps.start, max(steps.start, steps.stop))
-            .map(self._load)
-            .to_iter_dataset(
-                grain.ReadOptions(
-                    num_threads=self._workers, prefetch_buffer_size=2 * self._workers
-                )
-            )
-        )
-        iterator = iter(loader)
-        try:
-            yield from iterator
-        finally:
-            iterator.close()
+        yield from loading.load_ahead(self._load, steps, threads=self._workers)
 
     def _part(self, step: int) -> dict[str, np.ndarray]:
         """Returns this process's part of the plan."""
