@@ -20,8 +20,15 @@ import time
 from collections.abc import Iterator
 
 import jax
-from jax._src import distributed as _distributed  # its client has no public name
 from jax.experimental import multihost_utils
+
+from llie_jax import messages
+
+try:
+    # The client of JAX's coordination service has no public name.
+    from jax._src.distributed import global_state as _state
+except ImportError:
+    _state = None
 
 JOIN_SECONDS = 300
 """How long a process waits for the others to start."""
@@ -58,14 +65,17 @@ def joined(
 
     An exception inside ends all processes: each names the one that failed on standard
     error, and the others leave with status 1. A process that dies without a word is
-    noticed after 20 to 30 seconds; then they leave with `LOST`.
+    noticed after 20 to 30 seconds; then they leave with `LOST`. In a version of JAX
+    whose coordination service this one does not know, the processes only join; a note
+    says so.
 
     Args:
         coordinator: HOST:PORT of process 0, the same in all processes.
         num_processes: the number of processes.
         process_id: the number of this process, from 0.
         timeout: seconds to wait for the others; then the process leaves with `LOST`.
-        preemptible: SIGTERM is a notice for `preempted`; otherwise it ends the process.
+        preemptible: SIGTERM is a notice for `preempted`, which the code inside must
+            ask after every step, as training does; otherwise it ends the process.
 
     Raises:
         ValueError: if the processes cannot be joined, or if the environment says that
@@ -77,11 +87,21 @@ def joined(
         return
     jax.config.update("jax_enable_preemption_service", preemptible)
     _start(coordinator, num_processes, process_id, timeout)
-    state = _distributed.global_state
-    if state.client is None or state.num_processes == 1:
+    if not jax.distributed.is_initialized():
         yield
         return
-    member = _Member(state)
+    if not _is_known(_state):
+        messages.note(
+            f"This version does not know the coordination service of jax "
+            f"{jax.__version__}: when one process fails, the others say so late, in "
+            "JAX's own words, or wait for it for ever."
+        )
+        yield
+        return
+    if _state.num_processes == 1:
+        yield
+        return
+    member = _Member(_state)
     try:
         yield
         member.wait_for_all()
@@ -89,6 +109,22 @@ def joined(
         member.fail(error)
         raise
     member.leave()
+
+
+_METHODS = (
+    *("get_live_nodes", "key_value_dir_get", "key_value_set"),
+    *("shutdown", "wait_at_barrier"),
+)
+
+
+def _is_known(state) -> bool:
+    """Returns whether JAX's state of a joined process is as `_Member` needs it."""
+    return all(hasattr(getattr(state, "client", None), name) for name in _METHODS)
+
+
+def notices_preemption() -> bool:
+    """Returns whether SIGTERM is a notice for `preempted`."""
+    return jax.process_count() > 1 and jax.config.jax_enable_preemption_service
 
 
 def preempted(step: int) -> bool:
@@ -360,12 +396,11 @@ def _join(timeout: int, **known: str | int | None) -> None:
 
 def _give_up(timeout: int) -> None:
     """Ends this process, which waited for the others in vain."""
-    state = _distributed.global_state
-    address = state.coordinator_address
+    address = getattr(_state, "coordinator_address", None)
     who = "it"
     what = "did not find the cluster's other processes"
     if address:
-        who = _name(state.process_id, state.num_processes)
+        who = _name(_state.process_id, _state.num_processes)
         what = f"waited for the others at {address}"
         host, _, port = address.rpartition(":")
         try:

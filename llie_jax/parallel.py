@@ -16,6 +16,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from llie_jax import messages
+
 AXIS = "data"
 
 MAPPINGS = ("shard_map", "pmap")
@@ -50,6 +52,12 @@ def process_count() -> int:
 def is_first() -> bool:
     """Returns whether this is the process that writes files."""
     return jax.process_index() == 0
+
+
+def note(text: str) -> None:
+    """Warns with a `messages.Note` of what all processes find alike: the first does."""
+    if is_first():
+        messages.note(text)
 
 
 def device_kind() -> str:

@@ -3,7 +3,8 @@
 The argument says what it does after it has joined: "sum" prints a JSON line with the
 sum of all process numbers, "fail" raises in process 1 while the others compute,
 "mistake" raises before anything is computed, "late" raises in process 0 when the others
-are done, "kill" kills process 1 when it is done, and "pod" joins as a TPU VM does.
+are done, "kill" kills process 1 when it is done, "pod" joins as a TPU VM does, and
+"newer" has a JAX whose coordination service is unknown.
 """
 
 import json
@@ -23,6 +24,8 @@ def main(what):
     if what == "pod":
         # JAX finds no chip here, and so has switched the metadata server off.
         os.environ.pop("TPU_SKIP_MDS_QUERY")
+    if what == "newer":
+        cluster._state = None
     with cluster.joined(timeout=int(os.environ.get("TIMEOUT", cluster.JOIN_SECONDS))):
         number = jax.process_index()
         if what == "mistake" and number == 0:

@@ -7,8 +7,8 @@
 Real processes and signals, a toy model, 60 steps, a checkpoint every 5. After each
 fault no process may be left, the run must resume from the newest complete checkpoint
 (after the death of a loader's thread it must simply go on), and end with the same state
-as an unbroken one, bit for bit. `damage` breaks files of a
-checkpoint of the size of DarkIR-m instead; none may be read without a word.
+as an unbroken one, bit for bit. `damage` breaks files of a checkpoint of the size of
+DarkIR-m instead; none may be read without a word.
 """
 
 import argparse

@@ -145,6 +145,14 @@ def test_clusters_are_joined(variables):
 
 
 @pytest.mark.slow
+def test_a_newer_jax_joins_without_a_watch():
+    started = start("newer", EXPLICIT)
+    found = [process.communicate(timeout=120) for process in started]
+    assert all('"count": 2, "sum": 1}' in out for out, _ in found), found
+    assert all("the coordination service of jax" in err for _, err in found)
+
+
+@pytest.mark.slow
 def test_a_tpu_vm_asks_its_metadata_server():
     with metadata_server(0) as first, metadata_server(1) as second:
         ports = [server.server_port for server in (first, second)]

@@ -11,6 +11,8 @@ import pytest
 
 from llie_jax import files
 from llie_jax.image import io
+from llie_jax.training.events import Events
+from llie_jax.training.log import RunLog
 from llie_jax.weights.run import RunFolder, read_log
 
 
@@ -133,6 +135,25 @@ def test_a_run_in_a_bucket(bucket):
     io.write_image(run.sample(3), image)
     assert (bucket / "run" / "samples" / "step_0000003.png").is_file()
     np.testing.assert_array_equal(io.read_rgb(run.sample(3)), image)
+
+
+def test_the_log_in_a_bucket_is_written_once_for_many_lines(bucket, monkeypatch):
+    monkeypatch.setattr(Events, "__init__", lambda *_, **__: None)
+    for name in ("add_scalar", "flush", "close"):
+        monkeypatch.setattr(Events, name, lambda *_: None)
+    written, append = [], files.append
+    monkeypatch.setattr(files, "append", lambda *a: written.append(a) or append(*a))
+    run = RunFolder.at("gs://bucket/run")
+    files.writable_folder(run.path)
+    log = RunLog(run, step=0)
+    for step in (1, 2, 3):
+        log.write(step, {"loss": 0.5})
+    assert not written
+    log.sync()
+    log.write(4, {"loss": 0.5})
+    log.close()
+    assert len(written) == 2
+    assert [line["step"] for line in read_log(log.path)] == [1, 2, 3, 4]
 
 
 def test_local_paths_wait_for_no_library():

@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from llie_jax.cli.arguments import add_processes, positive, processes
+from llie_jax.training import lock
 
 HELP = "Train a model; rerunning with the same --workdir resumes the run."
 EXAMPLES = """
@@ -57,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError, OSError: if an argument is wrong, or files are missing.
     """
+    lock.check_free(args.workdir)
+
     from llie_jax import cluster
     from llie_jax.cli.experiment import load_config
 

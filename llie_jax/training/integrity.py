@@ -118,7 +118,7 @@ def check_config(
     old = None
     try:
         if wrong := damage_to_config(run, saved, may_change=may_change):
-            messages.note(
+            parallel.note(
                 f"{run.config} differs from the config in checkpoint {saved[0]} and is "
                 f"ignored ({messages.listed(wrong, limit=4)})."
             )
@@ -127,7 +127,7 @@ def check_config(
         if saved is None and not isinstance(error, _DamagedError):
             raise
         copy = f"checkpoint {saved[0]} has a copy" if saved else "nothing was compared"
-        messages.note(f"{error} That is ignored: {copy}.")
+        parallel.note(f"{error} That is ignored: {copy}.")
     if saved:
         old = _copy(saved)
     if old is None:
@@ -275,7 +275,7 @@ def check_data(
             f"{text} Held-out records may have been trained on. Restore the data, or "
             f"use another --workdir; {ACCEPT} goes on nevertheless."
         )
-    messages.note(f"{text} Going on, as {ACCEPT} says.")
+    parallel.note(f"{text} Going on, as {ACCEPT} says.")
 
 
 def _changes(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> list[str]:

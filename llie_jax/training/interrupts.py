@@ -9,7 +9,8 @@ class Signals:
     """Records SIGINT and SIGTERM inside the context; a second signal interrupts.
 
     In a run of several processes, JAX takes SIGTERM as the notice of a preemption, and
-    SIGINT is passed on as one.
+    SIGINT is passed on as one. If they were joined without that, a note says so, and
+    signals do what they did before.
 
     Attributes:
         received: the number of the signal that stops the run, or None.
@@ -18,11 +19,19 @@ class Signals:
     def __init__(self):
         self.received: int | None = None
         self._old = {}
-        self._shared = parallel.process_count() > 1
+        self._alone = parallel.process_count() == 1
+        self._shared = cluster.notices_preemption()
         self._interrupted = False
 
     def __enter__(self):
-        numbers = (signal.SIGINT,) if self._shared else (signal.SIGINT, signal.SIGTERM)
+        numbers = (signal.SIGINT, signal.SIGTERM) if self._alone else ()
+        if self._shared:
+            numbers = (signal.SIGINT,)
+        elif not self._alone:
+            parallel.note(
+                "SIGTERM and Ctrl-C end the run without another checkpoint: its "
+                "processes were joined without cluster.joined(preemptible=True)."
+            )
         for number in numbers:
             try:
                 self._old[number] = signal.signal(number, self._handle)

@@ -21,6 +21,12 @@ from typing import IO
 
 from llie_jax import files, messages
 
+NAME = ".lock"
+"""The file in a run's folder."""
+
+HINT = "choose another --workdir"
+"""What an error about a run's folder tells the user to do."""
+
 BEAT = 2.0
 """Seconds between two signs of life."""
 
@@ -29,6 +35,17 @@ SILENCE = 60.0
 
 _LONG_AGO = 600.0  # seconds; clocks of machines differ by less
 _POLL = 0.25
+
+
+def check_free(workdir: str | os.PathLike) -> None:
+    """Raises OSError if a living process of this machine trains in a folder.
+
+    A look at the lock, which takes milliseconds: for before JAX is imported. `Lock`
+    decides, also about other machines and buckets.
+    """
+    folder = files.path(workdir)
+    if isinstance(folder, pathlib.Path):
+        Lock(folder / NAME, hint=HINT).check_neighbours()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +143,12 @@ class Lock:
         """
         other = self._read()
         if other and other.token != self._me.token:
+            self._refuse(other)
+
+    def check_neighbours(self) -> None:
+        """Raises OSError if a living process of this machine holds it."""
+        other = self._read()
+        if other and other.space == self._me.space and _is_running(other):
             self._refuse(other)
 
     def _refuse(self, other: Holder | None) -> None:

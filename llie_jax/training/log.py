@@ -15,9 +15,15 @@ from llie_jax.training.events import Events
 from llie_jax.training.wandb_log import WandbLog
 from llie_jax.weights.run import RunFolder, read_log
 
+BUCKET_SECONDS = 60.0
+"""A bucket gets new lines so often, as each time means writing the whole log again."""
+
 
 class RunLog:
     """Writes the numbers of a run; only the first process should create one.
+
+    Lines are in the file at once; in a bucket after `BUCKET_SECONDS`, and before each
+    checkpoint.
 
     Args:
         run: the run's folder.
@@ -38,15 +44,17 @@ class RunLog:
                 f"{self.path} has no line of the {step} steps before; the curves begin "
                 "here."
             )
+        self._pending = ""
+        self._interval = 0.0 if files.is_local(self.path) else BUCKET_SECONDS
+        self._written = time.monotonic()
         self._events = Events(run.events, purge_step=step + 1)
 
     def write(self, step: int, values: Mapping[str, float | str]) -> None:
         """Writes one line; numbers also go to TensorBoard."""
         line = {"step": step, **values, "time": round(time.time(), 3)}
-        try:
-            files.append(self.path, _text(line))
-        except OSError as error:
-            raise OSError(f"Cannot write {self.path}: {error.strerror}.") from error
+        self._pending += _text(line)
+        if time.monotonic() - self._written >= self._interval:
+            self._write_pending()
         for key, value in values.items():
             if isinstance(value, int | float):
                 self._events.add_scalar(key, value, step)
@@ -56,6 +64,7 @@ class RunLog:
     def sync(self) -> None:
         """Waits until all lines are on the disk."""
         self._events.flush()
+        self._write_pending()
         if self.path.exists():
             files.sync(self.path)
 
@@ -66,10 +75,22 @@ class RunLog:
             self._wandb.picture(step, name, image)
 
     def close(self) -> None:
-        """Closes the files."""
+        """Writes what is left, and closes the files."""
         self._events.close()
         if self._wandb:
             self._wandb.close()
+        self._write_pending()
+
+    def _write_pending(self) -> None:
+        # Not tried again after a failure, which may have written a part of it.
+        text, self._pending, self._written = self._pending, "", time.monotonic()
+        if not text:
+            return
+        try:
+            files.append(self.path, text)
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(f"Cannot write {self.path}: {reason}.") from error
 
 
 def _text(line: Mapping[str, float | str]) -> str:

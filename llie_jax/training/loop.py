@@ -17,7 +17,7 @@ from llie_jax.training.experiment import Experiment
 from llie_jax.training.initial import begin, initial_variables, template
 from llie_jax.training.inputs import open_data, open_pipeline
 from llie_jax.training.interrupts import Signals
-from llie_jax.training.lock import Lock
+from llie_jax.training.lock import HINT, NAME, Lock
 from llie_jax.training.meter import DivergedError as DivergedError
 from llie_jax.training.meter import LossSpikeError, Meter
 from llie_jax.training.meter import NonFiniteError as NonFiniteError
@@ -49,8 +49,6 @@ MAY_CHANGE = (
     "checkpoint.every_steps",
 )
 """Keys that may differ when a run is resumed: they do not affect its numbers."""
-
-_HINT = "choose another --workdir"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +141,7 @@ def train(
         _warn_of_hosts(run, mesh)
         facts = integrity.facts(config, described, mesh)
         checkpoints = stack.enter_context(
-            Store(run.checkpoints, writing=True, hint=_HINT, facts=facts)
+            Store(run.checkpoints, writing=True, hint=HINT, facts=facts)
         )
         state, step = begin(experiment, checkpoints, mesh, initial)
         state = experiment.spread(state, mesh)
@@ -206,11 +204,11 @@ def _lock(run: RunFolder, stack: contextlib.ExitStack) -> Lock | None:
     Raises:
         OSError: if the folder cannot be written, or another run holds it.
     """
-    files.writable_folder(run.path, hint=_HINT)
+    files.writable_folder(run.path, hint=HINT)
     refused = found = None
     if parallel.is_first():
         try:
-            found = stack.enter_context(Lock(run.lock, hint=_HINT))
+            found = stack.enter_context(Lock(run.path / NAME, hint=HINT))
         except OSError as error:
             refused = error
     if parallel.any_process(refused is not None):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from llie_jax import files, messages, registry
+from llie_jax import files, messages, parallel, registry
 from llie_jax.models.base import variable_shapes
 from llie_jax.weights import record as records
 from llie_jax.weights.fit import flat
@@ -67,11 +67,6 @@ class RunFolder:
         """The page that a finished run writes."""
         return self.path / "report.html"
 
-    @property
-    def lock(self) -> pathlib.Path:
-        """The file that a process locks while it trains here."""
-        return self.path / ".lock"
-
     def sample(self, step: int) -> pathlib.Path:
         """The picture of the validation at a step."""
         return self.path / "samples" / f"step_{step:07d}.png"
@@ -106,7 +101,7 @@ class RunFolder:
         if (found := records.newest(self.checkpoints)) is None:
             raise ValueError(f"{self.config} is not the config of a run.")
         step, record = found
-        messages.note(
+        parallel.note(
             f"{self.config} is damaged or missing; the config in checkpoint {step} is "
             "used."
         )

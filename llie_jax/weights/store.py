@@ -15,7 +15,7 @@ import os
 import pathlib
 import shutil
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,7 +25,7 @@ from etils import epath
 from flax import traverse_util
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from llie_jax import files, messages, parallel
+from llie_jax import files, parallel
 from llie_jax.messages import listed
 from llie_jax.weights import record as records
 from llie_jax.weights.digest import digests, verify
@@ -242,8 +242,9 @@ class Store:
                 first = first or error
                 reason = _first_line(error)
             # All processes must resume from the same step.
-            if parallel.any_process(reason is not None):
-                damaged[step] = reason or "another process cannot read it"
+            reasons = parallel.gather_objects(reason, parallel.make_mesh())
+            if any(reasons):
+                damaged[step] = _first_reason(reasons)
             elif found is None:
                 found = state, step
         if damaged and found is None:
@@ -254,7 +255,7 @@ class Store:
             ) from first
         for step, reason in damaged.items():
             place = self._set_aside(step)  # the run may reach that step again
-            messages.note(
+            parallel.note(
                 f"Checkpoint {step} is left out, and moved to {place}: {reason}."
             )
         return found
@@ -406,14 +407,14 @@ class Store:
         """
         record = records.read(self.folder / str(step))
         if record and record.metrics != records.metrics_beside(self.folder / str(step)):
-            messages.note(
+            parallel.note(
                 f"Checkpoint {step}: its file of scores is damaged and ignored; the "
                 "record of the checkpoint has them too."
             )
         return record
 
     def _unverified(self, step: int) -> None:
-        messages.note(
+        parallel.note(
             f"Checkpoint {step} cannot be verified: an older version of llie_jax saved "
             "it, without digests."
         )
@@ -455,6 +456,12 @@ class Store:
             f"Cannot save a checkpoint in {self.folder} ({why}); "
             f"{rest}. Free some space, then rerun the same command."
         )
+
+
+def _first_reason(reasons: Sequence[str | None]) -> str:
+    """Returns why the first process that cannot read a checkpoint cannot do so."""
+    number, reason = next((n, text) for n, text in enumerate(reasons) if text)
+    return f"{reason} (in process {number})" if number else reason
 
 
 class _Manager(ocp.CheckpointManager):

@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from llie_jax.training import lock
 from llie_jax.training.lock import Holder, Lock
 from tests.conftest import ROOT
 
@@ -72,6 +73,23 @@ def test_a_living_holder_is_named_at_once(tmp_path, hold, where):
     process = hold(*where)
     lock = Lock(tmp_path / "lock", hint="go away")
     assert refused(lock, refusal(tmp_path, process)) < 5
+
+
+def test_a_neighbour_is_seen_before_jax_is_imported(tmp_path, hold):
+    assert lock.check_free(tmp_path) is None
+    process = hold()
+    (tmp_path / "lock").rename(tmp_path / lock.NAME)
+    code = (
+        "import sys; from llie_jax.cli import main;"
+        "status = main.main(['train', '--config', 'darkir', '--workdir', sys.argv[1]]);"
+        "assert 'jax' not in sys.modules; sys.exit(status)"
+    )
+    command = [sys.executable, "-c", code, tmp_path]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 2
+    line = f"error: {tmp_path} is in use by process {process.pid} on "
+    assert ended.stderr.startswith(line)
+    assert len(ended.stderr.splitlines()) == 1
 
 
 def test_a_lock_ends_with_its_process(tmp_path, hold):
@@ -154,6 +172,7 @@ def without_locks(request, monkeypatch):
     def flock(file, operation):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
+    monkeypatch.setattr(lock, "_POLL", 0.05)
     if request.param == "no_locks":
         monkeypatch.setattr(fcntl, "flock", flock)
     else:

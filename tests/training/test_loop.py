@@ -18,11 +18,12 @@ import pytest
 
 import llie_jax
 from llie_jax import weights
+from llie_jax.cli import main
 from llie_jax.cli.experiment import load_config
 from llie_jax.configs import base
-from llie_jax.training import loop
+from llie_jax.training import lock, loop
 from llie_jax.training.lock import Lock
-from llie_jax.weights.run import RunFolder, read_log
+from llie_jax.weights.run import read_log
 from llie_jax.weights.store import Store
 from tests.conftest import ROOT
 from tests.training import toys
@@ -320,11 +321,15 @@ def get_config():
 """
 
 
-def start(pairs, tmp_path, *more, **environment):
+def recipe(pairs, tmp_path):
     path = tmp_path / "experiment.py"
     path.write_text(EXPERIMENT.format(root=str(pairs)))
+    return str(path)
+
+
+def start(pairs, tmp_path, *more, **environment):
     return subprocess.Popen(
-        [sys.executable, "train.py", "--config", path, *more],
+        [sys.executable, "train.py", "--config", recipe(pairs, tmp_path), *more],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         stdout=subprocess.PIPE,
@@ -363,8 +368,9 @@ def test_the_command_trains_and_says_so(pairs, tmp_path):
         (["--workdir=x", "--config.optimizer.learning_rate=-1"], "give 0 or more"),
     ],
 )
-def test_the_command_names_mistakes(pairs, tmp_path, flags, message):
-    status, err = command(pairs, tmp_path, *flags)
+def test_the_command_names_mistakes(pairs, tmp_path, flags, message, capsys):
+    status = main.main(["train", "--config", recipe(pairs, tmp_path), *flags])
+    err = capsys.readouterr().err
     assert status == 2
     assert message in err
     assert "Traceback" not in err
@@ -405,7 +411,9 @@ def test_a_second_run_in_the_same_folder_is_refused(pairs, tmp_path):
         while not read_log(workdir / "log.jsonl"):
             assert first.poll() is None, first.stderr.read()
             time.sleep(0.05)
+        begun = time.monotonic()
         status, err = command(pairs, tmp_path, *flags)
+        assert time.monotonic() - begun < 5
         assert status == 2
         assert f"error: {workdir} is in use by process {first.pid} on " in err
         assert "choose another --workdir" in err
@@ -441,10 +449,11 @@ def start_two(pairs, tmp_path, *flags):
 
 
 @pytest.mark.slow
-def test_all_processes_of_a_refused_run_leave(pairs, tmp_path):
+def test_all_processes_of_a_refused_run_leave(pairs, tmp_path, monkeypatch):
     workdir = tmp_path / "run"
     workdir.mkdir()
-    with Lock(RunFolder(workdir).lock, hint="-"):
+    monkeypatch.setattr(lock, "_space", lambda: "elsewhere")
+    with Lock(workdir / lock.NAME, hint="-"):
         processes = start_two(pairs, tmp_path, f"--workdir={workdir}")
         for process, reason in zip(
             processes,

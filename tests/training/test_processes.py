@@ -156,6 +156,35 @@ def saved(workdir):
     return max((int(p.name) for p in folder.glob("*") if p.name.isdecimal()), default=0)
 
 
+def test_a_script_of_the_user_trains_in_two_processes(config, tmp_path):
+    """It joins without a notice of preemption, and hears of it once."""
+    workdir = tmp_path / "run"
+
+    def run(stop_at):
+        port = free_port()
+        started = [
+            processes.start(
+                "tests.training.joined_check",
+                *(config, workdir, stop_at),
+                devices=1,
+                **{k: v.format(i=i, port=port) for k, v in EXPLICIT.items()},
+            )
+            for i in range(2)
+        ]
+        ended = finish(started, timeout=300)
+        assert [status for status, _ in ended] == [0, 0], ended
+        return [error for _, error in ended]
+
+    said = run(40)
+    assert ["joined(preemptible=True)" in each for each in said] == [True, False]
+    newest = workdir / "checkpoints" / "40"
+    largest = max(newest.rglob("d/*"), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:100])
+    said = run(60)
+    assert "resuming at step 20" in said[0]
+    assert ["Checkpoint 40 is left out" in each for each in said] == [True, False]
+
+
 def test_a_run_of_four_devices_goes_on_elsewhere(config, tmp_path):
     saved = tmp_path / "saved"
     train(config, saved, "--stop-at", 40, devices=4)
