@@ -348,18 +348,6 @@ def command(pairs, tmp_path, *more):
     return finish(start(pairs, tmp_path, *more))
 
 
-def test_the_command_trains_and_says_so(pairs, tmp_path):
-    workdir = tmp_path / "run"
-    status, err = command(
-        pairs, tmp_path, f"--workdir={workdir}", "--config.stages.s0.steps=2"
-    )
-    assert status == 0, err
-    assert "step 2/2" in err
-    assert (
-        json.loads((workdir / "config.json").read_text())["stages"]["s0"]["steps"] == 2
-    )
-
-
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
