@@ -271,13 +271,13 @@ def disk(run, draw):
 
 
 def worker(run, draw):
-    """A thread that loads data dies."""
+    """A thread that loads data dies: with a batch, which is loaded again, or idle."""
     moment = draw.randrange(2, STEPS - 10)
     process = run.start(module=("tests.soak", "--kill-a-worker-at", str(moment)))
     said = leave(process, 3 * LIMIT)
     if "a worker dies" not in said:
         raise Failure(f"the fault could not be made: {said[-300:]}")
-    if process.returncode or "loading starts again" not in said:
+    if process.returncode:
         raise Failure(f"ended with status {process.returncode}: {said[-300:]}")
 
 
