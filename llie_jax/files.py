@@ -168,6 +168,13 @@ def atomic(
         temporary.unlink(missing_ok=True)
 
 
+def size(name: str | os.PathLike) -> int:
+    """Returns the size of a file in bytes, without reading it."""
+    found = path(name)
+    status = found.stat()
+    return status.st_size if isinstance(found, pathlib.Path) else status.length
+
+
 def sync(target: str | os.PathLike) -> None:
     """Waits until a file, or the list of names in a folder, is on the disk.
 

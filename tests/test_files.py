@@ -121,6 +121,7 @@ def test_paths_of_a_bucket(bucket):
     files.append("gs://bucket/log", "a\n")
     files.append("gs://bucket/log", "b\n")
     assert (bucket / "log").read_text() == "a\nb\n"
+    assert files.size("gs://bucket/log") == files.size(bucket / "log") == 4
     inner = files.inside("gs://bucket/out", "scene/photo", suffix=".png")
     assert os.fspath(inner) == "gs://bucket/out/scene/photo.png"
 

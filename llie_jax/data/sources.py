@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llie_jax import messages
+from llie_jax import files, messages
 from llie_jax.data import catalogue, frames, locating, scanning
 from llie_jax.data.dataset import WHOLE, Dataset
 from llie_jax.image import io, levels, reading, resize
@@ -212,7 +212,7 @@ class FolderSource(Source):
     def byte_size(self, index: int, key: str) -> int | None:
         """Returns the size of an image file, without reading it; None of a frame."""
         path = self.path(index, key)
-        return None if frames.is_frame(path.name) else path.stat().st_size
+        return None if frames.is_frame(path.name) else files.size(path)
 
 
 class SubsetSource(Source):
