@@ -23,6 +23,7 @@ from llie_jax.cli.experiment import load_config
 from llie_jax.configs import base
 from llie_jax.training import lock, loop
 from llie_jax.training.lock import Lock
+from llie_jax.weights import record as records
 from llie_jax.weights.run import read_log
 from llie_jax.weights.store import Store
 from tests.conftest import ROOT
@@ -396,7 +397,7 @@ def test_a_second_run_in_the_same_folder_is_refused(pairs, tmp_path):
     flags = f"--workdir={workdir}", "--config.stages.s0.steps=1000000"
     first = start(pairs, tmp_path, *flags)
     try:
-        while len(read_log(workdir / "log.jsonl")) < 2:
+        while not records.saved_steps(workdir / "checkpoints"):
             assert first.poll() is None, first.stderr.read()
             time.sleep(0.05)
         begun = time.monotonic()
@@ -413,9 +414,9 @@ def test_a_second_run_in_the_same_folder_is_refused(pairs, tmp_path):
         first.kill()
         first.communicate()
     config = base.from_json((workdir / "config.json").read_text())
-    saved = [int(p.name) for p in workdir.glob("checkpoints/*") if p.name.isdecimal()]
-    result = loop.train(config, workdir, stop_at=max(saved) + 1, progress=False)
-    assert result.step == max(saved) + 1  # a killed run leaves no lock behind
+    newest = max(records.saved_steps(workdir / "checkpoints"))
+    result = loop.train(config, workdir, stop_at=newest + 1, progress=False)
+    assert result.step == newest + 1  # a killed run leaves no lock behind
 
 
 def start_two(pairs, tmp_path, *flags):
