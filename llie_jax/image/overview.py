@@ -10,9 +10,6 @@ import numpy as np
 from llie_jax.image import levels
 from llie_jax.image.resize import adaptive_mean
 
-# Compiled once for each size: one operation at a time takes twice as long.
-_means = jax.jit(adaptive_mean, static_argnums=1)
-
 
 def overview(image: np.ndarray, side: int) -> np.ndarray:
     """Returns the means of `side` x `side` cells of a photo, float32 in [0, 1].
@@ -22,7 +19,7 @@ def overview(image: np.ndarray, side: int) -> np.ndarray:
         side: rows and columns of cells.
     """
     image = jnp.asarray(levels.to_float(np.asarray(image)), jnp.float32)
-    return np.asarray(_means(image[None], (side, side)))[0]
+    return np.asarray(adaptive_mean(image[None], (side, side)))[0]
 
 
 def window(rows: np.ndarray, columns: np.ndarray, sizes: np.ndarray) -> np.ndarray:
