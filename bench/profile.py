@@ -5,7 +5,7 @@ python -m bench.profile --model '{"name": "restormer", "reallocate": "adr"}' --s
 
 Runs one step of the real training step (L1, AdamW) under JAX's profiler. Prints the
 time of each kind of operation, by pass, the busiest operations, how busy the cores are,
-and the passes of the compiler; writes JSON and a chart to bench/results/profile_NAME.
+and the passes of the compiler; writes bench/results/profile_NAME, .json and .svg.
 Times of operations add up over threads. The persistent compilation cache is off.
 """
 
@@ -26,13 +26,18 @@ import optax
 import llie_jax
 from bench import timing, workloads
 from llie_jax.files import atomic
-from llie_jax.report import charts, page
+from llie_jax.report import charts
 
 Times = collections.Counter[str]
 
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (.*)$", re.MULTILINE)
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
-_COLOURS = {"forward": "#4878a8", "backward": "#c0504d", "update": "#888888"}
+_COLOURS = {
+    "forward": "#4878a8",
+    "backward": "#c0504d",
+    "update": "#888888",
+    "compilation": "#8064a2",
+}
 
 
 def events(folder: str) -> Iterator[tuple[str, str, float]]:
@@ -87,23 +92,58 @@ def kind(origin: str) -> tuple[str, str]:
     return which, operation
 
 
-def chart(title: str, kinds: Mapping[tuple[str, str], float], count: int = 14) -> str:
-    """Returns horizontal bars of the longest kinds of operations, as SVG."""
+def phases(traced: float, passes: Times) -> dict[str, float]:
+    """Returns the seconds from a Python function to a program, by phase.
+
+    Args:
+        traced: seconds of tracing.
+        passes: from `compile_times`.
+    """
+    backend, kernels = passes["CpuCompiler::RunBackend"], passes["JitCompiler::Compile"]
+    return {
+        "tracing": traced,
+        "passes over the program": passes["PjRtCpuClient::Compile"] - backend,
+        "buffers, emitting kernels": backend - kernels,
+        "compiling kernels": kernels,
+    }
+
+
+_STYLE = "font-family: sans-serif; font-size: 12px; background: white"
+
+
+def chart(
+    title: str,
+    kinds: Mapping[tuple[str, str], float],
+    compilation: Mapping[str, float],
+    count: int = 14,
+) -> str:
+    """Returns the longest kinds of operations, and the compilation, as an SVG file."""
     longest = sorted(kinds.items(), key=lambda item: -item[1])[:count]
+    rows = [
+        (operation, _COLOURS[which], seconds / longest[0][1], f"{1e3 * seconds:.0f} ms")
+        for (which, operation), seconds in longest
+    ]
+    most = max(compilation.values())
+    rows += [
+        (phase, _COLOURS["compilation"], seconds / most, f"{seconds:.1f} s")
+        for phase, seconds in compilation.items()
+    ]
     width, left, row = 640, 230, 22
-    most = longest[0][1]
     parts = [charts.heading(title), charts.legend(width - 8, _COLOURS)]
-    for i, ((which, operation), seconds) in enumerate(longest):
-        y = 34 + i * row
-        length = (width - left - 70) * seconds / most
+    for i, (name, colour, share, time_) in enumerate(rows):
+        y = 34 + i * row + (12 if i >= len(longest) else 0)
+        length = (width - left - 70) * share
         parts.append(
-            f'<text x="{left - 8}" y="{y + 12}" text-anchor="end">'
-            f'{html.escape(operation)}</text><rect x="{left}" y="{y}" height="15" '
-            f'width="{length:.1f}" style="fill:{_COLOURS[which]}"/>'
-            f'<text x="{left + length + 6:.1f}" y="{y + 12}">'
-            f"{1e3 * seconds:.1f} ms</text>"
+            f'<text x="{left - 8}" y="{y + 12}" text-anchor="end">{html.escape(name)}'
+            f'</text><rect x="{left}" y="{y}" height="15" width="{length:.1f}" '
+            f'fill="{colour}"/><text x="{left + length + 6:.1f}" y="{y + 12}">{time_}'
+            "</text>"
         )
-    return charts.svg_figure(parts, width, 44 + row * len(longest), title)
+    height = 56 + row * len(rows)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'style="{_STYLE}">{"".join(parts)}</svg>\n'
+    )
 
 
 def main() -> None:
@@ -171,7 +211,7 @@ def main() -> None:
         "kinds": {" ".join(key): seconds for key, seconds in kinds.most_common()},
         "passes": dict(passes.most_common(20)),
     }
-    title = f"{name}, training step of {args.batch} x {args.size} x {args.size}"
+    title = f"{name}, step of {args.batch} x {args.size} x {args.size}"
     print(
         f"{title}: {1e3 * wall:.0f} ms, {100 * processor / wall:.0f} % of one core; "
         f"traced in {traced:.1f} s, compiled in {compilation:.1f} s, "
@@ -187,8 +227,8 @@ def main() -> None:
         print(f"{seconds:9.2f} s   {step}")
     out = args.out or timing.RESULTS / f"profile_{name}.json"
     timing.write(out, result)
-    with atomic(out.with_suffix(".html")) as temporary:
-        page.write_page(temporary, title, [chart(title, kinds)])
+    with atomic(out.with_suffix(".svg")) as temporary:
+        temporary.write_text(chart(title, kinds, phases(traced, passes)))
 
 
 if __name__ == "__main__":

@@ -98,6 +98,9 @@ def step_program(
         skipped=jnp.zeros((), jnp.int32),
     )
     inputs = dict.fromkeys(model.record_inputs, image)
+    if model.overview:
+        inputs["overview"] = dark_images(len(image), model.overview, model.overview)
+        inputs["window"] = jnp.tile(jnp.array([0.0, 0.0, 1.0, 1.0]), (len(image), 1))
     batch = {"image": image, "target": jnp.full_like(image, TARGET), **inputs}
     run = jax.jit(
         make_train_step(

@@ -215,7 +215,9 @@ def make_pipeline(
 
 def expand_crops(resident: dict[str, jax.Array], batch: dict) -> types.Batch:
     """Cuts the crops out of the resident images, and mixes them."""
-    views = resident.keys() & set(OVERVIEWS.values())
+    # In a fixed order: a set's differs from one process to the next, and with it the
+    # program, which then misses the compilation cache.
+    views = [key for key in OVERVIEWS.values() if key in resident]
     photos = {key: whole for key, whole in resident.items() if key not in views}
     images = {key: resident[key][batch["index"]] for key in views}
     for key, whole in photos.items():
