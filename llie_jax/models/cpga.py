@@ -241,6 +241,14 @@ _IDLE_ATTENTION = ("gamma/*/squeeze/*", "gamma/*/expand/*")
 PLUS_CARD = ModelCard(
     internal=("axis_name",),
     sizes={"paper": {}, "bdsf": {"efficient": True}},
+    costs={
+        "paper": {
+            "params": 60_378,
+            "inference_params": 60_378,
+            "macs_256": 2_504_884_416,
+        },
+        "bdsf": {"params": 20_042, "inference_params": 20_042, "macs_256": 575_504_576},
+    },
     tiny=TINY,
     torch=TorchKeys(
         PLUS_KEYS,
@@ -255,6 +263,13 @@ PLUS_CARD = ModelCard(
 PLUSPLUS_CARD = ModelCard(
     internal=("axis_name",),
     sizes={"paper": {}},
+    costs={
+        "paper": {
+            "params": 62_304,
+            "inference_params": 62_304,
+            "macs_256": 3_614_277_824,
+        }
+    },
     tiny=TINY,
     torch=TorchKeys(PLUSPLUS_KEYS, infer_spec),
     weights=PLUSPLUS_WEIGHTS,
