@@ -139,11 +139,15 @@ def _recorded(known) -> dict:
     """Returns the facts that a run or a release file records about its weights."""
     from llie_jax import weights
     from llie_jax.data import mixture
+    from llie_jax.evaluation import provenance
 
     if known["source"] == "run":
-        folder = weights.RunFolder.of_checkpoint(known["path"])
-        trained_on = mixture.trained_on(folder.read_config()["data"])
-        return {"step": known["step"], "trained_on": trained_on}
+        config = weights.RunFolder.of_checkpoint(known["path"]).read_config()
+        return {
+            "step": known["step"],
+            "trained_on": mixture.trained_on(config["data"]),
+            "selected_on": provenance.selected_on(config),
+        }
     written_anew = ("spec", "llie_jax_version")
     return {k: v for k, v in known["metadata"].items() if k not in written_anew}
 

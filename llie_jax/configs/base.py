@@ -51,6 +51,7 @@ STAGE_RANGES = {
 
 MAPPINGS = ("shard_map", "pmap")
 NONFINITE = ("stop", "skip")
+SELECT_ON = ("held_out", "test")
 
 LOL = Literal["lol_v1", "lol_v2_real", "lol_v2_syn"]
 """The data sets of most recipes."""
@@ -185,8 +186,10 @@ def get_config() -> ConfigDict:
                 # With train.name="mixture": a table for each of its sets, see
                 # `llie_jax.data.mixture.Part`, under a label that logs show.
                 mixture=dict(),
-                # Held out from the training split, by whole scenes.
-                validation=dict(fraction=0.1, seed=0),
+                # What chooses the best checkpoint. `select_on`: "held_out", a part of
+                # the training split, held out by whole scenes; or "test", the test
+                # split, as in many papers, whose scores are then marked.
+                validation=dict(select_on="held_out", fraction=0.1, seed=0),
                 augment=dict(
                     flip_horizontal=True,
                     flip_vertical=True,
@@ -451,6 +454,8 @@ def _checked(config: ConfigDict) -> ConfigDict:
     _complete_mixture(config)
     if config.data.train.name == mixture.NAME or config.data.mixture:
         mixture.parse(config.data.mixture.to_dict())
+    if config.data.validation.select_on == "test":
+        _check_test_split(config.data.train)
     size = tuple(config.data.train.size)
     if size != (0, 0) and not (
         len(size) == 2
@@ -464,6 +469,7 @@ def _checked(config: ConfigDict) -> ConfigDict:
         ("parallel", MAPPINGS),
         ("nonfinite", NONFINITE),
         ("data.residence", pipeline.RESIDENCES),
+        ("data.validation.select_on", SELECT_ON),
     ):
         value = _at(config, key)
         if value not in options:
@@ -482,6 +488,20 @@ def _checked(config: ConfigDict) -> ConfigDict:
             if isinstance(number, float) and not math.isfinite(number):
                 raise ValueError(f"config.{key} is {number}; give a finite number.")
     return config
+
+
+def _check_test_split(train: ConfigDict) -> None:
+    """Raises ValueError if no checkpoint can be selected on a test split."""
+    if train.name == mixture.NAME:
+        raise ValueError(
+            "config.data.validation.select_on is 'test', but a mixture has no test "
+            "split; use 'held_out'."
+        )
+    if train.split == "test":
+        raise ValueError(
+            "config.data.train.split is 'test', the split that "
+            "config.data.validation.select_on names; train on another."
+        )
 
 
 def _complete_stages(config: ConfigDict) -> None:

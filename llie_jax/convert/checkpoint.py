@@ -119,8 +119,31 @@ def state_dict(
     return _without_wrappers({key: _to_numpy(key, v) for key, v in found.items()})
 
 
-def is_averaged(name: str) -> bool:
-    """Returns whether a key or prefix names averaged weights."""
+def prefer(
+    names: list[str], use: str | None, *, before: str = "", after: str = ""
+) -> list[str]:
+    """Returns the names of averaged or of raw weights, all names if only one is there.
+
+    Args:
+        names: keys or prefixes.
+        use: see `state_dict`.
+        before: what a note writes before each name.
+        after: what it writes after each.
+    """
+    averaged = [name for name in names if _is_averaged(name)]
+    raw = [name for name in names if name not in averaged]
+    if not (averaged and raw):
+        return names
+    if use is None:
+        messages.note(
+            f"the checkpoint has averaged weights ({before}{averaged[0]}{after}) and "
+            f"raw ones ({before}{raw[0]}{after}); the averaged ones are used (--use "
+            "raw takes the others)"
+        )
+    return raw if use == "raw" else averaged
+
+
+def _is_averaged(name: str) -> bool:
     return bool(_AVERAGED.search(name))
 
 
@@ -149,7 +172,7 @@ def _find(
         own = {}
         for key in taken:
             found = _find(inner[key], use, left_out, f"{path}{key}.", depth + 1)
-            network = len(taken) > 1 or not (key in _NESTS or is_averaged(key))
+            network = len(taken) > 1 or not (key in _NESTS or _is_averaged(key))
             own |= {f"{key}.{k}" if network else k: v for k, v in found.items()}
     left_out += [f"{path}{key}" for key in map(str, mapping) if key not in taken]
     return own
@@ -157,16 +180,7 @@ def _find(
 
 def _choose(names: list[str], use: str | None, path: str) -> list[str]:
     """Returns which of several mappings of tensors to take."""
-    averaged = [name for name in names if is_averaged(name)]
-    plain = [name for name in names if name not in averaged]
-    if averaged and plain:
-        if use is None:
-            messages.note(
-                f"the checkpoint has averaged weights ({path}{averaged[0]}) and raw "
-                f"ones ({path}{plain[0]}); the averaged ones are used (--use raw takes "
-                "the others)"
-            )
-        names = plain if use == "raw" else averaged
+    names = prefer(names, use, before=path)
     usual = [name for name in _NESTS if name in names]
     return usual[:1] or names
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from llie_jax import messages
 from llie_jax.convert import names
-from llie_jax.convert.checkpoint import is_averaged
+from llie_jax.convert.checkpoint import prefer
 
 _SAMPLE = 40  # keys that a prefix is judged by
 _PARTS = 5  # of the longest prefix
@@ -73,15 +73,7 @@ def _find(
     best = [
         prefix for prefix in scores if scores[prefix] >= 0.98 * max(scores.values())
     ]
-    averaged = [prefix for prefix in best if is_averaged(prefix)]
-    raw = [prefix for prefix in best if prefix not in averaged]
-    if averaged and raw:
-        if use is None:
-            messages.note(
-                f"the checkpoint has averaged weights ({averaged[0]}*) and raw ones "
-                f"({raw[0]}*); the averaged ones are used (--use raw takes the others)"
-            )
-        best = raw if use == "raw" else averaged
+    best = prefer(best, use, after="*")
     return min(best, key=lambda prefix: (-scores[prefix], len(prefix)))
 
 

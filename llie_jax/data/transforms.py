@@ -18,7 +18,7 @@ from scipy import special
 
 from llie_jax.data import relight
 from llie_jax.data.sources import Group
-from llie_jax.image import levels
+from llie_jax.image import levels, overview
 
 # Independent streams of random numbers; _REPEAT and above are of the groups.
 _ORDER, _CROP, _BATCH, _LIGHT, _REPEAT = 0, 1, 2, 3, 4
@@ -329,6 +329,10 @@ def mix(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         images["image"] = levels.to_float(images["image"]) ** gamma
         if views:  # the mean of powers is close to the power of the mean
             views["overview"] = views["overview"] ** gamma
+    if views:
+        names = ("overview", "window")
+        mirrored = overview.mirrored(*(views[name] for name in names))
+        views = dict(zip(names, mirrored, strict=True))
     return images | views | {"index": batch["index"]}
 
 

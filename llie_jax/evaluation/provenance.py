@@ -32,22 +32,40 @@ def training_facts(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def selected_on_test(described: Mapping[str, Any], source: Source) -> bool:
+def selected_on(config: Mapping[str, Any]) -> str:
+    """Returns the set and the split that select a run's checkpoint, "" if held out.
+
+    Args:
+        config: the run's config, nested.
+    """
+    # Configs of older versions lack the key.
+    if config["data"]["validation"].get("select_on") == "test":
+        return f"{config['data']['train']['name']} test"
+    return ""
+
+
+def selected_on_test(
+    described: Mapping[str, Any],
+    source: Source,
+    config: Mapping[str, Any] | None = None,
+) -> bool:
     """Returns whether the weights were chosen on the images that are scored.
 
-    Published checkpoints are known by their name or hash; other files say it in their
-    metadata, see `llie-jax convert --selected-on`.
+    Published checkpoints are known by their name or hash; runs say it in their config,
+    other files in their metadata, see `llie-jax convert --selected-on`.
 
     Args:
         described: from `llie_jax.weights.describe`.
         source: the scored images.
+        config: the run's config, if they come from a run.
     """
     record = weight_files.published().get(described["weights"])
     if record is None:
         hashes = described["metadata"].get("source_sha256", "")
         record = weight_files.recognise(hashes)
-    selected_on = record.selected_on if record else ()
-    if source.split == "test" and source.name in selected_on:
+    if record and source.split == "test" and source.name in record.selected_on:
         return True
-    stated = described["metadata"].get("selected_on", "")
+    stated = (
+        selected_on(config) if config else described["metadata"].get("selected_on", "")
+    )
     return overlap.was_selected_on(stated, source)

@@ -122,7 +122,7 @@ def run(
         max_report_images=12 if out else 0,
         weights=described,
         overlap=str(seen) if seen else "",
-        selected_on_test=provenance.selected_on_test(described, source),
+        selected_on_test=provenance.selected_on_test(described, source, settings),
         reference_inputs=references(model) if use_reference else None,
         progress=progress,
     )

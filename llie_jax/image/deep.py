@@ -6,6 +6,7 @@ orientation is applied. `llie_jax.image.reading` decides which function reads a 
 
 import contextlib
 import dataclasses
+import importlib.util
 import io
 import logging
 from collections.abc import Iterator
@@ -148,13 +149,8 @@ def read_tiff(page) -> Pixels:
         )
     try:
         values = page.asarray()
-    except (ImportError, NotImplementedError, KeyError, AttributeError) as error:
-        raise ImportError(
-            f"its compression ({page.compression.name}) with {bits} bits needs an "
-            f"extra: {_CODECS}"
-        ) from error
-    except ValueError as error:
-        if "imagecodecs" not in str(error):
+    except Exception as error:  # tifffile raises many types without its codecs
+        if importlib.util.find_spec("imagecodecs") or not _is_about_codecs(error):
             raise
         raise ImportError(
             f"its compression ({page.compression.name}) with {bits} bits needs an "
@@ -180,6 +176,12 @@ def read_tiff(page) -> Pixels:
         values = np.clip(values / share * top, 0, top)
         values = (values if form == _FLOAT else np.rint(values)).astype(alpha.dtype)
     return Pixels(values, alpha)
+
+
+def _is_about_codecs(error: Exception) -> bool:
+    """Returns whether tifffile misses a codec; other faults are those of the file."""
+    missing = isinstance(error, ImportError | NotImplementedError)
+    return missing or "imagecodecs" in str(error)
 
 
 def _checked_floats(values: np.ndarray) -> np.ndarray:

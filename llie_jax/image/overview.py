@@ -45,6 +45,24 @@ def window(rows: np.ndarray, columns: np.ndarray, sizes: np.ndarray) -> np.ndarr
     return np.stack([top, left, bottom, right], -1).astype(np.float32)
 
 
+def mirrored(overview: jax.Array, window: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns overviews and windows of mirrored photos, for parts that are mirrored.
+
+    A photo is as natural mirrored as not, so a model may see it so as a whole: it then
+    recognises scenes less. (One that is upside down stays a part that is.)
+
+    Args:
+        overview: [B, S, S, 3].
+        window: [B, 4], see `window`; where the right is less than the left, the photo
+            is mirrored, and the part is not any more.
+    """
+    top, left, bottom, right = window.T
+    falls = right < left
+    left, right = (jnp.where(falls, 1 - x, x) for x in (left, right))
+    overview = jnp.where(falls[:, None, None, None], overview[:, :, ::-1], overview)
+    return overview, jnp.stack([top, left, bottom, right], -1)
+
+
 def coordinates(window: jax.Array, size: tuple[int, int]) -> tuple[jax.Array, ...]:
     """Returns where the pixels of parts lie in their photos: rows [B, P], columns.
 

@@ -6,6 +6,7 @@ A term is the spec of a loss plus what it compares and its weight:
     guide = {"name": "l1", "on": "aux.guide", "resize": "target_area"}
     edge = {"name": "edge", "weight": 50.0}
     colour = {"name": "l1", "space": "hvi"}
+    apart = {"name": "l1", "gt_mean": True}
     darkness = {"name": "l1", "on": "aux.relit", "against": "image"}
     flow = {"name": "model_loss", "on": "losses.nll"}
     warm = {"name": "mse", "weight": {"name": "linear", "init_value": 0.0,
@@ -25,6 +26,7 @@ from llie_jax import messages, registry
 from llie_jax.image.hvi import rgb_to_hvi
 from llie_jax.image.resize import area_downsample, nearest_upsample, resize_bicubic
 from llie_jax.losses.base import LossCard, NetworkLoss
+from llie_jax.losses.gt_mean import gt_mean
 from llie_jax.losses.pixel import as_float
 from llie_jax.registry import Card, register
 from llie_jax.types import Batch, Outputs
@@ -38,6 +40,7 @@ _DEFAULTS = {
     "weight": 1.0,
     "resize": "",
     "space": "",
+    "gt_mean": False,
 }
 
 
@@ -96,6 +99,8 @@ def complete_term(spec: registry.Spec) -> dict[str, Any]:
             `resize`: "" or one of `RESIZES`.
             `space`: "" for RGB, or "hvi" to convert both images to HVI with the model's
             `aux.density_k`.
+            `gt_mean`: also compares the prediction with the brightness of the target,
+            see `llie_jax.losses.gt_mean`.
 
     Raises:
         TypeError: if the spec or its weight has the wrong type.
@@ -138,8 +143,11 @@ def complete_term(spec: registry.Spec) -> dict[str, Any]:
                 f"Unknown {key} {term[key]!r}.{messages.suggest(term[key], options)} "
                 f"Use '' or one of {options}."
             )
-    if term["space"] and not compares:
-        raise ValueError(f"{part.name!r} compares no images; leave out 'space'.")
+    if not isinstance(term["gt_mean"], bool):
+        raise TypeError(f"'gt_mean' is True or False; got {term['gt_mean']!r}.")
+    for key in ("space", "gt_mean"):
+        if term[key] and not compares:
+            raise ValueError(f"{part.name!r} compares no images; leave out {key!r}.")
     return {**registry.complete_spec(spec, kind="loss"), **term}
 
 
@@ -271,6 +279,7 @@ class _Term:
         self.against = spec["against"]
         self.resize = spec["resize"]
         self.space = spec["space"]
+        self.gt_mean = spec["gt_mean"]
         self.weight = _schedule(spec["weight"])
         self.loss = functools.partial(part.make, **options)
         if inspect.isclass(part.make):  # a NetworkLoss
@@ -284,20 +293,18 @@ class _Term:
 
     def values(self, outputs: Outputs, batch: Batch, constants: Mapping) -> jax.Array:
         """Returns the loss per image [B], or a scalar that the model computed."""
+        loss = self.loss
+        if isinstance(loss, NetworkLoss):
+            loss = functools.partial(loss, constants=constants[loss.constants_key])
         if self.card.whole_output:
-            arguments = (outputs, batch)
-        elif self.card.needs_target:
-            arguments = self._resized(
-                _pick(outputs, self.on, self.name), self._target(outputs, batch), batch
-            )
-            if self.space == "hvi":
-                density_k = _pick(outputs, "aux.density_k", self.name)
-                arguments = tuple(rgb_to_hvi(as_float(x), density_k) for x in arguments)
-        else:
-            arguments = (_pick(outputs, self.on, self.name),)
-        if isinstance(self.loss, NetworkLoss):
-            return self.loss(*arguments, constants=constants[self.loss.constants_key])
-        return self.loss(*arguments)
+            return loss(outputs, batch)
+        prediction = _pick(outputs, self.on, self.name)
+        if not self.card.needs_target:
+            return loss(prediction)
+        images = self._resized(prediction, self._target(outputs, batch), batch)
+        if self.space == "hvi":
+            loss = _in_hvi(loss, _pick(outputs, "aux.density_k", self.name))
+        return gt_mean(loss, *images) if self.gt_mean else loss(*images)
 
     def _target(self, outputs: Outputs, batch: Batch) -> jax.Array:
         """Returns what the prediction is compared with."""
@@ -349,6 +356,13 @@ class _Term:
         else:
             target = area_downsample(target, factor)
         return prediction[:, :height, :width], target
+
+
+def _in_hvi(
+    loss: Callable[..., jax.Array], density_k: jax.Array
+) -> Callable[..., jax.Array]:
+    """Returns a loss that converts both RGB images to HVI."""
+    return lambda *images: loss(*(rgb_to_hvi(as_float(x), density_k) for x in images))
 
 
 def _pick(outputs: Outputs, path: str, term: str) -> jax.Array:

@@ -4,23 +4,28 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from llie_jax.image import levels
+
 DMR = (
     "DMR: mean over layers and images of 10 log10(1 / MSE) between the model's image "
     "and its image with one layer reset, both clipped to [0, 1]; in dB, an equal image "
-    "counts as 100. Lower: each layer matters more."
+    "counts as 100. Lower: each layer matters more. In 8 bits: likewise of the images "
+    "rounded to 8 bits."
 )
 """The definition, which reports print beside the number."""
 
 POI = (
-    "POI: share of images whose PSNR is strictly higher with the layers reset, in "
-    "percent."
+    "POI: share of images whose PSNR is strictly higher with one layer reset, in "
+    "percent, mean over layers. Of all layers of a kind at once it is another number."
 )
 """The definition, which reports print beside the number."""
 
 _FLOOR = 1e-10
 
 
-def degeneration(image: np.ndarray, reset_image: np.ndarray) -> float:
+def degeneration(
+    image: np.ndarray, reset_image: np.ndarray, *, rounded: bool = False
+) -> float:
     """Returns 10 log10(1 / MSE) of one image and one reset layer, in dB.
 
     Source: Li et al., arXiv 2412.16459, Eq. (8). DMR is its mean over layers and
@@ -30,12 +35,18 @@ def degeneration(image: np.ndarray, reset_image: np.ndarray) -> float:
     Args:
         image: the image of the model [H, W, 3], floating point; clipped to [0, 1] here.
         reset_image: the image of the model with the layer reset, likewise.
+        rounded: rounds both to 8 bits before, the other reading of the paper, which
+            calls 255 the peak.
 
     Raises:
         ValueError: if the shapes differ.
     """
     if image.shape != reset_image.shape:
         raise ValueError(f"The images are {image.shape} and {reset_image.shape}.")
+    if rounded:
+        image, reset_image = (
+            levels.quantize(x, 8) / 255.0 for x in (image, reset_image)
+        )
     first, second = (
         np.clip(np.asarray(x, np.float64), 0, 1) for x in (image, reset_image)
     )

@@ -21,10 +21,11 @@ from flax import traverse_util
 from llie_jax import messages
 from llie_jax.data import sources
 from llie_jax.image import levels
+from llie_jax.inference.enhancer import Enhancer
 from llie_jax.models.base import Model
 from llie_jax.nn import layers
-from llie_jax.studies import frame
-from llie_jax.studies.redundancy import RedundancyStudy
+from llie_jax.studies import frame, redundancy_report
+from llie_jax.studies.redundancy import RedundancyStudy, ResetStudy
 from llie_jax.types import Outputs
 
 Params = Mapping[str, Any]
@@ -32,7 +33,14 @@ Params = Mapping[str, Any]
 CRITERIA = ("l1", "taylor", "fpgm")
 """How filters are ranked, see `filter_pruning`."""
 
-METHODS = ("magnitude", *CRITERIA, "weights", "activations")
+QUANTISED = {
+    "weights": ("weights",),
+    "activations": ("activations",),
+    "zeroq": ("weights", "activations"),
+}
+"""Method -> what it quantises."""
+
+METHODS = ("magnitude", *CRITERIA, *QUANTISED)
 """The methods of `CompressionStudy`."""
 
 _SIDE = 64  # of the crops whose gradients are taken, in pixels
@@ -373,11 +381,11 @@ class CompressionStudy(RedundancyStudy):
     """PSNR before and after pruning or quantisation.
 
     Attributes:
-        method: one of `METHODS`: "weights" and "activations" are quantised, the others
-            prune.
+        method: one of `METHODS`: those of `QUANTISED` quantise, the others prune.
         amount: share of weights or filters that is pruned.
         bits: of quantised values.
         pairs: training pairs whose gradients rank the filters, for method "taylor".
+        resets: also measures DMR of the compressed model in this way, None does not.
 
     Raises:
         ValueError: if an option is not accepted, or "taylor" has no pairs.
@@ -387,6 +395,7 @@ class CompressionStudy(RedundancyStudy):
     amount: float = 0.1
     bits: int = 8
     pairs: sources.Source | None = None
+    resets: ResetStudy | None = None
 
     def __post_init__(self):
         if self.method not in METHODS:
@@ -405,60 +414,72 @@ class CompressionStudy(RedundancyStudy):
         return "compress"
 
     def check(self, model: Model) -> None:
-        """Accepts any model."""
+        """Raises ValueError if no layer of the model is to be reset for DMR."""
+        if self.resets:
+            self.resets.check(model)
 
     def steps(self, subject: frame.Subject) -> int:
         """Returns how often `run` calls `advance`."""
-        return 2 * subject.count
+        resets = self.resets.steps(subject) if self.resets else subject.count
+        return subject.count + resets
 
     def run(
         self, subject: frame.Subject, advance: Callable[[], None] = frame.no_progress
     ) -> frame.Findings:
         """Scores the model as trained and compressed; see `frame.Study.run`."""
         baseline = frame.Baseline(subject, advance)
-        _, after = self._changed(baseline)
-        quantised = self.method in ("weights", "activations")
-        option = {"bits": self.bits} if quantised else {"amount": self.amount}
+        compressed, enhancer = self._compressed(subject)
+        after = frame.Baseline(compressed, advance, enhancer)
+        option = (
+            {"bits": self.bits} if self.method in QUANTISED else {"amount": self.amount}
+        )
         numbers = {
             "compression": {"method": self.method, **option},
             "psnr": float(np.mean(baseline.psnr)),
-            "psnr_after": float(np.mean(after)),
+            "psnr_after": float(np.mean(after.psnr)),
             "images": {
                 name: [before, value]
                 for name, before, value in zip(
-                    baseline.names, baseline.psnr, after, strict=True
+                    baseline.names, baseline.psnr, after.psnr, strict=True
                 )
             },
         }
+        if self.resets:
+            numbers["dmr_after"] = self.resets.effects(after)["dmr"]
         return frame.Findings(numbers)
 
-    def _changed(
-        self, baseline: frame.Baseline
-    ) -> tuple[list[np.ndarray], list[float]]:
-        """Returns the images of the compressed model, and their PSNR in dB."""
-        model, variables = baseline.subject.model, baseline.subject.variables
-        if self.method == "activations":
-            ranges = activation_ranges(model, variables, jax.random.key(0))
-            quantised = Quantised(model, tuple(ranges.items()), self.bits)
-            return baseline.changed(frame.enhancer(quantised, variables))
-        params = variables["params"]
-        if self.method == "weights":
+    def _compressed(
+        self, subject: frame.Subject
+    ) -> tuple[frame.Subject, Enhancer | None]:
+        """Returns the compressed model, and what enhances with it if it does not."""
+        model, variables = subject.model, subject.variables
+        params, quantised = variables["params"], QUANTISED.get(self.method, ())
+        if "weights" in quantised:
             params = quantise_weights(params, bits=self.bits)
         elif self.method == "magnitude":
             params, _ = magnitude_pruning(params, amount=self.amount)
-        else:
+        elif self.method in CRITERIA:
             found = None
             if self.method == "taylor":
                 found = gradients(model, variables, self.pairs)
             params, _ = filter_pruning(
                 params, amount=self.amount, criterion=self.method, gradients=found
             )
-        return baseline.with_params(params)
+        variables = {**variables, "params": params}
+        changed = dataclasses.replace(subject, variables=variables)
+        if "activations" not in quantised:
+            return changed, None
+        ranges = activation_ranges(model, variables, jax.random.key(0))
+        rounding = Quantised(model, tuple(ranges.items()), self.bits)
+        return changed, frame.enhancer(rounding, variables)
 
     def lines(self, numbers: Mapping[str, Any]) -> list[str]:
         """Returns the numbers as text."""
         settings = ", ".join(f"{k} {v}" for k, v in numbers["compression"].items())
-        return [
+        found = [
             f"PSNR {numbers['psnr']:.2f} dB",
             f"after {settings}: PSNR {numbers['psnr_after']:.2f} dB",
         ]
+        if "dmr_after" in numbers:
+            found += redundancy_report.dmr_lines(numbers["dmr_after"])
+        return found

@@ -264,16 +264,22 @@ class Baseline:
     Args:
         subject: the model and the images.
         advance: called after each image, of this and of all later passes.
+        run: enhances the images; by default the model as it is.
 
     Raises:
         ValueError: if an enhanced image is not finite.
     """
 
-    def __init__(self, subject: Subject, advance: Callable[[], None] = no_progress):
+    def __init__(
+        self,
+        subject: Subject,
+        advance: Callable[[], None] = no_progress,
+        run: Enhancer | None = None,
+    ):
         self.subject, self._advance = subject, advance
         self._records = list(subject)
         self.names = [record["name"] for record in self._records]
-        self._enhancer = enhancer(subject.model, subject.variables)
+        self._enhancer = run or enhancer(subject.model, subject.variables)
         self.outputs, self.psnr = self.changed(self._enhancer)
 
     def changed(self, run: Enhancer) -> tuple[list[np.ndarray], list[float]]:

@@ -24,6 +24,9 @@ from llie_jax.models.base import Model, variable_shapes
 
 KINDS = ("attention", "feed_forward")
 
+MODULE = "module"
+"""The kind of modules that a pattern names and that are layers of neither kind."""
+
 REALLOCATE = "reallocate"
 """The submodule that belongs to an attention but not to the backbone."""
 
@@ -36,8 +39,7 @@ def layers(
     Args:
         model: the model.
         kind: one of `KINDS`.
-        pattern: keeps the layers whose path matches, such as `latent/*`. If the model's
-            card names no layers of this kind, all modules whose path matches.
+        pattern: keeps the layers whose path matches, such as `latent/*`.
 
     Raises:
         ValueError: if no layer is left.
@@ -46,7 +48,7 @@ def layers(
         raise ValueError(
             f"Unknown kind {kind!r}.{messages.suggest(kind, KINDS)} Use one of {KINDS}."
         )
-    found = _known(model, kind, named=pattern is None)
+    found = _known(model, kind)
     chosen = [path for path in found if pattern is None or _fits(path, (pattern,))]
     if not chosen:
         raise ValueError(
@@ -57,18 +59,38 @@ def layers(
     return chosen
 
 
-def _known(model: Model, kind: str, *, named: bool) -> list[str]:
-    """Returns all layers of a kind; if the card names none, all modules or none."""
+def modules(model: Model, pattern: str) -> list[str]:
+    """Returns the paths of all modules that match, in execution order.
+
+    Args:
+        model: the model.
+        pattern: over paths, such as `*/reallocate` for ADR's own layers.
+
+    Raises:
+        ValueError: if none matches.
+    """
+    unused = model.card().unused_layers
+    found = [path for path in _modules(model) if not _fits(path, unused)]
+    chosen = [path for path in found if _fits(path, (pattern,))]
+    if not chosen:
+        raise ValueError(
+            f"{type(model).__name__} has no module that fits {pattern!r}. Modules: "
+            f"{messages.listed(found, limit=8)}."
+        )
+    return chosen
+
+
+def _known(model: Model, kind: str) -> list[str]:
+    """Returns all layers of a kind that the card names."""
     card = model.card()
     patterns = {
         "attention": card.attention_layers,
         "feed_forward": card.feed_forward_layers,
     }
-    patterns = patterns[kind] or (() if named else ("*",))
     return [
         path
         for path in _modules(model)
-        if _fits(path, patterns) and not _fits(path, card.unused_layers)
+        if _fits(path, patterns[kind]) and not _fits(path, card.unused_layers)
     ]
 
 
@@ -114,7 +136,7 @@ def reset(
         backbone_only: keeps the parameters of ADR in attention layers.
     """
     flat = dict(traverse_util.flatten_dict(params, sep="/"))
-    known = [path for kind in KINDS for path in _known(model, kind, named=True)]
+    known = [path for kind in KINDS for path in _known(model, kind)]
     places = {path: place for place, path in enumerate(known)}
     for path in chosen:
         key = jax.random.fold_in(jax.random.key(seed), places.get(path, len(places)))

@@ -16,7 +16,7 @@ from llie_jax.models.base import Model
 from llie_jax.studies import frame, redundancy_report
 from llie_jax.studies import layers as layers_of
 
-MEASURES = ("reset", "dmr", "poi")
+MEASURES = ("reset", "dmr", "poi", "together")
 
 
 class RedundancyStudy(frame.Study):
@@ -50,24 +50,27 @@ class Change:
         seed: of the initial values.
         psnr: PSNR of each image after the reset, in dB.
         degeneration: `metrics.dmr.degeneration` of each image, in dB.
+        degeneration_8bit: the same of the images rounded to 8 bits.
     """
 
     layers: tuple[str, ...]
     seed: int
     psnr: tuple[float, ...]
     degeneration: tuple[float, ...]
+    degeneration_8bit: tuple[float, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class ResetStudy(RedundancyStudy):
-    """Resets layers one at a time (DMR), and all layers of a kind together (POI).
+    """Resets layers one at a time (DMR, POI), and all layers of a kind together.
 
     Attributes:
-        measure: "dmr" only resets single layers, "poi" only all together, "reset" does
-            both.
+        measure: "dmr" and "poi" only reset single layers, "together" only all layers
+            of a kind at once, "reset" does both.
         kinds: the layers to reset, of `layers.KINDS`. A kind of which the model has no
             layers is skipped.
-        pattern: resets only layers whose path matches.
+        pattern: resets only layers whose path matches; if none does, all modules whose
+            path matches, as the kind `layers.MODULE`.
         seeds: number of draws.
         backbone_only: keeps the parameters of ADR in attention layers.
 
@@ -114,36 +117,49 @@ class ResetStudy(RedundancyStudy):
                 found[kind] = layers_of.layers(model, kind, self.pattern)
             except ValueError as error:
                 errors.append(error)
-        if not found:
+        if found:
+            return found
+        if self.pattern is None:
             raise errors[0]
-        return found
+        return {layers_of.MODULE: layers_of.modules(model, self.pattern)}
 
     def steps(self, subject: frame.Subject) -> int:
         """Returns how often `run` calls `advance`."""
         kinds = self.layers(subject.model)
-        singles = sum(map(len, kinds.values())) * (self.measure != "poi")
-        groups = len(kinds) * (self.measure != "dmr")
+        singles = sum(map(len, kinds.values())) * self._one_at_a_time
+        groups = len(kinds) * self._together
         return subject.count * (1 + self.seeds * (singles + groups))
+
+    @property
+    def _one_at_a_time(self) -> bool:
+        return self.measure != "together"
+
+    @property
+    def _together(self) -> bool:
+        return self.measure in ("reset", "together")
 
     def run(
         self, subject: frame.Subject, advance: Callable[[], None] = frame.no_progress
     ) -> frame.Findings:
         """Resets the layers with every seed; see `frame.Study.run`."""
-        baseline = frame.Baseline(subject, advance)
+        return frame.Findings(self.effects(frame.Baseline(subject, advance)))
+
+    def effects(self, baseline: frame.Baseline) -> dict[str, Any]:
+        """Resets the layers with every seed, and returns all numbers."""
         singles, groups = {}, {}
-        for kind, chosen in self.layers(subject.model).items():
+        for kind, chosen in self.layers(baseline.subject.model).items():
             seeds = range(self.seeds)
-            if self.measure != "poi":
+            if self._one_at_a_time:
                 singles[kind] = [
                     self.change(baseline, [layer], seed=seed)
                     for seed in seeds
                     for layer in chosen
                 ]
-            if self.measure != "dmr":
+            if self._together:
                 groups[kind] = [
                     self.change(baseline, chosen, seed=seed) for seed in seeds
                 ]
-        return frame.Findings(_summary(baseline, singles, groups))
+        return _summary(baseline, singles, groups)
 
     def change(
         self, baseline: frame.Baseline, chosen: Sequence[str], *, seed: int
@@ -162,7 +178,13 @@ class ResetStudy(RedundancyStudy):
             tuple(chosen),
             seed,
             tuple(psnr),
-            tuple(map(dmr.degeneration, baseline.outputs, outputs)),
+            *(
+                tuple(
+                    dmr.degeneration(before, after, rounded=rounded)
+                    for before, after in zip(baseline.outputs, outputs, strict=True)
+                )
+                for rounded in (False, True)
+            ),
         )
 
     def lines(self, numbers: Mapping[str, Any]) -> list[str]:
@@ -192,6 +214,7 @@ def _summary(
         "images": dict(zip(baseline.names, baseline.psnr, strict=True)),
         "psnr": float(np.mean(baseline.psnr)),
         "dmr": {kind: _dmr(changes) for kind, changes in singles.items()},
+        "poi": {kind: _poi(baseline, changes) for kind, changes in singles.items()},
         "layers": {
             kind: {
                 layer: _effect(baseline, [c for c in changes if c.layers == (layer,)])
@@ -202,7 +225,6 @@ def _summary(
         "reset": {
             kind: {
                 **_effect(baseline, changes),
-                "poi": [dmr.poi(baseline.psnr, change.psnr) for change in changes],
                 "layers": len(changes[0].layers),
                 "images": {
                     name: values
@@ -217,25 +239,42 @@ def _summary(
 
 
 def _effect(baseline: frame.Baseline, changes: Sequence[Change]) -> dict[str, Any]:
-    """Returns the change of the mean PSNR and the degeneration, by seed."""
+    """Returns the effects of one choice of layers on all images, by seed."""
     mean = np.mean(baseline.psnr)
     return {
         "psnr_change": [float(np.mean(c.psnr) - mean) for c in changes],
         "degeneration": [float(np.mean(c.degeneration)) for c in changes],
+        "degeneration_8bit": [float(np.mean(c.degeneration_8bit)) for c in changes],
+        "poi": [dmr.poi(baseline.psnr, c.psnr) for c in changes],
         "seeds": [c.seed for c in changes],
     }
 
 
 def _dmr(changes: Sequence[Change]) -> dict[str, Any]:
-    """Returns DMR, and its values by seed."""
+    """Returns DMR, in floats and in 8 bits."""
+    return {
+        **_over_seeds(changes, lambda c: np.mean(c.degeneration)),
+        "in_8_bits": _over_seeds(changes, lambda c: np.mean(c.degeneration_8bit)),
+        "layers": len({change.layers for change in changes}),
+    }
+
+
+def _poi(baseline: frame.Baseline, changes: Sequence[Change]) -> dict[str, Any]:
+    """Returns POI, the mean over single layers."""
+    return _over_seeds(changes, lambda c: dmr.poi(baseline.psnr, c.psnr))
+
+
+def _over_seeds(
+    changes: Sequence[Change], measure: Callable[[Change], float]
+) -> dict[str, Any]:
+    """Returns the mean of a measure over layers, by seed and over seeds."""
     seeds = sorted({change.seed for change in changes})
     by_seed = [
-        float(np.mean([c.degeneration for c in changes if c.seed == seed]))
+        float(np.mean([measure(c) for c in changes if c.seed == seed]))
         for seed in seeds
     ]
     return {
         "value": float(np.mean(by_seed)),
         "by_seed": by_seed,
         "deviation": float(np.std(by_seed, ddof=1)) if len(seeds) > 1 else None,
-        "layers": len({change.layers for change in changes}),
     }

@@ -8,32 +8,52 @@ import numpy as np
 
 from llie_jax.report import charts
 
-_COLOURS = {"attention": "var(--accent)", "feed_forward": "var(--second)"}
+_COLOURS = {
+    "attention": "var(--accent)",
+    "feed_forward": "var(--second)",
+    "module": "var(--accent)",
+}
 
 
 def lines(result: Mapping[str, Any]) -> list[str]:
     """Returns the numbers of `redundancy.ResetStudy` as text."""
     text = [f"PSNR {result['psnr']:.2f} dB"]
-    for kind, value in result["dmr"].items():
-        spread = value["deviation"]
-        text.append(
-            f"DMR {kind} {value['value']:.2f} dB"
-            + ("" if spread is None else f" (deviation over seeds {spread:.2f})")
-            + f", {value['layers']} layers"
-        )
+    text += dmr_lines(result["dmr"])
+    text += [
+        f"POI {kind} {_spread(value, ' %', digits=1)}"
+        for kind, value in result["poi"].items()
+    ]
     for kind, value in result["reset"].items():
         change, share = np.mean(value["psnr_change"]), np.mean(value["poi"])
         text.append(
             f"all {value['layers']} {kind} layers reset: PSNR {change:+.2f} dB, "
-            f"POI {share:.1f} %"
+            f"{share:.1f} % of the images better"
         )
     for kind, by_layer in result["layers"].items():
         for layer, value in by_layer.items():
             text.append(
                 f"  {kind:12} {layer:48} PSNR {np.mean(value['psnr_change']):+7.3f} dB"
                 f"  degeneration {np.mean(value['degeneration']):6.2f} dB"
+                f"  POI {np.mean(value['poi']):5.1f} %"
             )
     return text + [result["definitions"][key] for key in ("dmr", "poi")]
+
+
+def dmr_lines(result: Mapping[str, Any]) -> list[str]:
+    """Returns DMR of each kind of layers as text, in floats and in 8 bits."""
+    return [
+        f"DMR {kind} {_spread(value, ' dB')}, in 8 bits "
+        f"{_spread(value['in_8_bits'], ' dB')}, {value['layers']} layers"
+        for kind, value in result.items()
+    ]
+
+
+def _spread(value: Mapping[str, Any], unit: str, *, digits: int = 2) -> str:
+    """Returns a mean over seeds, and their deviation if there are several."""
+    text, deviation = f"{value['value']:.{digits}f}{unit}", value["deviation"]
+    if deviation is None:
+        return text
+    return f"{text} (deviation over seeds {deviation:.{digits}f})"
 
 
 def sections(result: Mapping[str, Any]) -> list[str]:
@@ -41,6 +61,7 @@ def sections(result: Mapping[str, Any]) -> list[str]:
     return [
         _by_layer(result, "degeneration", "Degeneration by resetting one layer, dB"),
         _by_layer(result, "psnr_change", "Change of PSNR by resetting one layer, dB"),
+        _by_layer(result, "poi", "Images that are better with one layer reset, %"),
         _histograms(result),
     ]
 

@@ -5,7 +5,7 @@ from llie_jax.data import mixture
 
 
 def open_data(config):
-    """Returns the training data and the held-out data (or None) of a config.
+    """Returns the training data of a config, and the data for validation, or None.
 
     Raises:
         ValueError, FileNotFoundError: if the data are missing or unusable.
@@ -16,6 +16,10 @@ def open_data(config):
     else:
         source = data.open_source(
             where.name, root=where.root or None, split=where.split or None
+        )
+    if config.data.validation.select_on == "test":
+        return source, data.open_source(
+            where.name, root=where.root or None, split="test"
         )
     fraction = config.data.validation.fraction
     if not fraction:

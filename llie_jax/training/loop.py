@@ -158,7 +158,12 @@ def train(
             notes += integrity.differences(found.facts if found else {}, facts)
         if held_out is None:
             notes.append("no validation: the newest weights count as the best")
-        elif "target" not in held_out.keys:
+        elif config.data.validation.select_on == "test":
+            notes.append(
+                "the test split selects the best checkpoint; its scores there are "
+                "marked, because they are better than those on unseen images"
+            )
+        if held_out and "target" not in held_out.keys:
             notes.append(
                 "no references: validation shows pictures without scores, and the "
                 "newest weights count as the best"
@@ -399,7 +404,7 @@ def _place(mesh) -> dict[str, int | str]:
 
 
 def _write_report(config, run: RunFolder, held_out) -> None:
-    """Writes the report, with scores of the run's best weights on held-out pairs."""
+    """Writes the report, with scores of the best weights on the validation pairs."""
     scores = None
     if held_out is not None and "target" in held_out.keys:
         model, variables = weights.load(run.path)
@@ -408,6 +413,7 @@ def _write_report(config, run: RunFolder, held_out) -> None:
             variables,
             held_out,
             weights=weights.describe(run.path),
+            selected_on_test=config.data.validation.select_on == "test",
             mesh=parallel.local_mesh(),  # the first process alone
             mapping=config.parallel,
             progress=False,

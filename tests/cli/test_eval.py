@@ -213,14 +213,22 @@ def test_images_that_the_weights_have_seen(
 )
 def test_which_sets_a_text_names(text, scored, seen, monkeypatch, tmp_path):
     monkeypatch.setenv("LLIE_JAX_DATA", str(tmp_path))  # no set is at hand
-    source = types.SimpleNamespace(name=scored)
+    source = types.SimpleNamespace(name=scored, split="test")
     found = overlap.find(text, source)
     assert (found and found.trained_on) == seen
 
 
+@pytest.mark.parametrize(
+    ("split", "seen"), [("train", "its training split"), ("test", None)]
+)
+def test_the_training_split_has_been_seen(split, seen):
+    found = overlap.find("LOL-v1", types.SimpleNamespace(name="lol_v1", split=split))
+    assert found is None if seen is None else seen in str(found)
+
+
 def test_images_made_of_parts_of_others_have_no_equal_pixels(monkeypatch):
     monkeypatch.setattr(overlap, "_open", None)  # not called
-    source = types.SimpleNamespace(name="sice_grad")
+    source = types.SimpleNamespace(name="sice_grad", split="test")
     assert str(overlap.find("SICE", source)).startswith("trained on sice: the test ima")
 
 

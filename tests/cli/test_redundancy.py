@@ -42,12 +42,21 @@ def test_poi_with_json_and_report(arguments, tmp_path, capsys):
     assert main(["redundancy", "poi", *arguments, *options]) == 0
     result = json.loads(file.read_text())
     assert result["study"] == "poi"
-    assert len(result["reset"]["attention"]["poi"]) == 2
-    assert set(result["reset"]) == {"attention", "feed_forward"}
-    assert result["layers"] == {}
+    assert len(result["poi"]["attention"]["by_seed"]) == 2
+    assert set(result["layers"]) == {"attention", "feed_forward"}
+    assert result["reset"] == {}
     assert json.loads((out / "redundancy.json").read_text()) == result
     assert "<svg" in (out / "report.html").read_text()
     assert "POI" in capsys.readouterr().out
+
+
+def test_dmr_after_compression(arguments, capsys):
+    method = ["--method", "zeroq", "--dmr", "--seeds", "1", "--kind", "attention"]
+    assert main(["redundancy", "compress", *arguments, *method]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("after method zeroq, bits 8: PSNR ")
+    assert lines[2].startswith("DMR attention ")
+    assert "in 8 bits" in lines[2]
 
 
 def test_compress(arguments, capsys):
@@ -63,7 +72,7 @@ def test_compress(arguments, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["dmr", "--layers", "latent/*"], "no attention layer that fits 'latent/*'"),
+        (["dmr", "--layers", "latent/*"], "no module that fits 'latent/*'"),
         (["kernels"], "generates no kernels"),
         (["compress", "--amount", "2"], "amount is 2.0"),
         (["compress", "--method", "weights", "--bits", "1"], "bits=1"),

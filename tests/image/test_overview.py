@@ -31,6 +31,14 @@ def test_windows_of_upright_and_flipped_parts():
     )
 
 
+def test_a_mirrored_part_is_upright_in_the_mirrored_photo():
+    photo = np.random.default_rng(0).random((2, 4, 4, 3)).astype(np.float32)
+    window = np.array([[0.75, 1.0, 0.25, 0.25], [0.0, 0.25, 1.0, 0.5]], np.float32)
+    small, place = overview.mirrored(photo, window)
+    np.testing.assert_array_equal(small, [photo[0, :, ::-1], photo[1]])
+    np.testing.assert_allclose(place, [[0.75, 0.0, 0.25, 0.75], window[1]])
+
+
 def test_coordinates_are_those_of_the_pixels():
     """A pixel has the same coordinates in its photo and in any part of it."""
     rows, columns = np.array([[6, 5, 4, 3]]), np.array([[2, 3]])

@@ -1,6 +1,7 @@
 """Every kind of image file; expected pixels come from the array that made the file."""
 
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -348,3 +349,24 @@ def test_skipped_files_name_their_extra(monkeypatch):
         "10 files not read: 7 .heic (install llie-jax[heic]), "
         "2 .dng (install llie-jax[raw]), 1 .mov"
     )
+
+
+def test_only_a_missing_codec_asks_for_the_extra(monkeypatch):
+    """Any other fault of tifffile is one of the file, also without the extra."""
+    tifffile = pytest.importorskip("tifffile")
+    data = files.tiff(DEEP)
+    monkeypatch.setitem(sys.modules, CODECS, None)
+    for error, message in (
+        (KeyError("COMPRESSION.LZW requires the 'imagecodecs' package"), "extra"),
+        (NotImplementedError("packed integers"), "extra"),
+        (KeyError("StripOffsets"), "StripOffsets"),
+        (AttributeError("no tag"), "no tag"),
+    ):
+
+        def broken(page, error=error):
+            raise error
+
+        monkeypatch.setattr(tifffile.TiffPage, "asarray", broken)
+        with pytest.raises(ValueError, match=message) as found:
+            decode(data, "a.tif")
+        assert ("needs an extra" in str(found.value)) == (message == "extra")

@@ -271,6 +271,7 @@ def test_terms_of_a_config(outputs, batch):
         "weight": 1.0,
         "resize": "",
         "space": "",
+        "gt_mean": False,
     }
     assert loss.terms["edge"]["weight"]["transition_begin"] == 0
     assert WeightedLoss(loss.terms).terms == loss.terms

@@ -13,6 +13,12 @@ def test_degeneration():
     assert dmr.degeneration(image, image + 1e-6) == 100.0
     # Clipped: 1.5 counts as 1.
     assert dmr.degeneration(image, image + 1) == pytest.approx(-20 * np.log10(0.5))
+    # In 8 bits, 0.5 is 128 and 0.503 too.
+    near = image + 0.003
+    assert dmr.degeneration(image, near) == pytest.approx(-20 * np.log10(0.003))
+    assert dmr.degeneration(image, near, rounded=True) == 100.0
+    far = dmr.degeneration(image, image + 0.1, rounded=True)
+    assert far == pytest.approx(-20 * np.log10(25 / 255))
     with pytest.raises(ValueError, match=r"\(4, 6, 3\) and \(4, 5, 3\)"):
         dmr.degeneration(image, image[:, 1:])
 

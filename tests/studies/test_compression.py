@@ -7,8 +7,9 @@ import pytest
 
 import llie_jax
 from llie_jax.models.base import variable_shapes
-from llie_jax.studies import compression
+from llie_jax.studies import compression, redundancy
 from tests.evaluation.toys import Gain, MemorySource
+from tests.studies.conftest import ATTENTION
 
 RNG = np.random.default_rng(0)
 PARAMS = {
@@ -140,6 +141,24 @@ def test_a_study(made, method, amount):
     assert np.all(before == after) == (amount == 0)
     text = f"after method {method}, amount {amount}: PSNR "
     assert study.lines(result)[1].startswith(text)
+
+
+def test_dmr_of_the_compressed_model(made):
+    """With 24 bits next to nothing changes; with 2, the compressed model is reset."""
+    resets = redundancy.ResetStudy("dmr", pattern=ATTENTION[0], seeds=1)
+    source = MemorySource([(16, 20)])
+    subject = resets.subject(*made, source)
+    exact = resets.run(subject).numbers["dmr"]["attention"]["value"]
+    found = {}
+    for bits in (2, 24):
+        study = compression.CompressionStudy("zeroq", bits=bits, resets=resets)
+        advanced = []
+        result = study.run(subject, lambda advanced=advanced: advanced.append(1))
+        assert len(advanced) == study.steps(subject)
+        found[bits] = result.numbers["dmr_after"]["attention"]["value"]
+        assert study.lines(result.numbers)[2].startswith("DMR attention ")
+    assert found[24] == pytest.approx(exact, abs=0.2)
+    assert abs(found[2] - exact) > 0.2
 
 
 def test_mistakes():

@@ -25,6 +25,12 @@ def test_a_study(subject):
     assert result["dmr"]["attention"]["by_seed"] == pytest.approx(np.mean(values, 0))
     assert result["dmr"]["attention"]["layers"] == 2
     assert 0 < result["dmr"]["attention"]["value"] < 100
+    found = result["poi"]["attention"]
+    assert found["by_seed"] == pytest.approx(
+        np.mean([by_layer[layer]["poi"] for layer in by_layer], 0)
+    )
+    eight = result["dmr"]["attention"]["in_8_bits"]["value"]
+    assert 0 < abs(eight - result["dmr"]["attention"]["value"]) < 20
     group = result["reset"]["attention"]
     after = np.array(list(group["images"].values()))  # [images, seeds]
     before = np.array(list(result["images"].values()))
@@ -42,8 +48,20 @@ def test_progress_ends_at_the_number_of_steps(subject, measure):
     advanced = []
     result = study.run(subject, lambda: advanced.append(1)).numbers
     assert len(advanced) == study.steps(subject)
-    assert bool(result["dmr"]) == (measure != "poi")
-    assert bool(result["reset"]) == (measure != "dmr")
+    assert bool(result["dmr"]) == bool(result["poi"]) == (measure != "together")
+    assert bool(result["reset"]) == (measure in ("reset", "together"))
+
+
+def test_any_module_can_be_reset(subject):
+    study = redundancy.ResetStudy("dmr", pattern="*/reallocate", seeds=1)
+    result = study.run(subject).numbers
+    path = f"{ATTENTION[2]}/reallocate"
+    assert list(result["layers"]) == ["module"]
+    assert list(result["layers"]["module"]) == [path]
+    text = "\n".join([*study.lines(result), *study.sections(result, None)])
+    assert f"module       {path}" in text
+    with pytest.raises(ValueError, match="no module that fits 'latent/"):
+        redundancy.ResetStudy(pattern="latent/*").check(subject.model)
 
 
 def test_as_trained_nothing_changes(subject):
@@ -65,7 +83,7 @@ def test_report(subject):
     study = redundancy.ResetStudy(pattern=ATTENTION[0], seeds=1)
     result = study.run(subject).numbers
     page = "".join(study.sections(result, None))
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 4
     assert ATTENTION[0] in page
     text = "\n".join(study.lines(result))
     assert "DMR attention" in text
