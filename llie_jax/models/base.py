@@ -383,6 +383,9 @@ class ModelCard(registry.Card):
 
     Attributes:
         sizes: published or shipped sizes, name -> fields.
+        costs: what `llie_jax.costs` counts for some of the sizes, so that listing them
+            is fast: size -> `params`, `inference_params`, and `macs_256` for an image
+            of 256 x 256 pixels.
         tiny: fields of the smallest useful model, for tests and trials.
         padding: whether images may be padded to the model's `multiple`; if not, the
             model only gets images that need no padding.
@@ -400,6 +403,7 @@ class ModelCard(registry.Card):
 
     kind: str = dataclasses.field(default="model", init=False)
     sizes: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    costs: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
     tiny: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     padding: bool = True
     torch: TorchKeys | None = None

@@ -383,6 +383,23 @@ SIZES = {
 
 CARD = ModelCard(
     sizes=SIZES,
+    costs={
+        "paper": {
+            "params": 1_975_569,
+            "inference_params": 1_904_609,
+            "macs_256": 7_878_279_168,
+        },
+        "adr": {
+            "params": 8_353_821,
+            "inference_params": 7_369_579,
+            "macs_256": 8_226_176_512,
+        },
+        "small": {
+            "params": 247_017,
+            "inference_params": 237_209,
+            "macs_256": 1_008_009_216,
+        },
+    },
     tiny={"widths": (4, 4, 8, 8), "num_heads": (1, 2, 2, 4)},
     torch=TorchKeys(TORCH_KEYS, infer_spec),
     weights=WEIGHTS,

@@ -345,6 +345,23 @@ SIZES = {
 
 CARD = ModelCard(
     sizes=SIZES,
+    costs={
+        "m": {
+            "params": 3_321_638,
+            "inference_params": 3_314_723,
+            "macs_256": 7_098_185_728,
+        },
+        "l": {
+            "params": 12_957_254,
+            "inference_params": 12_943_427,
+            "macs_256": 26_882_793_472,
+        },
+        "small": {
+            "params": 123_870,
+            "inference_params": 122_139,
+            "macs_256": 379_202_176,
+        },
+    },
     tiny={
         "width": 4,
         "encoder_blocks": (1, 1),

@@ -291,6 +291,28 @@ CARD = ModelCard(
         "no_gate": {**_BASE, "amplitude": {"name": "identity"}},
         "static": {"conv": {"name": "static"}},
     },
+    costs={
+        "base": {
+            "params": 143_280,
+            "inference_params": 143_280,
+            "macs_256": 237_081_584,
+        },
+        "one_curve": {
+            "params": 139_496,
+            "inference_params": 139_496,
+            "macs_256": 233_619_920,
+        },
+        "no_gate": {
+            "params": 142_080,
+            "inference_params": 142_080,
+            "macs_256": 236_722_160,
+        },
+        "static": {
+            "params": 104_908,
+            "inference_params": 97_820,
+            "macs_256": 237_010_160,
+        },
+    },
     tiny={**_BASE, "width": 4, "tone_width": 6},
     trained={
         "base": Trained(

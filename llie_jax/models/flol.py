@@ -290,6 +290,13 @@ WEIGHTS = {
 
 CARD = ModelCard(
     sizes={"paper": {}},
+    costs={
+        "paper": {
+            "params": 94_518,
+            "inference_params": 94_518,
+            "macs_256": 1_019_445_248,
+        }
+    },
     tiny={
         "width": 4,
         "amplitude_width": 4,

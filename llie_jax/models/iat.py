@@ -433,6 +433,13 @@ WEIGHTS = {
 CARD = ModelCard(
     internal=("axis_name",),
     sizes={"paper": {}},
+    costs={
+        "paper": {
+            "params": 91_154,
+            "inference_params": 91_154,
+            "macs_256": 1_638_572_672,
+        }
+    },
     tiny={"width": 4, "global_width": 8, "num_heads": 2, "drop_rates": (0.0,)},
     padding=False,
     torch=TorchKeys(TORCH_KEYS, infer_spec),

@@ -261,6 +261,13 @@ def infer_spec(
 
 CARD = ModelCard(
     sizes={"paper": {}},
+    costs={
+        "paper": {
+            "params": 7_408_893,
+            "inference_params": 7_405_434,
+            "macs_256": 34_394_408_960,
+        }
+    },
     tiny={"widths": (4, 4, 4, 8)},
     torch=TorchKeys(TORCH_KEYS, infer_spec, unused=blur_resize.TORCH_UNUSED),
     verified="official code, random weights: 1e-5",

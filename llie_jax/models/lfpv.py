@@ -124,6 +124,18 @@ SIZES = {
 CARD = ModelCard(
     internal=("axis_name",),
     sizes=SIZES,
+    costs={
+        "snr_net": {
+            "params": 45_966_979,
+            "inference_params": 39_145_859,
+            "macs_256": 24_352_129_024,
+        },
+        "snr_net_small": {
+            "params": 766_499,
+            "inference_params": 336_099,
+            "macs_256": 946_864_128,
+        },
+    },
     tiny={
         "backbone": {"name": "retinexformer", "width": 4, "num_blocks": (1, 1)},
         "num_nodes": 5,

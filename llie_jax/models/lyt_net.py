@@ -304,6 +304,13 @@ WEIGHTS = {
 
 CARD = ModelCard(
     sizes={"paper": {}},
+    costs={
+        "paper": {
+            "params": 44_923,
+            "inference_params": 44_923,
+            "macs_256": 1_819_934_848,
+        }
+    },
     tiny={"width": 8, "num_heads": 2, "reduction": 4},
     torch=TorchKeys(TORCH_KEYS, infer_spec),
     weights=WEIGHTS,

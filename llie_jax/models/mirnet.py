@@ -279,6 +279,13 @@ def infer_spec(
 
 CARD = ModelCard(
     sizes={"paper": {}},
+    costs={
+        "paper": {
+            "params": 31_787_419,
+            "inference_params": 31_787_419,
+            "macs_256": 479_945_527_296,
+        }
+    },
     tiny={"width": 8, "num_groups": 1, "num_blocks": 1},
     torch=TorchKeys(TORCH_KEYS, infer_spec, unused=blur_resize.TORCH_UNUSED),
     verified="official code, random weights: 5e-6",

@@ -267,6 +267,14 @@ WEIGHTS = {
 CARD = ModelCard(
     internal=("axis_name",),
     sizes={"paper": {}, "folded": {"branches": False}},
+    costs={
+        "paper": {
+            "params": 49_978,
+            "inference_params": 47_239,
+            "macs_256": 2_824_865_472,
+        },
+        "folded": {"params": 4_075, "inference_params": 4_075, "macs_256": 250_871_952},
+    },
     tiny={"width": 4, "expansion": 1},
     torch=TorchKeys(TORCH_KEYS, infer_spec),
     weights=WEIGHTS,

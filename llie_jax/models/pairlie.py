@@ -130,6 +130,13 @@ WEIGHTS = {
 
 CARD = ModelCard(
     sizes={"paper": {}},
+    costs={
+        "paper": {
+            "params": 341_767,
+            "inference_params": 341_767,
+            "macs_256": 22_347_251_712,
+        }
+    },
     tiny={"width": 8},
     torch=TorchKeys(TORCH_KEYS, infer_spec),
     weights=WEIGHTS,

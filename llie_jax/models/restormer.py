@@ -282,6 +282,23 @@ SIZES = {
 
 CARD = ModelCard(
     sizes=SIZES,
+    costs={
+        "paper": {
+            "params": 26_126_644,
+            "inference_params": 26_126_644,
+            "macs_256": 154_882_031_616,
+        },
+        "adr": {
+            "params": 30_698_332,
+            "inference_params": 30_698_332,
+            "macs_256": 156_436_240_640,
+        },
+        "small": {
+            "params": 208_215,
+            "inference_params": 208_215,
+            "macs_256": 1_401_688_064,
+        },
+    },
     tiny={
         "width": 4,
         "num_blocks": (1, 1, 1, 1),

@@ -397,6 +397,23 @@ SIZES = {
 
 CARD = ModelCard(
     sizes=SIZES,
+    costs={
+        "paper": {
+            "params": 1_605_701,
+            "inference_params": 1_605_701,
+            "macs_256": 16_656_629_760,
+        },
+        "adr": {
+            "params": 4_145_867,
+            "inference_params": 4_145_867,
+            "macs_256": 17_667_049_728,
+        },
+        "small": {
+            "params": 49_149,
+            "inference_params": 49_149,
+            "macs_256": 596_901_888,
+        },
+    },
     tiny={"width": 4, "num_blocks": (1, 1, 1), "num_stages": 2},
     torch=TorchKeys(TORCH_KEYS, infer_spec),
     weights=WEIGHTS,

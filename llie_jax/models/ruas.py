@@ -239,6 +239,9 @@ WEIGHTS = {
 
 CARD = ModelCard(
     sizes={"paper": {}},
+    costs={
+        "paper": {"params": 3_438, "inference_params": 3_438, "macs_256": 214_106_112}
+    },
     tiny={},
     torch=TorchKeys(TORCH_KEYS, infer_spec),
     weights=WEIGHTS,

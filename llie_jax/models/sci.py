@@ -210,6 +210,7 @@ WEIGHTS = {
 CARD = ModelCard(
     internal=("axis_name",),
     sizes={"paper": {}},
+    costs={"paper": {"params": 5_877, "inference_params": 258, "macs_256": 15_925_248}},
     tiny={"calibrator_width": 4},
     torch=TorchKeys(TORCH_KEYS, infer_spec),
     weights=WEIGHTS,

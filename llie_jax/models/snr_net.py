@@ -284,6 +284,18 @@ SIZES = {
 
 CARD = ModelCard(
     sizes=SIZES,
+    costs={
+        "paper": {
+            "params": 39_124_099,
+            "inference_params": 39_124_099,
+            "macs_256": 24_335_351_808,
+        },
+        "small": {
+            "params": 330_659,
+            "inference_params": 330_659,
+            "macs_256": 942_669_824,
+        },
+    },
     tiny={
         "width": 4,
         "num_layers": 1,

@@ -312,6 +312,18 @@ WEIGHTS = {
 
 CARD = ModelCard(
     sizes={"paper": {}, "reference_ratio": {"reference_ratio": True}},
+    costs={
+        "paper": {
+            "params": 340_105,
+            "inference_params": 340_105,
+            "macs_256": 56_920_901_120,
+        },
+        "reference_ratio": {
+            "params": 360_653,
+            "inference_params": 340_105,
+            "macs_256": 56_920_901_120,
+        },
+    },
     # A width at which the contract suite's weights leave no ReLU off everywhere.
     tiny={"width": 6, "rounds": 2},
     torch=TorchKeys(TORCH_KEYS, infer_spec, join=join),

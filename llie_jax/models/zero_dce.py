@@ -109,6 +109,13 @@ def _published(
 
 CARD = ModelCard(
     sizes={"paper": {}},
+    costs={
+        "paper": {
+            "params": 79_416,
+            "inference_params": 79_416,
+            "macs_256": 5_190_451_200,
+        }
+    },
     tiny={"width": 8, "num_iterations": 2},
     torch=TorchKeys(
         {f"e_conv{i + 1}": f"conv_{i}" for i in range(_NUM_LAYERS)},
@@ -226,6 +233,9 @@ def _published_plus_plus(score=None, protocol="", **facts) -> Pretrained:
 
 PLUS_PLUS = ModelCard(
     sizes={"paper": {}},
+    costs={
+        "paper": {"params": 10_561, "inference_params": 10_561, "macs_256": 660_275_200}
+    },
     tiny={"width": 8, "num_iterations": 2},
     torch=TorchKeys(
         {

@@ -19,14 +19,7 @@ def one_subcommand(monkeypatch):
 def test_tables_and_json(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv(weights.FOLDER_VARIABLE, str(tmp_path))
     (tmp_path / "darkir.lol_blur.safetensors").touch()
-    count = costs.count
-
-    def count_one(spec):  # the others take a while
-        if spec == {"name": "darkir"}:
-            return count(spec)
-        return costs.Costs((8, 8), 1, 1, 1, 1)
-
-    monkeypatch.setattr(costs, "count", count_one)
+    monkeypatch.setattr(costs, "count", None)  # the cards state what it returns
     assert main.main(["models", "--json", str(tmp_path / "models.json")]) == 0
     found = json.loads((tmp_path / "models.json").read_text())
     assert list(found["models"]) == registry.list_models()
@@ -49,7 +42,6 @@ def test_tables_and_json(tmp_path, monkeypatch, capsys):
     ],
 )
 def test_pattern(pattern, expected, tmp_path, monkeypatch):
-    monkeypatch.setattr(costs, "count", lambda spec: costs.Costs((8, 8), 1, 1, 1, 1))
     path = tmp_path / "a.json"
     assert main.main(["models", pattern, "--json", str(path)]) == 0
     assert set(json.loads(path.read_text())["weights"]) == expected
@@ -59,7 +51,6 @@ def test_pattern(pattern, expected, tmp_path, monkeypatch):
 def test_weights_that_ship(pattern, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(weights.shipped, "FOLDER", tmp_path)
     monkeypatch.setattr(weights.shipped, "DEFAULT", "bright")
-    monkeypatch.setattr(costs, "count", lambda spec: costs.Costs((8, 8), 1, 1, 1, 1))
     spec = {"name": "zero_dce", "width": 2, "num_iterations": 1}
     variables = llie_jax.build(spec).init(jax.random.key(0), np.zeros((1, 8, 8, 3)))
     facts = dict(trained_on="my pairs", protocol="default", licence="CC0-1.0")
@@ -80,6 +71,14 @@ def test_weights_that_ship(pattern, tmp_path, monkeypatch, capsys):
     assert models.list_models("darkir")["shipped"] == {}
 
 
+def test_a_size_whose_card_states_no_costs_is_counted(monkeypatch):
+    card = registry.get("zero_dce").card
+    counted = models.list_models("zero_dce")["models"]["zero_dce"]["sizes"]
+    assert counted == card.costs
+    monkeypatch.setitem(vars(card), "costs", {})
+    assert models.list_models("zero_dce")["models"]["zero_dce"]["sizes"] == counted
+
+
 def test_what_was_trained(monkeypatch, capsys):
     record = {
         "config": "toy",
@@ -97,7 +96,6 @@ def test_what_was_trained(monkeypatch, capsys):
         "get",
         lambda name, **options: changed if name == "darkir" else get(name, **options),
     )
-    monkeypatch.setattr(costs, "count", lambda spec: costs.Costs((8, 8), 1, 1, 1, 1))
     assert models.list_models("darkir")["models"]["darkir"]["trained"] == trained
     assert main.main(["models", "darkir"]) == 0
     out = " ".join(capsys.readouterr().out.split())

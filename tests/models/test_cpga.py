@@ -15,6 +15,7 @@ from llie_jax.cli.experiment import load_config
 from llie_jax.image.resize import area_downsample, resize_bilinear
 from llie_jax.models import base, cpga
 from llie_jax.training.experiment import Experiment
+from tests.official import WEIGHTS, nhwc, read_golden
 
 SMALL = {"width": 2, "gamma_width": 4, "fusion_width": 2, "num_blocks": 1}
 FORMS = [
@@ -23,10 +24,6 @@ FORMS = [
     {"name": "cpga_plusplus", **SMALL},
 ]
 NAMES = ["cpga_plus", "cpga_plusplus"]
-
-
-def nhwc(array):
-    return np.moveaxis(array, 1, -1)
 
 
 def official(golden, name):
@@ -44,14 +41,17 @@ def photo(*shape):
     return jax.random.uniform(jax.random.key(1), shape)
 
 
-@pytest.mark.parametrize("size", ["", pytest.param("_odd", marks=pytest.mark.slow)])
+@pytest.fixture(params=WEIGHTS)
+def weights(request):
+    """Reads golden tensors and arrays by the name of the network."""
+    return lambda name: read_golden(request, name, name)
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_golden(shared, name, size):
-    arrays = dict(np.load(shared / "golden" / f"{name}.npz"))
-    tensors = {k[6:]: v for k, v in arrays.items() if k.startswith("param:")}
+def test_golden(weights, name):
+    tensors, arrays = weights(name)
     model, variables = convert.from_torch(tensors)
     assert llie_jax.registry.part_of(type(model)).name == name
-    image = nhwc(arrays[f"input{size}"])
 
     @jax.jit
     def run(variables, image):
@@ -69,13 +69,16 @@ def test_golden(shared, name, size):
             found["output_bdsf"] = bdsf.apply(variables, image).image
         return found
 
-    with jax.default_matmul_precision("highest"):
-        found = run(variables, image)
-    compared = [key for key in found if key + size in arrays]
-    assert len(compared) >= 4
-    for key in compared:
-        expected = nhwc(arrays[key + size])
-        np.testing.assert_allclose(found[key], expected, rtol=0, atol=2e-6)
+    # Powers of random features near 0 amplify rounding.
+    atol = 1e-5 if "seed" in arrays else 2e-6
+    for size in ("", "_odd") if "input_odd" in arrays else ("",):
+        with jax.default_matmul_precision("highest"):
+            found = run(variables, nhwc(arrays[f"input{size}"]))
+        compared = [key for key in found if key + size in arrays]
+        assert len(compared) >= 4
+        for key in compared:
+            expected = nhwc(arrays[key + size])
+            np.testing.assert_allclose(found[key], expected, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """FLOL against the official code, and what is specific to it."""
 
-import json
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -16,7 +14,7 @@ from llie_jax.image.snr import box_blur, gaussian_blur
 from llie_jax.inference import padding
 from llie_jax.models import base, flol
 from llie_jax.models.base import variable_shapes
-from tests.official import nhwc
+from tests.official import WEIGHTS, nhwc, random_tensors, read_golden
 
 SMALL = {"name": "flol", **base.card("flol").tiny}
 
@@ -27,13 +25,10 @@ def _exact_products():
         yield
 
 
-@pytest.fixture(scope="module")
-def official(shared):
-    """Returns the golden file's arrays, model and variables."""
-    with np.load(shared / "golden" / "flol_lolv2.npz") as file:
-        arrays = dict(file)
-    tensors = {k[6:]: v for k, v in arrays.items() if k.startswith("param:")}
-    assert len(tensors) == 182
+@pytest.fixture(scope="module", params=WEIGHTS)
+def official(request):
+    """Returns golden arrays, the model and its variables."""
+    tensors, arrays = read_golden(request, "flol", "flol_lolv2")
     return arrays, *convert.from_torch({"params": tensors})
 
 
@@ -57,8 +52,9 @@ def test_image_golden(official):
         np.testing.assert_allclose(found, nhwc(arrays[name]), rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_golden_of_a_size_that_only_the_second_stage_pads(official):
-    """The authors' second stage pads 44 x 60 pixels by reflection; ours never does."""
+    """The authors' second stage pads by reflection; ours never does."""
     arrays, model, variables = official
 
     @jax.jit
@@ -79,9 +75,9 @@ def test_golden_of_a_size_that_only_the_second_stage_pads(official):
         np.testing.assert_allclose(found, nhwc(arrays[name]), rtol=0, atol=1e-4)
 
 
-def test_official_names_are_those_of_the_model(shared):
-    shapes = json.loads((shared / "golden" / "flol_lolv2_keys.json").read_text())
-    tensors = {key: np.zeros(shape, np.float32) for key, shape in shapes.items()}
+def test_official_names_are_those_of_the_model(golden):
+    tensors = random_tensors(golden / "flol_keys.json", seed=0)
+    assert len(tensors) == 182
     assert convert.infer_spec(tensors) == llie_jax.default_spec("flol")
 
 

@@ -1,7 +1,6 @@
 """LYT-Net against the official code, and what is specific to it."""
 
 import functools
-import json
 
 import chex
 import jax
@@ -14,7 +13,7 @@ from llie_jax import convert, costs, losses
 from llie_jax.cli.experiment import load_config
 from llie_jax.models import base, lyt_net
 from llie_jax.models.base import variable_shapes
-from tests.official import nhwc
+from tests.official import WEIGHTS, nhwc, random_tensors, read_golden
 
 SMALL = {"name": "lyt_net", "width": 8, "num_heads": 2, "reduction": 4}
 
@@ -25,12 +24,10 @@ def _exact_products():
         yield
 
 
-@pytest.fixture(scope="module")
-def official(shared):
-    """Returns the golden file's arrays, model and variables."""
-    with np.load(shared / "golden" / "lyt_lol_v1.npz") as file:
-        arrays = dict(file)
-    tensors = {k[6:]: v for k, v in arrays.items() if k.startswith("param:")}
+@pytest.fixture(scope="module", params=WEIGHTS)
+def official(request):
+    """Returns golden arrays, the model and its variables."""
+    tensors, arrays = read_golden(request, "lyt_net", "lyt_lol_v1")
     return arrays, *convert.from_torch(tensors)
 
 
@@ -46,16 +43,14 @@ def small(seed=0):
 
 def test_image_golden(official):
     arrays, model, variables = official
-    assert len([key for key in arrays if key.startswith("param:")]) == 70
     found = jax.jit(model.apply)(variables, nhwc(arrays["input"])).image
     np.testing.assert_allclose(found, nhwc(arrays["output"]), rtol=0, atol=5e-6)
 
 
-def test_official_names_are_those_of_the_model(shared):
-    shapes = json.loads((shared / "golden" / "lyt_lol_v1_keys.json").read_text())
-    assert convert.infer_spec(
-        {key: np.zeros(shape, np.float32) for key, shape in shapes.items()}
-    ) == llie_jax.default_spec("lyt_net")
+def test_official_names_are_those_of_the_model(golden):
+    tensors = random_tensors(golden / "lyt_net_keys.json", seed=0)
+    assert len(tensors) == 70
+    assert convert.infer_spec(tensors) == llie_jax.default_spec("lyt_net")
 
 
 @pytest.mark.parametrize(
