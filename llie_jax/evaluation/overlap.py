@@ -42,9 +42,11 @@ def find(trained_on: str, scored: Source, root: str | None = None) -> Overlap | 
         scored: the scored images.
         root: the folder of the training set; by default the set's default folder.
     """
-    if scored.split == "train" and _names(trained_on, scored.name):
-        return Overlap(scored.name, "the scored images are its training split")
     known = catalogue.DATASETS.get(scored.name)
+    # Of folders of one's own the name says nothing.
+    published = known and not known.own
+    if published and scored.split == "train" and was_selected_on(trained_on, scored):
+        return Overlap(scored.name, "the scored images are its training split")
     for name, fact in (known.seen_by if known else {}).items():
         if not _names(trained_on, name):
             continue

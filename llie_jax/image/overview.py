@@ -48,13 +48,13 @@ def window(rows: np.ndarray, columns: np.ndarray, sizes: np.ndarray) -> np.ndarr
 def mirrored(overview: jax.Array, window: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns overviews and windows of mirrored photos, for parts that are mirrored.
 
-    A photo is as natural mirrored as not, so a model may see it so as a whole: it then
-    recognises scenes less. (One that is upside down stays a part that is.)
+    A photo is as natural mirrored as not, and a model that sees both memorises scenes
+    less. Parts that are upside down stay so in their photos.
 
     Args:
         overview: [B, S, S, 3].
         window: [B, 4], see `window`; where the right is less than the left, the photo
-            is mirrored, and the part is not any more.
+            is mirrored, after which the part is not mirrored in it.
     """
     top, left, bottom, right = window.T
     falls = right < left

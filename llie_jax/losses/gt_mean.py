@@ -55,7 +55,10 @@ def gt_mean(
 
 def _brightness(image: jax.Array) -> jax.Array:
     """Returns the mean luma of each image, [B], at least `_DARKEST`."""
-    luma = image.mean((1, 2)) @ jnp.array(_LUMA)
+    if image.shape[-1] != 3:
+        raise ValueError(f"The GT-mean loss is for RGB images, not {image.shape}.")
+    # Not a matrix product, which accelerators compute with fewer bits.
+    luma = (image.mean((1, 2)) * jnp.array(_LUMA)).sum(-1)
     return jnp.maximum(jnp.abs(luma), _DARKEST)
 
 

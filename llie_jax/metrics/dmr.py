@@ -16,7 +16,7 @@ DMR = (
 
 POI = (
     "POI: share of images whose PSNR is strictly higher with one layer reset, in "
-    "percent, mean over layers. Of all layers of a kind at once it is another number."
+    "percent, mean over layers. With all layers of a kind reset at once it differs."
 )
 """The definition, which reports print beside the number."""
 

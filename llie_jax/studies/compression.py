@@ -413,6 +413,12 @@ class CompressionStudy(RedundancyStudy):
         """The short name of the study."""
         return "compress"
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The options that the JSON file records."""
+        left = bool(self.resets and self.resets.backbone_only)
+        return {**super().settings, "backbone_only": left}
+
     def check(self, model: Model) -> None:
         """Raises ValueError if no layer of the model is to be reset for DMR."""
         if self.resets:

@@ -59,6 +59,12 @@ def layers(
     return chosen
 
 
+def fits_layers(model: Model, pattern: str) -> bool:
+    """Returns whether a layer of any kind matches a pattern."""
+    known = [path for kind in KINDS for path in _known(model, kind)]
+    return any(_fits(path, (pattern,)) for path in known)
+
+
 def modules(model: Model, pattern: str) -> list[str]:
     """Returns the paths of all modules that match, in execution order.
 

@@ -119,8 +119,12 @@ class ResetStudy(RedundancyStudy):
                 errors.append(error)
         if found:
             return found
-        if self.pattern is None:
+        if self.pattern is None or layers_of.fits_layers(model, self.pattern):
             raise errors[0]
+        if self.backbone_only:
+            raise ValueError(
+                f"backbone_only is for attention layers; {self.pattern!r} names none."
+            )
         return {layers_of.MODULE: layers_of.modules(model, self.pattern)}
 
     def steps(self, subject: frame.Subject) -> int:

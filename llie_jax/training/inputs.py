@@ -18,15 +18,32 @@ def open_data(config):
             where.name, root=where.root or None, split=where.split or None
         )
     if config.data.validation.select_on == "test":
-        return source, data.open_source(
-            where.name, root=where.root or None, split="test"
-        )
+        return source, _test_split(where)
     fraction = config.data.validation.fraction
     if not fraction:
         return source, None
     return data.split_by_reference(
         source, fraction=fraction, seed=config.data.validation.seed
     )
+
+
+def _test_split(where):
+    """Returns the test split, which is to select the checkpoint.
+
+    Raises:
+        ValueError: if there is none, or it has no references.
+    """
+    found = data.open_source(where.name, root=where.root or None, split="test")
+    what = "config.data.validation.select_on is 'test', but"
+    if found.split != "test":  # a folder without splits
+        raise ValueError(
+            f"{what} {where.root or where.name} has no test split; use 'held_out'."
+        )
+    if "target" not in found.keys:
+        raise ValueError(
+            f"{what} {where.name} has no references to score with; use 'held_out'."
+        )
+    return found
 
 
 def open_pipeline(config, source, *, overview: int = 0):

@@ -63,8 +63,8 @@ class RunLog:
 
     def sync(self) -> None:
         """Waits until all lines are on the disk."""
-        self._events.flush()
         self._write_pending()
+        self._events.flush()
         if self.path.exists():
             files.sync(self.path)
 
@@ -76,10 +76,12 @@ class RunLog:
 
     def close(self) -> None:
         """Writes what is left, and closes the files."""
-        self._events.close()
-        if self._wandb:
-            self._wandb.close()
-        self._write_pending()
+        try:
+            self._write_pending()
+        finally:
+            self._events.close()
+            if self._wandb:
+                self._wandb.close()
 
     def _write_pending(self) -> None:
         # Not tried again after a failure, which may have written a part of it.

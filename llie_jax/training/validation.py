@@ -37,7 +37,8 @@ class Validation:
             raise ValueError(
                 f"The validation images have a common size of {size[0]} x {size[1]}; "
                 f"at least {in_training.WINDOW} x {in_training.WINDOW} is needed. Set "
-                "config.data.validation.fraction=0.0 to train without validation."
+                "config.data.validation.fraction=0.0 to train without validation "
+                "(with select_on=held_out)."
             )
         self.size, self.count = size, len(records)
         self._model, self._mesh, self._mapping = model, mesh, mapping

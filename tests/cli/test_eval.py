@@ -219,11 +219,17 @@ def test_which_sets_a_text_names(text, scored, seen, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("split", "seen"), [("train", "its training split"), ("test", None)]
+    ("trained_on", "name", "split", "seen"),
+    [
+        ("LOL-v1", "lol_v1", "train", True),
+        ("LOL-v1 test", "lol_v1", "train", False),
+        ("LOL-v1", "lol_v1", "test", False),
+        ("paired_folder", "paired_folder", "train", False),  # perhaps another folder
+    ],
 )
-def test_the_training_split_has_been_seen(split, seen):
-    found = overlap.find("LOL-v1", types.SimpleNamespace(name="lol_v1", split=split))
-    assert found is None if seen is None else seen in str(found)
+def test_the_training_split_has_been_seen(trained_on, name, split, seen):
+    found = overlap.find(trained_on, types.SimpleNamespace(name=name, split=split))
+    assert ("its training split" in str(found)) == seen
 
 
 def test_images_made_of_parts_of_others_have_no_equal_pixels(monkeypatch):

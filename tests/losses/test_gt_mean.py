@@ -86,3 +86,8 @@ def test_any_term_can_have_it():
         complete_term({"name": "model_loss", "on": "losses.x", "gt_mean": True})
     with pytest.raises(TypeError, match="True or False; got 'yes'"):
         complete_term({"name": "l1", "gt_mean": "yes"})
+
+
+def test_only_rgb():
+    with pytest.raises(ValueError, match=r"RGB images, not \(1, 4, 4, 1\)"):
+        gt_mean(l1, jnp.ones((1, 4, 4, 1)), jnp.ones((1, 4, 4, 1)))

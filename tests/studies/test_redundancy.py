@@ -64,6 +64,15 @@ def test_any_module_can_be_reset(subject):
         redundancy.ResetStudy(pattern="latent/*").check(subject.model)
 
 
+def test_a_pattern_for_layers_of_the_other_kind(subject):
+    study = redundancy.ResetStudy(kinds=("attention",), pattern="*/feed_forward")
+    with pytest.raises(ValueError, match="no attention layer that fits"):
+        study.check(subject.model)
+    study = redundancy.ResetStudy(pattern="*/reallocate", backbone_only=True)
+    with pytest.raises(ValueError, match="backbone_only is for attention layers"):
+        study.check(subject.model)
+
+
 def test_as_trained_nothing_changes(subject):
     baseline = frame.Baseline(subject)
     _, psnr = baseline.with_params(subject.variables["params"])

@@ -64,6 +64,21 @@ def test_converted_weights_still_say_so(run, tmp_path):
     assert describe(out)["metadata"]["selected_on"] == "lol_v1 test"
 
 
+def test_a_folder_without_a_test_split_is_refused(tmp_path):
+    toys.write_pairs(tmp_path)
+    found = config(tmp_path, **{"data.train.name": "paired_folder"})
+    with pytest.raises(ValueError, match="has no test split; use 'held_out'"):
+        inputs.open_data(base.check(found))
+
+
+def test_photos_without_references_select_nothing(tmp_path):
+    for split in ("train", "test"):
+        toys.write_photos(tmp_path / split)
+    found = config(tmp_path, **{"data.train.name": "image_folder"})
+    with pytest.raises(ValueError, match="select_on is 'test', but"):
+        inputs.open_data(base.check(found))
+
+
 def test_an_older_config_without_the_key_held_images_out(run):
     content = json.loads((run / "config.json").read_text())
     del content["data"]["validation"]["select_on"]
