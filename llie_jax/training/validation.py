@@ -1,4 +1,4 @@
-"""Scores and pictures of held-out records during training."""
+"""Scores and pictures of the validation records during training."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from llie_jax.training.step import eval_step
 
 
 class Validation:
-    """Validation on the held-out records, kept decoded in memory.
+    """Validation on records that are not trained on, kept decoded in memory.
 
     Images of different sizes are centre-cropped to their common size, so that one
     compiled step serves all; `llie-jax eval` scores whole images. Without references
