@@ -33,7 +33,8 @@ demo: install ## trains and evaluates a small model on embedded photographs
 	@echo "Open $(DEMO)/report.html in a browser."
 
 # Each worker takes whole files, because the tests of a file share the models it builds.
-PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile \
+	--max-worker-restart 0
 
 test: install ## runs the fast suite
 	$(PYTEST)

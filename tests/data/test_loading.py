@@ -24,18 +24,20 @@ def test_loads_in_order():
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_dead_thread_costs_no_step(threads):
-    used = {}
+    first = {}
+    # Without it, a fast thread may load all that is asked for, and be the only one.
+    all_started = threading.Barrier(threads)
 
     def load(step):
-        used[threading.current_thread()] = None
+        if step < threads and step not in first:
+            first[step] = threading.current_thread()
+            all_started.wait(timeout=60)
         return step
 
     stream = loading.load_ahead(load, range(40), threads=threads, patience=0.1)
     found = [next(stream), next(stream)]
-    while len(used) < threads:
-        time.sleep(0.01)
     # They are idle: each dies with the step that it takes next, which is lost.
-    for thread in list(used):
+    for thread in first.values():
         end(thread)
     with pytest.warns(messages.Note, match="thread of the loader died; loading starts"):
         found += list(stream)
