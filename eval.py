@@ -2,7 +2,7 @@
 
 import sys
 
-from llie_jax.cli.main import main
+from llie_jax.cli.main import program
 
 if __name__ == "__main__":
-    sys.exit(main(["eval", *sys.argv[1:]]))
+    sys.exit(program("eval"))

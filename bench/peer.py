@@ -5,7 +5,7 @@ and an AdamW update, here as `llie-jax train` runs it. Both sides have the same 
 threads and dtype, and random weights. bfloat16 is `dtype=bfloat16` here and autocast in
 PyTorch, so parameters are float32 on both sides. A ratio is the time here over
 PyTorch's: below 1, this project is faster. In brackets are the quartiles of the ratios
-of neighbouring runs.
+of neighbouring runs. Both have huge pages of memory, as `llie-jax train` has.
 
 FILE is the official source file, or an adapter: a file of yours that changes what
 does not fit, such as a `forward` with other arguments. Its folder can be imported from.
@@ -234,7 +234,11 @@ def rows(args, model_of: Callable[[str], Any], peer: Peer) -> Iterator[dict[str,
             for mode in args.torch_mode:
                 functions["torch"] = there(case, mode, dtype)
                 times = timing.in_turns(
-                    functions, args.repeats, clock=args.clock, pause=0.05
+                    functions,
+                    args.repeats,
+                    clock=args.clock,
+                    pause=0.05,
+                    in_a_row=args.in_a_row if what == "step" else 1,
                 )
                 ratio = timing.Ratio.of(times[HERE], times["torch"])
                 yield {
@@ -361,6 +365,13 @@ def parser() -> argparse.ArgumentParser:
     add("--device", choices=("cpu", "gpu"), default="cpu")
     add("--threads", type=int, default=2, help="CPU threads of both; default 2")
     add("--repeats", type=int, default=9, help="runs of each after the first")
+    add(
+        "--in-a-row",
+        type=int,
+        default=4,
+        help="training steps of one side before the other's turn, as a run makes them; "
+        "of several, the first is not counted",
+    )
     timing.add_clock(found)
     add("--out", type=pathlib.Path, metavar="FILE", help="also write the figures here")
     return found
@@ -374,4 +385,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    from llie_jax.cli import huge_pages
+
+    huge_pages.use()
     sys.exit(main())

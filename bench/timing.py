@@ -36,6 +36,7 @@ def in_turns(
     clock: str = "wall",
     seconds: float = math.inf,
     pause: float = 0.0,
+    in_a_row: int = 1,
 ) -> dict[str, list[float]]:
     """Returns the times of functions in milliseconds, running them alternately.
 
@@ -47,6 +48,9 @@ def in_turns(
             did, that one is counted.
         pause: seconds of rest before each run. Threads of other libraries keep a core
             busy for a moment after their work.
+        in_a_row: runs of a function before the next one's turn. Of several, the first
+            is not counted, since memory may have gone back to the system meanwhile;
+            the mean of the others is the time of the turn.
     """
     now = CLOCKS[clock]
     first: dict[str, float] = {}
@@ -56,9 +60,13 @@ def in_turns(
             if first.get(name, 0.0) + sum(times[name]) > 1e3 * seconds:
                 continue
             time.sleep(pause)
+            if in_a_row > 1:
+                jax.block_until_ready(function())
+            counted = max(1, in_a_row - 1)
             start = now()
-            jax.block_until_ready(function())
-            elapsed = 1e3 * (now() - start)
+            for _ in range(counted):
+                jax.block_until_ready(function())
+            elapsed = 1e3 * (now() - start) / counted
             if name in first:
                 times[name].append(elapsed)
             else:

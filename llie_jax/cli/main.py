@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 
 from llie_jax import files, messages
-from llie_jax.cli import streams
+from llie_jax.cli import huge_pages, streams
 
 # Each is a module of this package with HELP, EXAMPLES, `add_arguments` and `run`. Slow
 # imports go into `run`: `--help` and mistakes in arguments need none of them.
@@ -156,6 +156,18 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def program(*first: str) -> int:
+    """Runs the command as a program of its own; returns the exit status.
+
+    Args:
+        *first: arguments before those of the command line.
+    """
+    arguments = [*first, *sys.argv[1:]]
+    if arguments[:1] == ["train"]:
+        huge_pages.use()
+    return main(arguments)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs one subcommand; returns the exit status."""
     streams.make_robust()
@@ -187,4 +199,4 @@ def _run(args: argparse.Namespace) -> int | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

@@ -36,6 +36,12 @@ def test_the_first_run_is_not_counted(clock):
     assert timing.in_turns(functions, 2) == {"a": [1000, 2000], "b": [4000, 3000]}
 
 
+def test_of_runs_in_a_row_all_but_the_first_count(clock):
+    functions = {"a": clock.takes(9, 9, 9, 7, 1, 3), "b": clock.takes(8, 8, 8, 6, 5, 5)}
+    found = timing.in_turns(functions, 1, in_a_row=3)
+    assert found == {"a": [2000], "b": [5000]}
+
+
 def test_a_slow_function_is_not_repeated(clock):
     functions = {"slow": clock.takes(9), "fast": clock.takes(1, 1, 1, 1)}
     found = timing.in_turns(functions, 3, seconds=5)
