@@ -21,9 +21,14 @@ def _hook(unraisable) -> None:
         _before(unraisable)
 
 
+_READERS = ("orbax", "tensorstore", "ocdbt")
+"""What errors of reading a checkpoint name, in small letters."""
+
+
 def _is_wanted(line: logging.LogRecord) -> bool:
-    text = str(line.msg)
-    return not ("exception was never retrieved" in text and "tensorstore" in text)
+    text = str(line.msg).lower()
+    reads = any(name in text for name in _READERS)
+    return not (reads and "exception was never retrieved" in text)
 
 
 sys.unraisablehook = _hook
