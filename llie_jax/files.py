@@ -135,6 +135,23 @@ def _try_to_write(folder: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
+def _named(target: pathlib.Path, *also: pathlib.Path) -> Iterator[None]:
+    """Lets an error of the system say which file could not be written.
+
+    A full disk names none; `also` are names that the user does not know.
+    """
+    try:
+        yield
+    except OSError as error:
+        unknown = (None, str(target), *map(str, also))
+        if error.strerror is None or error.filename not in unknown:
+            raise
+        named = type(error)(f"Cannot write {target}: {error.strerror}.")
+        named.errno = error.errno
+        raise named from error
+
+
+@contextlib.contextmanager
 def atomic(
     target: str | os.PathLike, *, durable: bool = False
 ) -> Iterator[pathlib.Path]:
@@ -145,6 +162,9 @@ def atomic(
     Args:
         target: the file.
         durable: makes that true of a loss of power too; takes milliseconds.
+
+    Raises:
+        OSError: if it cannot be written; names the file.
     """
     target = path(target)
     if not isinstance(target, pathlib.Path):
@@ -157,13 +177,14 @@ def atomic(
         return
     temporary = _temporary(target)
     try:
-        temporary.touch()
-        yield temporary
-        if durable:
-            sync(temporary)
-        temporary.replace(target)
-        if durable:
-            sync(target.parent)
+        with _named(target, temporary):
+            temporary.touch()
+            yield temporary
+            if durable:
+                sync(temporary)
+            temporary.replace(target)
+            if durable:
+                sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -256,10 +277,14 @@ def _temporary(target: pathlib.Path) -> pathlib.Path:
 
 
 def append(target: str | os.PathLike, text: str) -> None:
-    """Appends to a text file; an object in a bucket is rewritten."""
+    """Appends to a text file; an object in a bucket is rewritten.
+
+    Raises:
+        OSError: if it cannot be written; names the file.
+    """
     target = path(target)
     if isinstance(target, pathlib.Path):
-        with target.open("a", encoding="utf-8") as file:
+        with _named(target), target.open("a", encoding="utf-8") as file:
             file.write(text)
     else:
         old = target.read_text() if target.exists() else ""

@@ -1,5 +1,6 @@
 """Tests of atomic writes, folders, locks and untrusted names."""
 
+import errno
 import os
 import pathlib
 import re
@@ -178,3 +179,25 @@ def test_a_durable_file_is_synced_before_its_name(tmp_path, monkeypatch):
         temporary.write_text("whole")
     (size, there), (_, there_then) = seen
     assert (size, there, there_then) == (5, False, True)
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    expected = f"Cannot write {tmp_path / 'a.png'}: No space left on device."
+    with (
+        pytest.raises(OSError, match=re.escape(expected)) as found,
+        files.atomic(tmp_path / "a.png"),
+    ):
+        raise full
+    assert found.value.errno == errno.ENOSPC
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(FileNotFoundError, match=r"Cannot write .*none.a\.txt: No such"):
+        files.append(tmp_path / "none" / "a.txt", "")
+    # An error that names another file, or is not the system's, stays as it is.
+    for error in (FileNotFoundError(2, "gone", "other"), OSError("of a library")):
+        with (
+            pytest.raises(OSError, match=r"gone|of a library") as found,
+            files.atomic(tmp_path / "a.png"),
+        ):
+            raise error
+        assert found.value is error

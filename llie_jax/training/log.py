@@ -86,13 +86,8 @@ class RunLog:
     def _write_pending(self) -> None:
         # Not tried again after a failure, which may have written a part of it.
         text, self._pending, self._written = self._pending, "", time.monotonic()
-        if not text:
-            return
-        try:
+        if text:
             files.append(self.path, text)
-        except OSError as error:
-            reason = error.strerror or error
-            raise OSError(f"Cannot write {self.path}: {reason}.") from error
 
 
 def _text(line: Mapping[str, float | str]) -> str:

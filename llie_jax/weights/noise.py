@@ -1,12 +1,13 @@
 """Keeps what Orbax prints from its threads away from our one clear line.
 
-When one array of a checkpoint cannot be read, the other reads that are under way fail
+When one array of a checkpoint cannot be read or written, what else is under way fails
 too. Each then prints a traceback, at once or when its future is collected.
 """
 
 import contextlib
 import logging
 import sys
+import traceback
 from collections.abc import Iterator
 
 from absl import logging as absl_logging
@@ -21,14 +22,17 @@ def _hook(unraisable) -> None:
         _before(unraisable)
 
 
-_READERS = ("orbax", "tensorstore", "ocdbt")
-"""What errors of reading a checkpoint name, in small letters."""
+_LIBRARIES = ("orbax", "tensorstore", "ocdbt")
+"""What such errors name, in small letters."""
 
 
 def _is_wanted(line: logging.LogRecord) -> bool:
-    text = str(line.msg).lower()
-    reads = any(name in text for name in _READERS)
-    return not (reads and "exception was never retrieved" in text)
+    if "exception was never retrieved" not in str(line.msg):
+        return True
+    text = str(line.msg)
+    if line.exc_info:
+        text += "".join(traceback.format_exception(*line.exc_info))
+    return not any(name in text.lower() for name in _LIBRARIES)
 
 
 sys.unraisablehook = _hook
