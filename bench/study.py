@@ -194,12 +194,18 @@ def main() -> None:
     parser.add_argument("--root", help="the folder of LOL-v1")
     parser.add_argument("--out", default=os.environ.get("LLIE_RUNS", "~/llie_runs"))
     parser.add_argument("--match", default="*", help="only arms whose name matches")
-    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="how many seeds")
     args = parser.parse_args()
     if args.action == "table":
         print(table())
         return
     runs = queue(args.match, args.seeds)
+    if not runs:
+        names = "; ".join(arm.name for arm in ARMS)
+        parser.error(
+            f"nothing to do for --match {args.match!r} and --seeds {args.seeds}; the "
+            f"arms are: {names}."
+        )
     done = results()
     if args.action == "list":
         for run in runs:
