@@ -5,7 +5,7 @@ and an AdamW update, here as `llie-jax train` runs it. Both sides have the same 
 threads and dtype, and random weights. bfloat16 is `dtype=bfloat16` here and autocast in
 PyTorch, so parameters are float32 on both sides. A ratio is the time here over
 PyTorch's: below 1, this project is faster. In brackets are the quartiles of the ratios
-of neighbouring runs. Both have huge pages of memory, as `llie-jax train` has.
+of neighbouring runs. Both sides have huge pages of memory where `llie-jax train` has.
 
 FILE is the official source file, or an adapter: a file of yours that changes what
 does not fit, such as a `forward` with other arguments. Its folder can be imported from.
@@ -276,6 +276,8 @@ def run(args: argparse.Namespace) -> None:
     args.step = [parse_case(text) for text in args.step]
     if not args.forward and not args.step:
         raise ValueError("Nothing to measure; give --forward or --step cases.")
+    if args.in_a_row < 1:
+        raise ValueError(f"--in-a-row is {args.in_a_row}; it is at least 1.")
     if importlib.util.find_spec("torch") is None:
         raise ImportError("PyTorch is not installed: pip install 'llie-jax[torch]'.")
     if args.device == "cpu":
@@ -327,6 +329,8 @@ def run(args: argparse.Namespace) -> None:
         ),
         "threads": args.threads,
         "clock": args.clock,
+        "in_a_row": args.in_a_row,
+        "glibc_tunables": os.environ.get("GLIBC_TUNABLES", ""),
         "rows": [],
     }
     print(f"jax {result['jax']}, torch {torch.__version__}, {result['device']}")

@@ -44,8 +44,8 @@ def in_turns(
         functions: name to function; what it returns is waited for.
         repeats: runs of each after the first, which compiles and is not counted.
         clock: a name of `CLOCKS`.
-        seconds: a function is not repeated once it has taken so long; if its first run
-            did, that one is counted.
+        seconds: a function is not repeated once its turns have taken so long; if its
+            first did, that one is counted.
         pause: seconds of rest before each run. Threads of other libraries keep a core
             busy for a moment after their work.
         in_a_row: runs of a function before the next one's turn. Of several, the first
@@ -57,7 +57,7 @@ def in_turns(
     times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repeats + 1):
         for name, function in functions.items():
-            if first.get(name, 0.0) + sum(times[name]) > 1e3 * seconds:
+            if in_a_row * (first.get(name, 0.0) + sum(times[name])) > 1e3 * seconds:
                 continue
             time.sleep(pause)
             if in_a_row > 1:

@@ -134,6 +134,10 @@ def _try_to_write(folder: pathlib.Path) -> None:
     trial.unlink()
 
 
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Errors of writing that name no file."""
+
+
 @contextlib.contextmanager
 def _named(target: pathlib.Path, *also: pathlib.Path) -> Iterator[None]:
     """Lets an error of the system say which file could not be written.
@@ -143,8 +147,9 @@ def _named(target: pathlib.Path, *also: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        unknown = (None, str(target), *map(str, also))
-        if error.strerror is None or error.filename not in unknown:
+        names = {str(path) for path in (target, *also)}
+        ours = not names.isdisjoint((error.filename, error.filename2))
+        if not ours and not (error.filename is None and error.errno in _OF_DISKS):
             raise
         named = type(error)(f"Cannot write {target}: {error.strerror}.")
         named.errno = error.errno
@@ -157,14 +162,15 @@ def atomic(
 ) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside a file, and renames it to the file on success.
 
-    The file is either complete or unchanged, whatever interrupts the write.
+    The file is either complete or unchanged, whatever interrupts the write. Read
+    beforehand what goes into it: errors in between are taken for errors of writing.
 
     Args:
         target: the file.
         durable: makes that true of a loss of power too; takes milliseconds.
 
     Raises:
-        OSError: if it cannot be written; names the file.
+        OSError: if it cannot be written; names the file, unless it is in a bucket.
     """
     target = path(target)
     if not isinstance(target, pathlib.Path):
@@ -176,8 +182,8 @@ def atomic(
             target.write_bytes(temporary.read_bytes())
         return
     temporary = _temporary(target)
-    try:
-        with _named(target, temporary):
+    with _named(target, temporary):
+        try:
             temporary.touch()
             yield temporary
             if durable:
@@ -185,8 +191,9 @@ def atomic(
             temporary.replace(target)
             if durable:
                 sync(target.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            with contextlib.suppress(OSError):  # it may never have been there
+                temporary.unlink()
 
 
 def size(name: str | os.PathLike) -> int:
@@ -280,7 +287,7 @@ def append(target: str | os.PathLike, text: str) -> None:
     """Appends to a text file; an object in a bucket is rewritten.
 
     Raises:
-        OSError: if it cannot be written; names the file.
+        OSError: if it cannot be written; names a local file.
     """
     target = path(target)
     if isinstance(target, pathlib.Path):

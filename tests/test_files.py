@@ -191,10 +191,26 @@ def test_a_full_disk_names_the_file(tmp_path):
         raise full
     assert found.value.errno == errno.ENOSPC
     assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(
+            NotADirectoryError, match=r"Cannot write .*file.a\.txt: Not a dir"
+        ),
+        files.atomic(tmp_path / "file" / "a.txt"),
+    ):
+        pass
+    copying = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "from", None, "to")
+    copying.filename2 = str(tmp_path / "file")
+    with (
+        pytest.raises(OSError, match=r"^Cannot write .*file: No space"),
+        files.atomic(tmp_path / "file"),
+    ):
+        raise copying
     with pytest.raises(FileNotFoundError, match=r"Cannot write .*none.a\.txt: No such"):
         files.append(tmp_path / "none" / "a.txt", "")
     # An error that names another file, or is not the system's, stays as it is.
-    for error in (FileNotFoundError(2, "gone", "other"), OSError("of a library")):
+    others = FileNotFoundError(2, "gone", "other"), ConnectionResetError(104, "gone")
+    for error in (*others, OSError("of a library")):
         with (
             pytest.raises(OSError, match=r"gone|of a library") as found,
             files.atomic(tmp_path / "a.png"),

@@ -5,6 +5,7 @@ fifth of its time (docs/speed.md). JAX gets its memory on CPU from the C library
 asks for huge pages only if a variable says so when the process starts.
 """
 
+import contextlib
 import os
 import pathlib
 import re
@@ -23,13 +24,30 @@ def use() -> None:
     nothing else. `GLIBC_TUNABLES=glibc.malloc.hugetlb=0` prevents it.
     """
     tunables = os.environ.get(_VARIABLE, "")
-    if _TUNABLE in tunables or not _must_be_asked_for() or not sys.executable:
+    if _TUNABLE in tunables or not _must_be_asked_for() or not _can_start_anew():
         return
     tunables = f"{tunables}:{_TUNABLE}=1".lstrip(":")
-    try:
-        os.execve(sys.executable, sys.orig_argv, {**os.environ, _VARIABLE: tunables})
-    except OSError:
-        return  # slower, but it works
+    arguments = [sys.executable, *sys.orig_argv[1:]]
+    with contextlib.suppress(OSError):  # slower, but it works
+        os.execve(sys.executable, arguments, {**os.environ, _VARIABLE: tunables})
+
+
+def _can_start_anew() -> bool:
+    """Returns whether Python's own command line runs this program.
+
+    It does not in a notebook, nor in a process that another program started; and a
+    script that was read from standard input cannot be read again.
+    """
+    number = len(sys.orig_argv) - len(sys.argv) + 1
+    before, after = sys.orig_argv[:number], sys.orig_argv[number:]
+    module = getattr(sys.modules["__main__"], "__spec__", None)  # of python -m
+    program = {sys.argv[0], module.name if module else ""} - {"", "-", "-c"}
+    return (
+        bool(sys.executable)
+        and number > 1
+        and before[-1] in program
+        and after == sys.argv[1:]
+    )
 
 
 def _must_be_asked_for() -> bool:

@@ -116,11 +116,8 @@ def write(path: str | os.PathLike, image: np.ndarray, like: Photo) -> tuple[str,
         picture.save(encoded, kind, **options)
     except (ValueError, OSError) as error:  # e.g. more pixels than WebP can hold
         raise ValueError(f"Cannot write {path}: {error}.") from error
-    try:
-        with files.atomic(path) as temporary:
-            temporary.write_bytes(encoded.getbuffer())
-    except OSError as error:
-        raise OSError(f"Cannot write {path}: {error.strerror or error}.") from error
+    with files.atomic(path) as temporary:
+        temporary.write_bytes(encoded.getbuffer())
     return (*lost, *without)
 
 

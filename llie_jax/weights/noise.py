@@ -12,6 +12,9 @@ from collections.abc import Iterator
 
 from absl import logging as absl_logging
 
+_LIBRARIES = ("orbax", "tensorstore", "ocdbt")
+"""Names in such tracebacks, in lower case."""
+
 _before = sys.unraisablehook
 
 
@@ -20,10 +23,6 @@ def _hook(unraisable) -> None:
     reads = code is not None and "orbax" in code.co_filename
     if not reads and str(unraisable.exc_value) != "Event loop is closed":
         _before(unraisable)
-
-
-_LIBRARIES = ("orbax", "tensorstore", "ocdbt")
-"""What such errors name, in small letters."""
 
 
 def _is_wanted(line: logging.LogRecord) -> bool:
