@@ -25,7 +25,9 @@ def get_config(
     config.data.train.name = data
     config.data.validation.fraction = 0.06
     config.data.augment.relight = 0.4
-    config.stages.s0 = dict(steps=12000, patch_size=112, batch_size=8)
+    # LFPV needs multiples of 32: Dawn divides an image by 8, and its patches by 4.
+    patch_size = 128 if lfpv else 112
+    config.stages.s0 = dict(steps=12000, patch_size=patch_size, batch_size=8)
     config.loss.terms = dict(
         pixel=base.spec("l1"),
         ssim=base.spec("ssim", weight=0.2),
