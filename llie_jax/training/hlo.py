@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 LANES = 128
 """Elements that a vector register of a TPU holds side by side."""
@@ -246,7 +246,10 @@ class Program:
         Args:
             modules: paths of modules, see `remat.module_paths`.
         """
-        known, total = set(modules), collections.Counter()
+        known, total = collections.defaultdict(list), collections.Counter()
+        for each in modules:
+            names = tuple(each.split("/"))
+            known[names[-1]].append(names)
         for each in self.operations:
             if each.cycles:
                 total[_module(each.path, known)] += each.cycles * each.times
@@ -325,11 +328,25 @@ def _parts(path: str) -> tuple[str, ...]:
     return tuple(part for part in parts if not re.search(r"[(\[]", part))
 
 
-def _module(path: str, known: set[str]) -> str:
-    """Returns the innermost known module of a path, its numbers as `*`."""
-    found = inner = ""
+def _module(path: str, known: Mapping[str, Sequence[tuple[str, ...]]]) -> str:
+    """Returns the innermost known module of a path, what may differ in it as `*`.
+
+    A module of which only the submodules are called does not show in a path, so one
+    level of names may be missing in it.
+
+    Args:
+        path: of a JAX operation.
+        known: last name of a module -> the paths that end with it.
+    """
+    found = {()}  # of one length
     for part in _parts(path):
-        inner = f"{found}/{part}".lstrip("/")
-        if inner in known:
-            found = inner
-    return re.sub(r"_\d+\b", "_*", found)
+        below = known.get(part, ())
+        for missing in (0, 1):
+            inside = {each for each in below if each[: -1 - missing] in found}
+            if inside:
+                found = inside
+                break
+    names = (
+        names[0] if len(set(names)) == 1 else "*" for names in zip(*found, strict=True)
+    )
+    return re.sub(r"_\d+\b", "_*", "/".join(names))

@@ -77,6 +77,15 @@ def test_costs_count_for_the_innermost_module():
     assert dict(found) == {"level_*/block_*/conv": 0.5, "": 0.5}
 
 
+@pytest.mark.parametrize("branches", [["colour"], ["colour", "brightness"]])
+def test_costs_of_modules_inside_one_that_is_not_called(branches):
+    inside = ["level_1", "level_1/block_12", "level_1/block_12/conv"]
+    modules = [f"{branch}/{each}" for branch in branches for each in inside]
+    found = hlo.Program(TILED).costs([*branches, *modules])
+    branch = "colour" if len(branches) == 1 else "*"
+    assert dict(found) == {f"{branch}/level_*/block_*/conv": 0.5, "": 0.5}
+
+
 def test_a_chip_is_found_by_the_start_of_its_kind():
     assert chips.find("TPU v5 lite").flops == 197e12
     assert chips.find("TPU v5").flops == 459e12
