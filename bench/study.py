@@ -25,10 +25,14 @@ import sys
 from llie_jax.files import atomic
 
 RESULTS = pathlib.Path(__file__).parent.parent / "docs" / "study.json"
-RECIPE = pathlib.Path(__file__).parent / "study_cidnet.py"
+RECIPE = pathlib.Path(__file__).parent / "study_small.py"
 SEEDS = 3
 DAWN = ("--config.stages.s0.steps=500", "--config.evaluate.every_steps=500")
-"""A tenth of the steps of the last run of the shipped weights."""
+"""A twenty-fourth of the recipe's steps."""
+GT_MEAN = (
+    "--config.loss.terms.pixel.gt_mean=True",
+    "--config.loss.terms.ssim.gt_mean=True",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +57,30 @@ class Arm:
         return self.name.partition("/")[0]
 
 
-def _cidnet(variant: str, arguments: str = "", tier: int = 2) -> Arm:
-    return Arm(f"cidnet/{variant}", f"{RECIPE}:{arguments}".rstrip(":"), tier=tier)
+def _small(backbone: str) -> tuple[Arm, ...]:
+    """Returns the arms of a small network: plain, and with each idea of the papers."""
+    pog = "reallocate=orthogonal"
+    first = {
+        "plain": "",
+        "ADR, static": "reallocate=static",
+        "ADR with POG": pog,
+        "LFPV, paper": "lfpv=paper",
+    }
+    then = {
+        "ADR, dynamic": "reallocate=dynamic",
+        "LFPV, released": "lfpv=released",
+        "ADR with POG, gain 1": f"{pog},gain=1.0",
+        "ADR with POG, gain 64": f"{pog},gain=64.0",
+        "ADR with POG, random start": f"{pog},zero_start=false",
+    }
+    return tuple(
+        Arm(
+            f"{backbone}/{variant}",
+            f"{RECIPE}:backbone={backbone}" + (f",{arguments}" if arguments else ""),
+            tier=1 if backbone == "cidnet" and variant in first else 2,
+        )
+        for variant, arguments in (first | then).items()
+    )
 
 
 def _dawn(variant: str, arguments: str = "") -> Arm:
@@ -62,20 +88,14 @@ def _dawn(variant: str, arguments: str = "") -> Arm:
 
 
 ARMS = (
-    _cidnet("plain", tier=1),
-    _cidnet("ADR, static", "reallocate=static", tier=1),
-    _cidnet("ADR with POG", "reallocate=orthogonal", tier=1),
-    _cidnet("LFPV, paper", "lfpv=paper", tier=1),
+    *_small("cidnet"),
     _dawn("whole"),
     _dawn("one curve", "size=one_curve"),
     _dawn("no FFT gate", "size=no_gate"),
     _dawn("static kernels", "size=static"),
     _dawn("with LFPV", "lfpv=true"),
-    _cidnet("ADR, dynamic", "reallocate=dynamic"),
-    _cidnet("LFPV, released", "lfpv=released"),
-    _cidnet("ADR with POG, gain 1", "reallocate=orthogonal,gain=1.0"),
-    _cidnet("ADR with POG, gain 64", "reallocate=orthogonal,gain=64.0"),
-    _cidnet("ADR with POG, random start", "reallocate=orthogonal,zero_start=false"),
+    Arm("dawn/GT-mean loss", "dawn", (*DAWN, *GT_MEAN)),
+    *_small("retinexformer"),
 )
 
 

@@ -1,10 +1,13 @@
-"""A small CIDNet for the study: few, small crops, so that a run takes minutes.
+"""A small CIDNet or Retinexformer for the study: a run takes minutes.
 
-llie-jax train --config bench/study_cidnet.py:reallocate=orthogonal --workdir runs/pog
+llie-jax train --config bench/study_small.py:reallocate=orthogonal --workdir runs/pog
     --config.data.train.root=data/lol_v1
+llie-jax train --config bench/study_small.py:backbone=retinexformer,lfpv=paper
+    --workdir runs/lfpv --config.data.train.root=data/lol_v1
 
-Widths 12, 12, 24 and 48 and the RGB terms of CIDNet's recipe at the same learning rate
-for all arms. The width 8 of ADR is a fourth of the paper's, as the widths are a third.
+The size `small` of each backbone, few and small crops, and the same loss and learning
+rate for all arms. The width 8 of ADR is a fourth of the paper's, as the widths are a
+third to a fifth.
 """
 
 from typing import Literal
@@ -13,6 +16,7 @@ from llie_jax.configs import base
 
 
 def get_config(
+    backbone: Literal["cidnet", "retinexformer"] = "cidnet",
     reallocate: Literal["", "static", "dynamic", "orthogonal"] = "",
     gain: float = 8.0,
     zero_start: bool = True,
@@ -21,28 +25,25 @@ def get_config(
     """Returns the config.
 
     Args:
+        backbone: the network.
         reallocate: the kernels of ADR; "" for none.
         gain: `decoder_gain` of orthogonal kernels.
         zero_start: see `llie_jax.nn.adr`.
         lfpv: the update rule of a bank round the network; "" for none.
     """
     config = base.get_config()
-    config.model = base.sized("cidnet", "small")
+    fields = dict(base.card(backbone).sizes["small"])
     if reallocate:
         conv = {"name": reallocate}
         if reallocate == "orthogonal":
             conv |= {"embedding_dim": 16, "decoder_gain": gain}
-        config.model = base.spec(
-            "cidnet",
-            kind="model",
-            widths=(12, 12, 24, 48),
-            reallocate={
-                "name": "adr",
-                "width": 8,
-                "zero_start": zero_start,
-                "conv": conv,
-            },
-        )
+        fields["reallocate"] = {
+            "name": "adr",
+            "width": 8,
+            "zero_start": zero_start,
+            "conv": conv,
+        }
+    config.model = base.spec(backbone, kind="model", **fields)
     config.data.train.name = "lol_v1"
     config.data.validation.fraction = 0.06
     config.stages.s0 = dict(steps=400, patch_size=64, batch_size=4)
