@@ -33,6 +33,7 @@ GT_MEAN = (
     "--config.loss.terms.pixel.gt_mean=True",
     "--config.loss.terms.ssim.gt_mean=True",
 )
+"""For the result; the term of the toned image keeps teaching the exposure."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,13 +61,13 @@ class Arm:
 def _small(backbone: str) -> tuple[Arm, ...]:
     """Returns the arms of a small network: plain, and with each idea of the papers."""
     pog = "reallocate=orthogonal"
-    first = {
+    main = {
         "plain": "",
         "ADR, static": "reallocate=static",
         "ADR with POG": pog,
         "LFPV, paper": "lfpv=paper",
     }
-    then = {
+    more = {
         "ADR, dynamic": "reallocate=dynamic",
         "LFPV, released": "lfpv=released",
         "ADR with POG, gain 1": f"{pog},gain=1.0",
@@ -76,10 +77,10 @@ def _small(backbone: str) -> tuple[Arm, ...]:
     return tuple(
         Arm(
             f"{backbone}/{variant}",
-            f"{RECIPE}:backbone={backbone}" + (f",{arguments}" if arguments else ""),
-            tier=1 if backbone == "cidnet" and variant in first else 2,
+            f"{RECIPE}:backbone={backbone},{arguments}".rstrip(","),
+            tier=1 if backbone == "cidnet" and variant in main else 2,
         )
-        for variant, arguments in (first | then).items()
+        for variant, arguments in (main | more).items()
     )
 
 

@@ -5,9 +5,9 @@ llie-jax train --config bench/study_small.py:reallocate=orthogonal --workdir run
 llie-jax train --config bench/study_small.py:backbone=retinexformer,lfpv=paper
     --workdir runs/lfpv --config.data.train.root=data/lol_v1
 
-The size `small` of each backbone, few and small crops, and the same loss and learning
-rate for all arms. The width 8 of ADR is a fourth of the paper's, as the widths are a
-third to a fifth.
+The size `small` of each backbone, few and small crops; all arms share loss and learning
+rate. The width 8 of ADR is a fourth of the paper's, as the widths are a third to a
+fifth; Retinexformer has fewer blocks, too.
 """
 
 from typing import Literal
@@ -29,7 +29,7 @@ def get_config(
         reallocate: the kernels of ADR; "" for none.
         gain: `decoder_gain` of orthogonal kernels.
         zero_start: see `llie_jax.nn.adr`.
-        lfpv: the update rule of a bank round the network; "" for none.
+        lfpv: the update rule of a bank around the network; "" for none.
     """
     config = base.get_config()
     fields = dict(base.card(backbone).sizes["small"])

@@ -162,8 +162,8 @@ def atomic(
 ) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside a file, and renames it to the file on success.
 
-    The file is either complete or unchanged, whatever interrupts the write. A full disk
-    in between is taken for that of the file, so read beforehand what goes into it.
+    The file is either complete or unchanged, whatever interrupts the write. An error of
+    a disk that names no file counts for this one, so read beforehand what goes into it.
 
     Args:
         target: the file.

@@ -240,8 +240,10 @@ class Program:
     def costs(self, modules: Sequence[str]) -> list[tuple[str, float]]:
         """Returns (module, share of the cycles) of all modules, the largest first.
 
-        Blocks of one kind count together, with `*` for their numbers. A fusion counts
-        for the module of its last operation. Everything outside of the modules is "".
+        Blocks of one kind count together, with `*` for their numbers, and so do modules
+        that the program does not tell apart, with `*` for the names that differ. A
+        fusion counts for the module of its last operation. Everything outside of the
+        modules is "".
 
         Args:
             modules: paths of modules, see `remat.module_paths`.
@@ -322,31 +324,38 @@ def _elements(shape: str) -> list[str]:
 def _parts(path: str) -> tuple[str, ...]:
     """Returns the parts of a JAX operation's path that may be modules.
 
-    A call of another method than `__call__` shows as "backbone.encode".
+    The last part is the operation itself, such as "mul". A call of another method than
+    `__call__` shows as "backbone.encode".
     """
-    parts = (part.partition(".")[0] for part in path.split("/"))
+    parts = (part.partition(".")[0] for part in path.split("/")[:-1])
     return tuple(part for part in parts if not re.search(r"[(\[]", part))
 
 
 def _module(path: str, known: Mapping[str, Sequence[tuple[str, ...]]]) -> str:
-    """Returns the innermost known module of a path, what may differ in it as `*`.
+    """Returns the innermost known module of a path, with `*` for what it leaves open.
 
-    A module of which only the submodules are called does not show in a path, so one
-    level of names may be missing in it.
+    JAX's paths omit a module of which only the submodules are called. One such level at
+    a time is filled in; with two in a row, the operation counts for what is around
+    them.
 
     Args:
         path: of a JAX operation.
         known: last name of a module -> the paths that end with it.
+
+    Returns:
+        The path of the module, its numbers as `*`. If several modules fit, the names
+        that differ are `*`.
     """
-    found = {()}  # of one length
+    found = {()}  # what fits so far, all of one length
     for part in _parts(path):
         below = known.get(part, ())
-        for missing in (0, 1):
-            inside = {each for each in below if each[: -1 - missing] in found}
+        for omitted in (0, 1):
+            inside = {each for each in below if each[: -1 - omitted] in found}
             if inside:
                 found = inside
                 break
-    names = (
-        names[0] if len(set(names)) == 1 else "*" for names in zip(*found, strict=True)
+    numbered = [[re.sub(r"_\d+$", "_*", name) for name in each] for each in found]
+    return "/".join(
+        names[0] if len(set(names)) == 1 else "*"
+        for names in zip(*numbered, strict=True)
     )
-    return re.sub(r"_\d+\b", "_*", "/".join(names))

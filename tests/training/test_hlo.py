@@ -71,19 +71,32 @@ def test_padding_of_tiles():
     assert hlo.fitting_width(32, lanes[0]) == 128
 
 
-def test_costs_count_for_the_innermost_module():
-    modules = ["level_1", "level_1/block_12", "level_1/block_12/conv"]
-    found = hlo.Program(TILED).costs(modules)
-    assert dict(found) == {"level_*/block_*/conv": 0.5, "": 0.5}
+INSIDE = ("level_1", "level_1/block_12", "level_1/block_12/conv")
 
 
-@pytest.mark.parametrize("branches", [["colour"], ["colour", "brightness"]])
-def test_costs_of_modules_inside_one_that_is_not_called(branches):
-    inside = ["level_1", "level_1/block_12", "level_1/block_12/conv"]
-    modules = [f"{branch}/{each}" for branch in branches for each in inside]
-    found = hlo.Program(TILED).costs([*branches, *modules])
-    branch = "colour" if len(branches) == 1 else "*"
-    assert dict(found) == {f"{branch}/level_*/block_*/conv": 0.5, "": 0.5}
+def within(*containers):
+    """Returns containers, and paths of the same modules in each."""
+    return [*containers, *(f"{each}/{path}" for each in containers for path in INSIDE)]
+
+
+@pytest.mark.parametrize(
+    ("modules", "found"),
+    [
+        (INSIDE, "level_*/block_*/conv"),
+        (INSIDE[:2], "level_*/block_*"),
+        # A module that is not called itself does not show in the program.
+        (within("colour"), "colour/level_*/block_*/conv"),
+        (within("colour", "brightness"), "*/level_*/block_*/conv"),
+        (within("stage_0", "stage_1"), "stage_*/level_*/block_*/conv"),
+        (["outer", *within("outer/inner")], ""),
+        ([*INSIDE, "level_1/block_12/branch/conv"], "level_*/block_*/conv"),
+        # The last part of a path is an operation, even if a module has its name.
+        ([*INSIDE, "level_1/block_12/conv/dot", "mul"], "level_*/block_*/conv"),
+    ],
+)
+def test_costs_count_for_the_innermost_module(modules, found):
+    costs = dict(hlo.Program(TILED).costs(modules))
+    assert costs == ({found: 0.5, "": 0.5} if found else {"": 1.0})
 
 
 def test_a_chip_is_found_by_the_start_of_its_kind():
